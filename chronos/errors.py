@@ -1,0 +1,145 @@
+"""What may go wrong, as a tree of exceptions.
+
+* ChronosError: everything that this library raises for its caller to handle.
+    * JobsFileError: a jobs file says something that cannot be what its author meant; nothing was changed.
+    * StoreError: the job store could not be read or written; says whether a write may have happened.
+    * NasError: NAS did not do as it was asked; says whether the effect definitely did not happen.
+        * NasRefused: NAS refuses the request; sending it again does not help.
+            * InvalidClient: NAS refuses the agent's identity; an operator must act.
+        * StaleRevision: NAS has seen a newer revision of the job; look into the store again.
+        * NasUnavailable: NAS was not reached, or could not answer; ask again later.
+    * TokenError: the token of a fire is not good.
+
+`chronos.protocol.schedule.ScheduleError` stands apart: it is a `ValueError`, since it is about one
+text that somebody wrote and not about this library's work.
+"""
+
+from __future__ import annotations
+
+# Messages go to logs and status lines. Longer than any sensible value; a pasted document is cut.
+_LONGEST_PART = 400
+
+
+class ChronosError(Exception):
+    """Everything that this library raises for its caller to handle."""
+
+
+class JobsFileError(ChronosError):
+    """A jobs file says something that cannot be what its author meant; nothing was changed.
+
+    The message is one line: `jobs.json: job job-03: schedule.expr: cron expression '61 * * * *': …`.
+
+    Attributes:
+        source: the file's name, as the caller gave it.
+        job: the id of the job, `#2` for the job at index 2 when it has none, or None when the
+            problem is not within one job.
+        field: the path of the field, such as `schedule.expr`; None when it is the whole.
+        problem: what was found and what was expected.
+    """
+
+    def __init__(self, source: str, job: str | None, field: str | None, problem: str) -> None:
+        super().__init__(source, job, field, problem)
+        self.source = source
+        self.job = job
+        self.field = field
+        self.problem = problem
+
+    def __str__(self) -> str:
+        parts = (self.source, f"job {self.job}" if self.job is not None else None, self.field, self.problem)
+        return ": ".join(_one_line(part) for part in parts if part is not None)
+
+
+class StoreError(ChronosError):
+    """The job store could not be read or written; says whether a write may have happened.
+
+    Attributes:
+        problem: what was tried, and what became of it.
+        definite: whether the write definitely did not happen. When False, load the job and look.
+    """
+
+    def __init__(self, problem: str, definite: bool) -> None:
+        super().__init__(problem, definite)
+        self.problem = problem
+        self.definite = definite
+
+    def __str__(self) -> str:
+        what = "nothing was written" if self.definite else "the write may have happened all the same"
+        return f"{_one_line(self.problem)}; {what}"
+
+
+class NasError(ChronosError):
+    """NAS did not do as it was asked; says whether the effect definitely did not happen.
+
+    Attributes:
+        problem: what NAS answered, or why it did not.
+        definite: whether the effect definitely did not happen. When False, it may have.
+    """
+
+    def __init__(self, problem: str, *, definite: bool) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.definite = definite
+
+    def __str__(self) -> str:
+        return _one_line(self.problem)
+
+
+class NasRefused(NasError):  # noqa: N818 - the name is a sentence without the suffix
+    """NAS refuses the request; sending it again does not help, and nothing was done."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem, definite=True)
+
+
+class InvalidClient(NasRefused):
+    """NAS refuses the agent's identity; the message has the remedy, for the operator.
+
+    Source: incident L4.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "NAS refuses this agent's identity (invalid_client), so that none of its jobs can be armed; no"
+            " retry mends that. Log the agent in again, then restart it: it arms its jobs when it starts"
+        )
+
+
+class StaleRevision(NasError):  # noqa: N818 - the name is a sentence without the suffix
+    """NAS has seen a newer revision of the job, and nothing was done; look into the store again.
+
+    Attributes:
+        revision: the newest that NAS has seen.
+    """
+
+    def __init__(self, revision: int) -> None:
+        super().__init__(f"NAS has seen revision {revision} of this job, which is newer", definite=True)
+        self.revision = revision
+
+
+class NasUnavailable(NasError):  # noqa: N818 - the name is a sentence without the suffix
+    """NAS was not reached, or could not answer; ask again later.
+
+    Attributes:
+        retry_after_s: when NAS asks to be asked again, seconds; None when it did not say.
+    """
+
+    def __init__(self, problem: str, *, definite: bool = False, retry_after_s: float | None = None) -> None:
+        super().__init__(problem, definite=definite)
+        self.retry_after_s = retry_after_s
+
+
+class TokenError(ChronosError):
+    """The token of a fire is not good.
+
+    The message is for the agent's log and never for the caller of the webhook, whom it would help to
+    make a better one. Source: contract, "NAS to agent".
+    """
+
+
+def _one_line(text: str) -> str:
+    """Return *text* with what is not printable escaped, and not longer than a message should be."""
+    if len(text) > _LONGEST_PART:
+        text = text[:_LONGEST_PART] + "…"
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )

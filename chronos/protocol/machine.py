@@ -1,0 +1,605 @@
+"""The protocol: what an agent does, step by step, as tables.
+
+A `Flow` is one piece of work on one job: it answers a fire, makes a change, ends a run. Whatever
+it is for, it takes the same three steps:
+
+1. move the store by one compare-and-set (`LOADING`, `SWAPPING`),
+2. make NAS agree with `wake_at` (`ARMING`),
+3. only then answer (`DONE`).
+
+`step(flow, event, now_us)` returns the flow as it stands after the event and the effects to
+perform, in order; each effect but the last ones comes back as an event. A flow is a frozen value:
+it can be stored, compared and dropped between any two effects, which is what a crash does to it.
+`TRANSITIONS` is the whole table; an event that a phase does not list is a `ProtocolError`.
+
+`Reconciliation` is the second, smaller table: what a starting process does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping
+from enum import StrEnum
+from typing import TypeAlias
+
+import attrs
+
+from chronos.protocol import transitions
+from chronos.protocol.job import Job, Move, Origin, Outcome, Run, Verdict, wake_at
+from chronos.protocol.schedule import MINUTE_US, SECOND_US, Instant
+
+# How often a flow starts over because another process changed the job between its read and its
+# write. Each time somebody made progress, so that more than a few in a row is a broken store.
+MAX_CONFLICTS = 8
+
+# How overdue an occurrence must be before a starting process takes it without a fire. NAS's own
+# fire comes first; an agent whose clock is ahead must not run a job early.
+RECOVERY_MARGIN_US = MINUTE_US
+
+# When a process tries again to settle what nobody else will come back for: the end or the renewal
+# of a run, a recovery. The host keeps the machine for that long, and no longer.
+FOLLOW_UP_DELAYS_US = (5 * SECOND_US, 15 * SECOND_US, 45 * SECOND_US)
+
+
+class ProtocolError(Exception):
+    """A shell told a flow of an event that cannot happen in its phase: a bug in the shell."""
+
+
+# --- What a flow is for ---------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Fire:
+    """Answer a fire that names `fire_at_us`; with origin `RECOVERY`, the one that nobody sent."""
+
+    job_id: str
+    fire_at_us: Instant
+    origin: Origin = Origin.SCHEDULE
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Finish:
+    """End a run. `confirm` says that NAS's answer to the arm is no promise that it still stands."""
+
+    job_id: str
+    run: Run
+    succeeded: bool
+    detail: str = ""
+    confirm: bool = False
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Renew:
+    """Extend the lease of a run in flight."""
+
+    job_id: str
+    run: Run
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Create:
+    """Add a job."""
+
+    job_id: str
+    job: Job
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Pause:
+    """Put a job's schedule out of force."""
+
+    job_id: str
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Resume:
+    """Put a paused job's schedule in force again."""
+
+    job_id: str
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Remove:
+    """Take a job out of the store."""
+
+    job_id: str
+
+
+Intent: TypeAlias = Fire | Finish | Renew | Create | Pause | Resume | Remove
+
+
+# --- Effects: what the shell performs -------------------------------------------------------
+
+
+@attrs.frozen(cache_hash=True)
+class LoadJob:
+    """Read a job. Comes back as `JobLoaded` or `StoreFailed`."""
+
+    job_id: str
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class SwapJob:
+    """Store `replacement` and the outcomes, all or nothing, if the job still is `expected`.
+
+    None stands for no such job. Comes back as `JobSwapped`, `SwapConflicted` or `StoreFailed`.
+    """
+
+    job_id: str
+    expected: Job | None
+    replacement: Job | None
+    outcomes: tuple[Outcome, ...] = ()
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class ProvisionArm:
+    """Arm the job at one instant. Comes back as `ArmAccepted`, `ArmOutdated` or `ArmFailed`."""
+
+    job_id: str
+    fire_at_us: Instant
+    revision: int
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class CancelArm:
+    """Disarm the job; a revision of None claims no place in the order. Comes back like a provision."""
+
+    job_id: str
+    revision: int | None
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class StartRun:
+    """Run the job; its end is a `Finish` with the same `confirm`. Nothing comes back to the flow."""
+
+    job_id: str
+    run: Run
+    confirm: bool
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Answer:
+    """Tell whoever asked. `settled` says that the store and NAS agree: nobody need ask again.
+
+    A verdict of None means that the store could not be moved.
+    """
+
+    job_id: str
+    verdict: Verdict | None
+    reason: str
+    settled: bool
+    job: Job | None = None
+
+
+@attrs.frozen
+class ListArms:
+    """Ask NAS what is armed. Comes back as `ArmsListed` or `ArmFailed`."""
+
+
+@attrs.frozen
+class LoadJobs:
+    """Read all jobs. Comes back as `JobsLoaded` or `StoreFailed`."""
+
+
+@attrs.frozen(cache_hash=True)
+class Begin:
+    """Begin these flows, in any order. Nothing comes back to the reconciliation."""
+
+    intents: tuple[Intent, ...]
+    settled: bool
+
+
+Effect: TypeAlias = LoadJob | SwapJob | ProvisionArm | CancelArm | StartRun | Answer | ListArms | LoadJobs | Begin
+
+
+# --- Events: what happened ------------------------------------------------------------------
+
+
+@attrs.frozen(cache_hash=True)
+class JobLoaded:
+    """The job as stored, and whether the owner of its run is known to have ended."""
+
+    job: Job | None
+    owner_is_dead: bool = False
+
+
+@attrs.frozen
+class JobSwapped:
+    """The store moved."""
+
+
+@attrs.frozen(cache_hash=True)
+class SwapConflicted:
+    """The store did not move: another process changed the job, and here it is."""
+
+    job: Job | None
+    owner_is_dead: bool = False
+
+
+@attrs.frozen
+class StoreFailed:
+    """The store answered with an error; a write may have happened all the same."""
+
+
+@attrs.frozen(cache_hash=True)
+class ArmAccepted:
+    """NAS agrees. `echoed` says that it repeated the revision: it keeps the promises of contract 1.1."""
+
+    echoed: bool
+
+
+@attrs.frozen(cache_hash=True)
+class ArmOutdated:
+    """NAS has seen a newer revision of this job, and names it. Nothing was armed or cancelled."""
+
+    revision: int
+
+
+@attrs.frozen
+class ArmFailed:
+    """NAS refused, was not reached or did not answer; the effect may have happened all the same."""
+
+
+@attrs.frozen
+class ArmsListed:
+    """What NAS has armed: the instant of each job, None when NAS's text for it is no instant."""
+
+    arms: Mapping[str, Instant | None]
+
+
+@attrs.frozen
+class JobsLoaded:
+    """All jobs as stored, each with whether the owner of its run is known to have ended.
+
+    `converging` names the jobs on which this process began a flow after it asked for the arms: such
+    a flow makes NAS agree by itself, and what the list says of its job is old.
+    """
+
+    jobs: Iterable[tuple[Job, bool]]
+    converging: Container[str] = ()
+
+
+Event: TypeAlias = (
+    JobLoaded
+    | JobSwapped
+    | SwapConflicted
+    | StoreFailed
+    | ArmAccepted
+    | ArmOutdated
+    | ArmFailed
+    | ArmsListed
+    | JobsLoaded
+)
+
+
+# --- The table of a flow --------------------------------------------------------------------
+
+
+class Phase(StrEnum):
+    """Where a flow or a reconciliation stands: what it waits for."""
+
+    LOADING = "loading"
+    SWAPPING = "swapping"
+    ARMING = "arming"
+    LISTING = "listing"
+    DONE = "done"
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Flow:
+    """One piece of work on one job.
+
+    Attributes:
+        intent: what it is for.
+        owner: names the process that does it.
+        phase: what it waits for.
+        before: the job as it was before the move; meaningful once the move is decided.
+        move: the decision; None until the job is loaded. Its job is what the store shall hold.
+        conflicts: how often another process was faster.
+        nas_revision: the newer revision that NAS knows of, while that is being looked into.
+    """
+
+    intent: Intent
+    owner: str
+    phase: Phase = Phase.LOADING
+    before: Job | None = None
+    move: Move | None = None
+    conflicts: int = 0
+    nas_revision: int | None = None
+
+
+Step: TypeAlias = tuple[Flow, tuple[Effect, ...]]
+
+
+def begin(intent: Intent, *, owner: str) -> Step:
+    """Return a new flow for *intent*, and its first effects.
+
+    Args:
+        intent: what the flow is for.
+        owner: names this process, uniquely among all processes of all machines and all times.
+    """
+    return Flow(intent=intent, owner=owner), (LoadJob(intent.job_id),)
+
+
+def step(flow: Flow, event: Event, now_us: Instant) -> Step:
+    """Return *flow* after *event*, and the effects to perform, in order.
+
+    Args:
+        flow: the flow as `begin` or `step` returned it.
+        event: what became of the effect that it waits for.
+        now_us: the present instant by the local clock.
+
+    Raises:
+        ProtocolError: the phase does not wait for such an event.
+    """
+    try:
+        transition = TRANSITIONS[flow.phase][type(event)]
+    except KeyError:
+        raise ProtocolError(f"{type(event).__name__} cannot happen while {flow.phase}") from None
+    return transition(flow, event, now_us)
+
+
+def _on_loaded(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -> Step:
+    """Decide the move; when it changes nothing, go on to NAS."""
+    if flow.move is not None:
+        return _on_reloaded(flow, flow.move, event.job)
+    move = _decide(flow, event, now_us)
+    decided = attrs.evolve(flow, before=event.job, move=move)
+    if move.job is event.job or move.job == event.job:
+        return _arm(decided, move)
+    return _swap(decided, event.job, move)
+
+
+def _on_conflict(flow: Flow, event: SwapConflicted, now_us: Instant) -> Step:
+    """Start over with the job as another process left it."""
+    if flow.conflicts >= MAX_CONFLICTS:
+        return _on_store_failed(flow, StoreFailed(), now_us)
+    # A move that NAS has been told of stands; only what was not made yet is decided again.
+    move = flow.move if flow.nas_revision is not None else None
+    return _on_loaded(attrs.evolve(flow, move=move, conflicts=flow.conflicts + 1), event, now_us)
+
+
+def _on_swapped(flow: Flow, _event: Event, _now_us: Instant) -> Step:
+    """The store has moved: make NAS agree."""
+    assert flow.move is not None
+    return _arm(flow, flow.move)
+
+
+def _on_store_failed(flow: Flow, _event: Event, _now_us: Instant) -> Step:
+    """Nothing can be promised: whoever asked must ask again."""
+    failed = Answer(
+        job_id=flow.intent.job_id, verdict=None, reason="the job store could not be moved", settled=False
+    )
+    if flow.nas_revision is not None and flow.move is not None:
+        return _close(flow, flow.move, settled=False, echoed=False)
+    return attrs.evolve(flow, phase=Phase.DONE), (failed,)
+
+
+def _on_accepted(flow: Flow, event: ArmAccepted, _now_us: Instant) -> Step:
+    """Store and NAS agree: answer, and start the run."""
+    assert flow.move is not None
+    return _close(flow, flow.move, settled=True, echoed=event.echoed)
+
+
+def _on_arm_failed(flow: Flow, _event: Event, _now_us: Instant) -> Step:
+    """Start the run all the same, and let whoever asked come back to finish the arm."""
+    assert flow.move is not None
+    return _close(flow, flow.move, settled=False, echoed=False)
+
+
+def _on_outdated(flow: Flow, event: ArmOutdated, now_us: Instant) -> Step:
+    """Look into the store again: somebody may have moved it on."""
+    if flow.conflicts >= MAX_CONFLICTS:
+        return _on_arm_failed(flow, event, now_us)
+    again = attrs.evolve(
+        flow, phase=Phase.LOADING, conflicts=flow.conflicts + 1, nas_revision=event.revision
+    )
+    return again, (LoadJob(flow.intent.job_id),)
+
+
+TRANSITIONS: Mapping[Phase, Mapping[type, Callable[..., Step]]] = {
+    Phase.LOADING: {JobLoaded: _on_loaded, StoreFailed: _on_store_failed},
+    Phase.SWAPPING: {JobSwapped: _on_swapped, SwapConflicted: _on_conflict, StoreFailed: _on_store_failed},
+    Phase.ARMING: {ArmAccepted: _on_accepted, ArmOutdated: _on_outdated, ArmFailed: _on_arm_failed},
+    Phase.DONE: {},
+}
+
+
+def _on_reloaded(flow: Flow, move: Move, job: Job | None) -> Step:
+    """NAS knows a newer revision. Follow the store, or put the store after what NAS knows.
+
+    When the store has moved on, its newer job is what NAS should agree with. When it has not, NAS
+    remembers an earlier life of the job (it was removed and created again, or the store was
+    restored from a copy), and this life must come after that one.
+    """
+    assert flow.nas_revision is not None
+    newest = attrs.evolve(move, job=job)
+    if job is None or job.revision >= flow.nas_revision:
+        return _arm(attrs.evolve(flow, move=newest), newest)
+    raised = attrs.evolve(newest, job=attrs.evolve(job, revision=flow.nas_revision + 1), outcomes=())
+    return _swap(attrs.evolve(flow, move=raised), job, raised)
+
+
+def _decide(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -> Move:
+    """Ask the transition that the intent names."""
+    job = event.job
+    match flow.intent:
+        case Fire(fire_at_us=fire_at_us, origin=origin):
+            return transitions.fire(
+                job,
+                fire_at_us=fire_at_us,
+                now_us=now_us,
+                owner=flow.owner,
+                owner_is_dead=event.owner_is_dead,
+                origin=origin,
+            )
+        case Finish(run=run, succeeded=succeeded, detail=detail):
+            return transitions.finish(job, run=run, succeeded=succeeded, detail=detail, now_us=now_us)
+        case Renew(run=run):
+            return transitions.renew(job, run=run, now_us=now_us)
+        case Create(job=wanted):
+            return transitions.create(job, wanted=wanted)
+        case Pause():
+            return transitions.pause(job)
+        case Resume():
+            return transitions.resume(job, now_us=now_us)
+        case Remove():
+            return transitions.remove(job)
+
+
+def _swap(flow: Flow, expected: Job | None, move: Move) -> Step:
+    """Move the store."""
+    effect = SwapJob(
+        job_id=flow.intent.job_id, expected=expected, replacement=move.job, outcomes=move.outcomes
+    )
+    return attrs.evolve(flow, phase=Phase.SWAPPING), (effect,)
+
+
+def _arm(flow: Flow, move: Move) -> Step:
+    """Make NAS agree with the job as the store holds it."""
+    job_id, job = flow.intent.job_id, move.job
+    wake_us = wake_at(job) if job is not None else None
+    if not _must_ask_nas(flow, wake_us):
+        return _close(flow, move, settled=True, echoed=True)
+    effect: Effect
+    if job is not None and wake_us is not None:
+        effect = ProvisionArm(job_id=job_id, fire_at_us=wake_us, revision=job.revision)
+    elif job is not None:
+        effect = CancelArm(job_id=job_id, revision=job.revision)
+    else:
+        effect = CancelArm(job_id=job_id, revision=_revision_of_removal(flow))
+    return attrs.evolve(flow, phase=Phase.ARMING), (effect,)
+
+
+def _revision_of_removal(flow: Flow) -> int | None:
+    """Return the place after the last revision; who found nothing to remove claims no place."""
+    if flow.before is None:
+        return None
+    return max(flow.before.revision, flow.nas_revision or 0) + 1
+
+
+def _must_ask_nas(flow: Flow, wake_us: Instant | None) -> bool:
+    """Return whether NAS may disagree with *wake_us*.
+
+    A run that ends or is renewed leaves `wake_at` alone more often than not, and the claim has
+    already made NAS agree with it. Then a NAS that keeps the promises of contract 1.1 need not be
+    asked; an older one is, since its clean-up after the fire may have deleted the new arm (L10).
+    """
+    match flow.intent:
+        case Finish(confirm=True):
+            return True
+        case Finish() | Renew():
+            return flow.before is None or wake_at(flow.before) != wake_us
+    return True
+
+
+def _close(flow: Flow, move: Move, *, settled: bool, echoed: bool) -> Step:
+    """Answer, and start the run that was claimed."""
+    answer = Answer(
+        job_id=flow.intent.job_id,
+        verdict=move.verdict,
+        reason=move.reason,
+        settled=settled,
+        job=move.job,
+    )
+    done = attrs.evolve(flow, phase=Phase.DONE)
+    if move.run is None:
+        return done, (answer,)
+    confirm = not (settled and echoed)
+    return done, (answer, StartRun(job_id=answer.job_id, run=move.run, confirm=confirm))
+
+
+def follow_up(intent: Intent, answer: Answer, now_us: Instant) -> Intent | None:
+    """Return what a process still owes after *answer*, to be begun after the next follow-up delay.
+
+    A fire is repeated by NAS and a change by whoever asked for it. The end of a run, its renewal and
+    a recovery have nobody: what was not stored is tried again as it is, and what was stored but not
+    armed is converged like a recovery. None when nothing is owed.
+    """
+    if answer.settled or answer.verdict is Verdict.LOST:
+        return None
+    match intent:
+        case Fire(origin=Origin.RECOVERY) | Finish() | Renew():
+            if answer.verdict is None:
+                return intent
+            overdue_us = now_us - RECOVERY_MARGIN_US
+            return Fire(job_id=intent.job_id, fire_at_us=overdue_us, origin=Origin.RECOVERY)
+    return None
+
+
+# --- The table of a start -------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class Reconciliation:
+    """What a starting process does: one list call, then one flow for each difference.
+
+    Attributes:
+        phase: what it waits for.
+        arms: what NAS has armed; None when NAS could not say.
+    """
+
+    phase: Phase = Phase.LISTING
+    arms: Mapping[str, Instant | None] | None = None
+
+
+def begin_reconciliation() -> tuple[Reconciliation, tuple[Effect, ...]]:
+    """Return a new reconciliation, and its first effects."""
+    return Reconciliation(), (ListArms(),)
+
+
+def step_reconciliation(
+    reconciliation: Reconciliation, event: Event, now_us: Instant
+) -> tuple[Reconciliation, tuple[Effect, ...]]:
+    """Return *reconciliation* after *event*, and the effects to perform.
+
+    Raises:
+        ProtocolError: the phase does not wait for such an event.
+    """
+    match reconciliation.phase, event:
+        case Phase.LISTING, ArmsListed(arms=arms):
+            return Reconciliation(phase=Phase.LOADING, arms=arms), (LoadJobs(),)
+        case Phase.LISTING, ArmFailed():
+            return Reconciliation(phase=Phase.LOADING), (LoadJobs(),)
+        case Phase.LOADING, JobsLoaded(jobs=jobs, converging=converging):
+            found = differences(jobs, reconciliation.arms, now_us)
+            intents = tuple(intent for intent in found if intent.job_id not in converging)
+            done = attrs.evolve(reconciliation, phase=Phase.DONE)
+            return done, (Begin(intents, settled=reconciliation.arms is not None),)
+        case Phase.LOADING, StoreFailed():
+            return attrs.evolve(reconciliation, phase=Phase.DONE), (Begin((), settled=False),)
+    raise ProtocolError(f"{type(event).__name__} cannot happen while {reconciliation.phase}")
+
+
+def differences(
+    jobs: Iterable[tuple[Job, bool]], arms: Mapping[str, Instant | None] | None, now_us: Instant
+) -> tuple[Fire, ...]:
+    """Return the flows that a starting process owes.
+
+    One for each job with which NAS disagrees, for each arm without a job, for each run whose
+    process has ended, and for each occurrence that is overdue. Nothing is remembered from an
+    earlier life: NAS is asked, and when it cannot say, only what the store shows is looked after.
+
+    Args:
+        jobs: all jobs, each with whether the owner of its run is known to have ended.
+        arms: what NAS has armed, or None when it could not say.
+        now_us: the present instant by the local clock.
+
+    Source: contract, "Claim, run, re-arm"; incidents L2, L3, O1, O2, O3.
+    """
+    overdue_us = now_us - RECOVERY_MARGIN_US
+    known = set()
+    wanting = []
+    for job, owner_is_dead in jobs:
+        known.add(job.id)
+        wake_us = wake_at(job)
+        if arms is None:
+            disagrees = False
+        elif wake_us is None:
+            disagrees = job.id in arms
+        else:
+            disagrees = arms.get(job.id) != wake_us
+        is_overdue = wake_us is not None and wake_us <= overdue_us
+        if disagrees or is_overdue or (owner_is_dead and job.run is not None):
+            wanting.append(job.id)
+    wanting += [job_id for job_id in arms or () if job_id not in known]
+    return tuple(Fire(job_id=job_id, fire_at_us=overdue_us, origin=Origin.RECOVERY) for job_id in wanting)

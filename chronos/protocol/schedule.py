@@ -1,0 +1,477 @@
+"""Schedules: what people write, and the slots it stands for.
+
+A schedule is one of three frozen values (`Cron`, `Interval`, `Once`), and `next_after` is the one
+question asked of it: which slot comes strictly after this instant? The answer depends on nothing
+else, so every path of the protocol, on every machine, counts the same slots.
+
+Instants are integers, microseconds since 1970-01-01T00:00:00Z. Text has one canonical form
+(`format_instant`), because the dedup key of an arm is made of that text.
+
+Clock changes follow Debian's cron(8), for changes of less than three hours:
+
+* a job at a fixed time whose time is skipped in spring runs once, at the moment of the change;
+* a job at a fixed time whose time comes twice in autumn runs the first time only;
+* a job whose minute or hour field begins with `*` follows real time, as does an expression with a
+  field for seconds, which Debian's cron does not have.
+
+A change of three hours or more corrects the clock: the new time holds at once, nothing is made up.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from functools import lru_cache
+from itertools import chain, count
+from typing import Any, TypeAlias
+from zoneinfo import ZoneInfo
+
+import attrs
+from cronsim import CronSim, CronSimError
+
+Instant: TypeAlias = int
+"""Epoch microseconds, UTC."""
+
+SECOND_US = 1_000_000
+MINUTE_US = 60 * SECOND_US
+HOUR_US = 60 * MINUTE_US
+DAY_US = 24 * HOUR_US
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_WALL = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall clock has no zone; its offset is kept beside it
+_FIRST_WALL = datetime(1, 1, 1)  # noqa: DTZ001 - as above
+_DAY_S = 86_400
+
+
+class ScheduleError(ValueError):
+    """A schedule, time zone or instant that cannot be what its author meant.
+
+    The message names the value and what was expected. Nothing happened; the text must be mended.
+    """
+
+
+# --- instants and their text -------------------------------------------------------------------
+
+
+def _microseconds(moment: datetime) -> int:
+    delta = moment - _EPOCH
+    return (delta.days * _DAY_S + delta.seconds) * SECOND_US + delta.microseconds
+
+
+_FIRST_US = _microseconds(datetime.min.replace(tzinfo=UTC))
+_LAST_US = _microseconds(datetime.max.replace(tzinfo=UTC))
+
+
+def parse_instant(text: str) -> Instant:
+    """Read an ISO 8601 timestamp that carries its offset.
+
+    Args:
+        text: a timestamp with `Z` or an offset, e.g. `2026-06-26T12:00:00+00:00`.
+
+    Returns:
+        Epoch microseconds, UTC, exact; digits beyond the microsecond are dropped.
+
+    Raises:
+        ScheduleError: not a timestamp, without an offset, or outside the years 1 to 9999 in UTC.
+
+    Source: contract, `fire_at`.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        raise ScheduleError(f"not an instant: {text!r}; expected ISO 8601 with an offset") from None
+    if moment.tzinfo is None:
+        raise ScheduleError(f"instant {text!r} has no offset; expected one, as in 2026-06-26T12:00:00+02:00")
+    instant = _microseconds(moment)
+    if not _FIRST_US <= instant <= _LAST_US:
+        raise ScheduleError(f"instant {text!r} is out of range; expected the years 1 to 9999 in UTC")
+    return instant
+
+
+def format_instant(instant_us: Instant) -> str:
+    """Write an instant in its one canonical form.
+
+    Args:
+        instant_us: epoch microseconds, UTC.
+
+    Returns:
+        `2026-06-26T12:00:00+00:00`, with `.ffffff` after the seconds only when it is not zero.
+
+    Raises:
+        ScheduleError: not an integer, or outside the years 1 to 9999.
+
+    Source: contract, `dedup_key`: the text is compared, so its spelling is part of the protocol.
+    """
+    if type(instant_us) is not int or not _FIRST_US <= instant_us <= _LAST_US:
+        raise ScheduleError(
+            f"not an instant: {instant_us!r}; expected whole epoch microseconds within the years 1 to 9999"
+        )
+    return (_EPOCH_WALL + timedelta(0, 0, instant_us)).isoformat() + "+00:00"
+
+
+# --- time zones --------------------------------------------------------------------------------
+
+_OFFSET = re.compile(r"([+-])([01][0-9]|2[0-3]):([0-5][0-9])")
+
+
+@lru_cache(maxsize=1024)  # there are some 600 names of zones; the rest are fixed offsets
+def _zone(text: str) -> tzinfo:
+    if text == "UTC":
+        return UTC
+    if match := _OFFSET.fullmatch(text):
+        sign, hours, minutes = match.groups()
+        offset = timedelta(hours=int(hours), minutes=int(minutes))
+        return timezone(-offset if sign == "-" else offset)
+    try:
+        # Names that depend on the machine or count leap seconds would make slots differ between machines.
+        if text == "localtime" or text.startswith("right/"):
+            raise ValueError(text)
+        return ZoneInfo(text)
+    except (LookupError, ValueError, OSError, ImportError):  # no such name, a bad path, a folder, no data
+        raise ScheduleError(
+            f"unknown time zone {text!r}; expected UTC, an offset such as +05:30, or an IANA name"
+            " such as Europe/Berlin"
+        ) from None
+
+
+def zone_of(text: str) -> tzinfo:
+    """Return the time zone that a schedule's `tz` names.
+
+    Args:
+        text: `UTC`, a fixed offset such as `+05:30` or `-07:00`, or an IANA name.
+
+    Returns:
+        The zone; the same object for the same text.
+
+    Raises:
+        ScheduleError: no such zone.
+    """
+    if not isinstance(text, str):
+        raise ScheduleError(f"not a time zone: {text!r}; expected text such as UTC or Europe/Berlin")
+    return _zone(text)
+
+
+# --- the values --------------------------------------------------------------------------------
+
+_NICKNAMES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+
+
+def _plain_expression(expr: str) -> str:
+    """Return *expr* with single spaces and without nicknames, so that equal schedules are equal values."""
+    if not isinstance(expr, str):
+        raise ScheduleError(f"not a cron expression: {expr!r}; expected text of 5 or 6 fields")
+    plain = " ".join(expr.split())
+    if plain.startswith("@"):
+        if plain.lower() not in _NICKNAMES:
+            raise ScheduleError(f"unknown nickname {expr!r}; expected one of {', '.join(_NICKNAMES)}")
+        return _NICKNAMES[plain.lower()]
+    return plain
+
+
+def _check_matches(_: object, __: object, expr: str) -> None:
+    _matcher(expr)
+
+
+def _check_zone(_: object, __: object, tz: str) -> None:
+    zone_of(tz)
+
+
+def _check_instant(_: object, field: attrs.Attribute[Any], value: int) -> None:
+    if type(value) is not int or not _FIRST_US <= value <= _LAST_US:
+        raise ScheduleError(
+            f"{field.name} is {value!r}; expected whole epoch microseconds within the years 1 to 9999"
+        )
+
+
+def _check_period(_: object, field: attrs.Attribute[Any], value: int) -> None:
+    if type(value) is not int or value <= 0:
+        raise ScheduleError(f"{field.name} is {value!r}; expected whole microseconds, more than zero")
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Cron:
+    """Every instant whose wall-clock time in a zone matches a cron expression.
+
+    Attributes:
+        expr: five fields, or six with seconds first. Nicknames such as `@daily` become their fields;
+            `@reboot` is refused, since it names no instant.
+        tz: `UTC`, a fixed offset such as `+05:30`, or an IANA name.
+
+    Raises:
+        ScheduleError: a malformed expression, one that never matches any date, or an unknown zone.
+    """
+
+    expr: str = attrs.field(converter=_plain_expression, validator=_check_matches)
+    tz: str = attrs.field(validator=_check_zone)
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Interval:
+    """The instants `anchor_us + k * period_us`, for every integer k.
+
+    Attributes:
+        period_us: microseconds from one slot to the next, more than zero.
+        anchor_us: any one of the slots, epoch microseconds UTC.
+
+    Raises:
+        ScheduleError: a period of zero or less, or a field that is not a whole number.
+    """
+
+    period_us: int = attrs.field(validator=_check_period)
+    anchor_us: Instant = attrs.field(validator=_check_instant)
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Once:
+    """One instant.
+
+    Attributes:
+        at_us: epoch microseconds UTC.
+
+    Raises:
+        ScheduleError: not a whole number, or outside the years 1 to 9999.
+    """
+
+    at_us: Instant = attrs.field(validator=_check_instant)
+
+
+Schedule: TypeAlias = Cron | Interval | Once
+
+
+# --- the next slot -----------------------------------------------------------------------------
+
+
+def next_after(schedule: Schedule, instant_us: Instant) -> Instant | None:
+    """Return the first slot of *schedule* strictly after *instant_us*.
+
+    It depends on its arguments alone: whichever instant one starts from, the slots are the same.
+
+    Args:
+        schedule: any schedule.
+        instant_us: epoch microseconds UTC, within the years 1 to 9999.
+
+    Returns:
+        Epoch microseconds UTC, or None when no slot follows.
+
+    Source: this module's first lines for clock changes; contract, "Claim, run, re-arm".
+    """
+    if isinstance(schedule, Cron):
+        # With seconds a chunk is a minute instead of an hour, so that none holds more than 61 slots.
+        width_us = MINUTE_US if schedule.expr.count(" ") == 5 else HOUR_US
+        slots = _chunk(schedule.expr, schedule.tz, instant_us // width_us, width_us)
+        following = bisect_right(slots, instant_us)
+        return slots[following] if following < len(slots) else None
+    if isinstance(schedule, Interval):
+        elapsed_us = (instant_us - schedule.anchor_us) % schedule.period_us
+        slot = instant_us - elapsed_us + schedule.period_us
+        return slot if slot <= _LAST_US else None
+    return schedule.at_us if schedule.at_us > instant_us else None
+
+
+def upcoming(schedule: Schedule, instant_us: Instant) -> Iterator[Instant]:
+    """Yield the slots of *schedule* strictly after *instant_us*, in order.
+
+    Args:
+        schedule: any schedule.
+        instant_us: epoch microseconds UTC.
+
+    Yields:
+        Epoch microseconds UTC; without end for most schedules.
+    """
+    slot = next_after(schedule, instant_us)
+    while slot is not None:
+        yield slot
+        slot = next_after(schedule, slot)
+
+
+# A year of hours for each of four jobs, or a month for forty. A chunk of a job that runs every minute
+# takes 2.5 kB, that of an hourly one 0.2 kB: 80 MB when every entry is the former.
+@lru_cache(maxsize=32_768)
+def _chunk(expr: str, tz: str, index: int, width_us: int) -> tuple[Instant, ...]:
+    """Return the slots from `index * width_us` on, up to and with the first beyond that chunk."""
+    width_s = width_us // SECOND_US
+    end_us = (index + 1) * width_us
+    slots: list[Instant] = []
+    for second in _slots(expr, tz, index * width_s):
+        slot = second * SECOND_US
+        if slot > _LAST_US:
+            break
+        slots.append(slot)  # maybe again: several times in one gap are one instant, which bisecting passes
+        if slot >= end_us:
+            break
+    return tuple(slots)
+
+
+# --- cron in a zone: matching walls, placed on the line of real time ----------------------------
+# A "wall" is what a clock on the wall shows, as seconds since a wall showing 1970-01-01 00:00:00. In a
+# span of constant offset, instant = wall - offset. The library that matches walls is asked without a
+# zone: with one, it passes over slots where a change is not a whole hour or comes at midnight.
+
+_NEVER = 1 << 62
+_SHORT_S = 3 * 3600  # "less than three hours", cron(8)
+_BLOCK_S = 366 * _DAY_S
+_RANGE_OF_ONE = re.compile(r"\b(\w+)-\1/0*[1-9][0-9]*(?=[\s,]|$)", re.IGNORECASE)
+
+
+@lru_cache(maxsize=4096)  # a few kB each; more expressions than one agent or simulated fleet has
+def _matcher(expr: str) -> tuple[CronSim, bool]:
+    """Return the parsed *expr*, and whether it names fixed times in the sense of cron(8)."""
+    fields = expr.split()
+    try:
+        # The library reads a range of one value with a step, `5-5/10`, as `5/10`; cron(8) as `5`.
+        plain = _RANGE_OF_ONE.sub(r"\1", expr)
+        # Dates repeat within 50 years, after which the library gives up: any start finds what there is.
+        parsed = CronSim(plain, _EPOCH_WALL)
+        if next(copy.copy(parsed), None) is None:
+            raise CronSimError("no date ever matches")
+    except (CronSimError, ValueError) as error:
+        raise ScheduleError(
+            f"cron expression {expr!r}: {error}; expected 5 fields (minute hour day month weekday),"
+            " or 6 with seconds first, that match some date"
+        ) from None
+    return parsed, len(fields) == 5 and not fields[0].startswith("*") and not fields[1].startswith("*")
+
+
+def _walls(parsed: CronSim, low: int) -> Iterator[int]:
+    """Yield the matching walls at or after *low*."""
+    walk = copy.copy(parsed)  # shares the parsed fields, which stay as they are; moves a date of its own
+    try:
+        walk.dt = max(_EPOCH_WALL + timedelta(seconds=low - 1), _FIRST_WALL)
+        for moment in walk:
+            delta = moment - _EPOCH_WALL
+            yield delta.days * _DAY_S + delta.seconds
+    except OverflowError:  # beyond the year 9999
+        return
+
+
+def _slots(expr: str, tz: str, at: int) -> Iterator[int]:
+    """Yield the slots at or after *at*, epoch seconds; a gap's slots repeat at the gap's end."""
+    parsed, fixed = _matcher(expr)
+    reached = _NEVER  # the wall up to which fixed times are settled
+    floor = wall = _NEVER  # no wall matches from floor up to wall
+    walls: Iterator[int] = iter(())
+    # A change of less than three hours still matters after it; a day earlier is early enough.
+    blocks = (_spans(tz, block) for block in count((at - _DAY_S) // _BLOCK_S))
+    for start, end, offset in chain.from_iterable(blocks):
+        low = start + offset
+        if fixed and abs(reached - low) < _SHORT_S:
+            low = reached  # after a gap: behind the new wall, to catch up; in an overlap: ahead of it
+        reached = max(low, end + offset)
+        if end <= at:
+            continue
+        if at > start:
+            low = max(low, at + offset)
+        if not floor <= low <= wall:
+            walls = _walls(parsed, low)
+            floor, wall = low, next(walls, _NEVER)
+        while wall - offset < end:
+            yield max(start, wall - offset)
+            floor, wall = wall + 1, next(walls, _NEVER)
+        if wall == _NEVER:
+            return
+
+
+@lru_cache(maxsize=4096)  # 40 zones for a century; some 300 bytes each
+def _spans(tz: str, block: int) -> tuple[tuple[int, int, int], ...]:
+    """Return the spans of constant offset in a block of 366 days, as (start, end, offset) in seconds."""
+    start, end = block * _BLOCK_S, (block + 1) * _BLOCK_S
+    zone = zone_of(tz)
+    before = _offset(zone, start)
+    if isinstance(zone, timezone):
+        return ((start, end, before),)
+    spans = []
+    # No zone has ever changed twice within three days.
+    for day in range(start, end, _DAY_S):
+        low, change = day, min(day + _DAY_S, end)
+        after = _offset(zone, change)
+        if after != before:
+            while change - low > 1:
+                middle = (low + change) // 2
+                low, change = (middle, change) if _offset(zone, middle) == before else (low, middle)
+            if change == end:
+                break  # the next block begins with it
+            spans.append((start, change, before))
+            start, before = change, after
+    spans.append((start, end, before))
+    return tuple(spans)
+
+
+def _offset(zone: tzinfo, second: int) -> int:
+    """Return the seconds by which the wall is ahead of UTC; constant in the first and last two days."""
+    instant_us = min(max(second * SECOND_US, _FIRST_US + 2 * DAY_US), _LAST_US - 2 * DAY_US)
+    offset = (_EPOCH + timedelta(0, 0, instant_us)).astimezone(zone).utcoffset()
+    assert offset is not None  # every zone made here knows its offset
+    return offset.days * _DAY_S + offset.seconds
+
+
+# --- what people write -------------------------------------------------------------------------
+
+# Largest first, each at most once: `1h30m`, `2 days`, `90s`.
+_UNITS_US = {
+    r"w(?:eeks?)?": 7 * DAY_US,
+    r"d(?:ays?)?": DAY_US,
+    r"h(?:(?:ou)?rs?)?": HOUR_US,
+    r"m(?:in(?:ute)?s?)?": MINUTE_US,
+    r"s(?:ec(?:ond)?s?)?": SECOND_US,
+}
+_SPOKEN = re.compile(
+    r"(?P<how>every\s|in\s|\+)?\s*"
+    + r"\s*".join(rf"(?:(?P<{unit[0]}>[0-9]{{1,9}})\s*{unit})?" for unit in _UNITS_US),
+    re.IGNORECASE | re.ASCII,
+)
+
+
+def parse_schedule(text: str, *, now_us: Instant, tz: str = "UTC") -> Schedule:
+    """Read a schedule as people write it.
+
+    Args:
+        text: `30m`, `every 2h`, `1h30m` (again and again, in units w d h m s); `in 30m`, `+90s`
+            (once); a cron expression of 5 or 6 fields or a nickname such as `@daily`; or an ISO 8601
+            timestamp with its offset (once). Case and surrounding space do not matter.
+        now_us: epoch microseconds UTC, from which durations count.
+        tz: the zone of a cron expression; the other forms do not depend on it.
+
+    Returns:
+        The schedule; an `Interval` is anchored at *now_us*, so its first slot is one period later.
+
+    Raises:
+        ScheduleError: anything else; the message says what was expected.
+
+    Source: contract, "The jobs file that agents have today".
+    """
+    if not isinstance(text, str):
+        raise ScheduleError(f"not a schedule: {text!r}; expected text")
+    stripped = text.strip()
+    if (match := _SPOKEN.fullmatch(stripped)) and any(match.group(*"wdhms")):
+        return _spoken(text, match, now_us)
+    if stripped.startswith("@") or len(stripped.split()) in (5, 6):
+        return Cron(expr=stripped, tz=tz)
+    try:
+        datetime.fromisoformat(stripped.upper())
+    except ValueError:
+        raise ScheduleError(
+            f"not a schedule: {text!r}; expected a period (30m, every 2h, 1h30m), a delay (in 30m, +90s),"
+            " a cron expression (5 or 6 fields, or @daily), or an ISO 8601 timestamp with an offset"
+            " (2026-06-26T12:00:00+00:00)"
+        ) from None
+    return Once(at_us=parse_instant(stripped.upper()))
+
+
+def _spoken(text: str, match: re.Match[str], now_us: Instant) -> Interval | Once:
+    duration_us = sum(int(match[unit[0]] or 0) * unit_us for unit, unit_us in _UNITS_US.items())
+    if not duration_us:
+        raise ScheduleError(f"schedule {text!r} lasts no time; expected a duration of more than zero")
+    if (match["how"] or "every").strip().lower() == "every":
+        return Interval(period_us=duration_us, anchor_us=now_us)
+    return Once(at_us=now_us + duration_us)

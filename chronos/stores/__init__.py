@@ -1,0 +1,85 @@
+"""Where jobs are kept, and the one operation that changes them: compare-and-set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from chronos.protocol.job import Job, Outcome
+
+if TYPE_CHECKING:
+    from chronos.stores.json_file import JsonFileStore
+    from chronos.stores.memory import MemoryStore
+
+__all__ = ["JobStore", "JsonFileStore", "MemoryStore"]
+
+
+class JobStore(Protocol):
+    """A place where jobs outlive the process.
+
+    Several processes may use one store. What keeps them apart is `swap` alone: it compares the
+    whole job, so that a change which did not count the revision up is not overlooked.
+    """
+
+    def load(self, job_id: str) -> Job | None:
+        """Return the job of that id, or None when there is none.
+
+        Raises:
+            StoreError: the store could not be read; ask again later.
+            JobsFileError: the store holds what cannot be read; it must be mended by hand.
+        """
+
+    def load_all(self) -> tuple[Job, ...]:
+        """Return all jobs, in the order in which they were added.
+
+        Raises:
+            StoreError: as for `load`.
+            JobsFileError: as for `load`.
+        """
+
+    def swap(
+        self,
+        job_id: str,
+        *,
+        expected: Job | None,
+        replacement: Job | None,
+        outcomes: tuple[Outcome, ...] = (),
+    ) -> bool:
+        """Put *replacement* in the place of *expected*, and the outcomes into its history.
+
+        Args:
+            job_id: which job.
+            expected: the job as it was loaded; None when there was none.
+            replacement: the job as it shall stand; None takes it out, and its history with it.
+            outcomes: the occurrences that end with this change.
+
+        Returns:
+            True when all of it is durable; False when the stored job is not *expected* and nothing
+            was changed: load it and decide again.
+
+        Raises:
+            StoreError: the store could not be written; `definite` says whether it may have been.
+            JobsFileError: as for `load`; nothing was changed.
+
+        Source: contract, "Claim, run, re-arm"; incidents D3, S1.
+        """
+
+    def history(self, job_id: str) -> tuple[Outcome, ...]:
+        """Return the newest outcomes of a job, oldest first; none when there is no such job.
+
+        Raises:
+            StoreError: as for `load`.
+            JobsFileError: as for `load`.
+        """
+
+
+# `import chronos` shall not pay for a file lock that an agent with another store never uses.
+def __getattr__(name: str) -> Any:
+    if name == "JsonFileStore":
+        from chronos.stores.json_file import JsonFileStore
+
+        return JsonFileStore
+    if name == "MemoryStore":
+        from chronos.stores.memory import MemoryStore
+
+        return MemoryStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

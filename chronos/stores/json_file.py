@@ -1,0 +1,299 @@
+"""The store that agents have today: one JSON file, shared by processes that may die at any instruction.
+
+Every change is made under a lock between processes and reads the file afresh. The new file is
+written beside the old one, made durable, and put in its place by one rename, so that a crash leaves
+the old or the new file and never a torn one. What a crash leaves beside it is overwritten next time.
+
+Programs that change the file without the lock are noticed as far as that is possible: what they
+changed before a swap makes it fail, and a change during a swap is looked for just before the rename.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import attrs
+from filelock import FileLock, Timeout
+
+from chronos.errors import JobsFileError, StoreError
+from chronos.protocol.job import Job, Outcome
+from chronos.protocol.schedule import Instant
+from chronos.stores.record import (
+    Document,
+    FileFacts,
+    new_record,
+    read_document,
+    read_history,
+    stamp,
+    write_job,
+)
+
+# Seconds that a swap waits for other processes. One change takes some milliseconds; who holds the
+# lock for longer is stopped or broken, and the fire must be answered well within its half minute.
+LOCK_WAIT_S = 10.0
+
+# Seconds between two attempts to get the lock: about what one change takes.
+_LOCK_POLL_S = 0.005
+
+_INDENT = re.compile(r'\{\s*?\n([ \t]*)"')
+
+
+def _real_now_us() -> Instant:
+    return time.time_ns() // 1000
+
+
+@attrs.frozen(kw_only=True)
+class _Version:
+    """What the file was when it was read."""
+
+    path: Path
+    status: os.stat_result
+    data: bytes
+    document: Document
+
+
+class JsonFileStore:
+    """A `JobStore` in a jobs file, safe among threads and processes of one machine.
+
+    Args:
+        path: the file. It must be there: a file that is missing is more likely a volume that is not
+            mounted than an agent without jobs. `create` makes a new one.
+        lock_wait_s: how long a swap waits for other processes, seconds.
+        now_us: the clock that `updated_at` is taken from, epoch microseconds.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        lock_wait_s: float = LOCK_WAIT_S,
+        now_us: Callable[[], Instant] = _real_now_us,
+    ) -> None:
+        self.path = Path(path)
+        self._lock_wait_s = lock_wait_s
+        self._now_us = now_us
+        self._newest: _Version | None = None
+
+    @classmethod
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        lock_wait_s: float = LOCK_WAIT_S,
+        now_us: Callable[[], Instant] = _real_now_us,
+    ) -> JsonFileStore:
+        """Return the store in the file at *path*, which is made, without jobs, when it is missing.
+
+        A file that is there stays as it is.
+
+        Args:
+            path: the file; its directory must be there.
+            lock_wait_s: as for the class.
+            now_us: as for the class.
+
+        Raises:
+            StoreError: the file could not be written.
+        """
+        store = cls(path, lock_wait_s=lock_wait_s, now_us=now_us)
+        with store._locked() as file:
+            if not file.exists():
+                facts = FileFacts(source=str(path))
+                raw = {"jobs": [], "updated_at": stamp(facts, now_us())}
+                _write_beside(file, _encode(raw, indent="  "), like=None)
+                _put_in_place(file)
+        return store
+
+    def load(self, job_id: str) -> Job | None:
+        """Return the job of that id, or None when there is none. See `JobStore`."""
+        return next((job for job in self.load_all() if job.id == job_id), None)
+
+    def load_all(self) -> tuple[Job, ...]:
+        """Return all jobs, in the order of the file. See `JobStore`."""
+        # Without the lock: the rename shows the whole old or the whole new file, and a process
+        # that holds the lock for long shall not keep others from looking.
+        return self._read().document.jobs
+
+    def history(self, job_id: str) -> tuple[Outcome, ...]:
+        """Return the newest outcomes of a job, oldest first. See `JobStore`."""
+        document = self._read().document
+        index = _index(document, job_id)
+        return () if index is None else read_history(document.raw["jobs"][index], document.facts)
+
+    def swap(
+        self,
+        job_id: str,
+        *,
+        expected: Job | None,
+        replacement: Job | None,
+        outcomes: tuple[Outcome, ...] = (),
+    ) -> bool:
+        """Put *replacement* in the place of *expected*, with the outcomes, by one write. See `JobStore`."""
+        with self._locked():
+            version = self._read()
+            index = _index(version.document, job_id)
+            if (None if index is None else version.document.jobs[index]) != expected:
+                return False
+            if replacement == expected and not outcomes:
+                return True
+            now_us = self._now_us()
+            raw = _changed(version.document, index, replacement, outcomes, now_us)
+            _write_beside(version.path, _encode(raw, like=version.data), like=version.status)
+            if not _is_still(version):
+                return False
+            _put_in_place(version.path)
+            return True
+
+    @contextmanager
+    def _locked(self) -> Iterator[Path]:
+        """Hold the lock of the file; yield the file itself, behind all symbolic links."""
+        file = self._file()
+        lock = FileLock(file.with_name(f"{file.name}.lock"))
+        try:
+            lock.acquire(timeout=self._lock_wait_s, poll_interval=_LOCK_POLL_S)
+        except Timeout:
+            problem = f"another process has held {lock.lock_file} for {self._lock_wait_s} s"
+            raise StoreError(problem, definite=True) from None
+        except (OSError, NotImplementedError) as error:
+            raise StoreError(f"{lock.lock_file} cannot be locked: {error}", definite=True) from None
+        try:
+            yield file
+        finally:
+            lock.release()
+
+    def _file(self) -> Path:
+        try:
+            return self.path.resolve()
+        except (OSError, RuntimeError) as error:
+            raise StoreError(f"{self.path} cannot be resolved: {error}", definite=True) from None
+
+    def _read(self) -> _Version:
+        """Return the file as it is now; it is parsed only when it is not the one that was parsed last."""
+        path = self._file()
+        try:
+            with path.open("rb") as opened:
+                status, data = os.fstat(opened.fileno()), opened.read()
+        except FileNotFoundError:
+            problem = f"there is no jobs file {self.path}; JsonFileStore.create makes one"
+            raise StoreError(problem, definite=True) from None
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be read: {error}", definite=True) from None
+        known = self._newest
+        # The bytes are compared and not the time of the last change alone: two writes within one
+        # tick of the file system's clock may share that, the size, and even the number of the file.
+        if known is None or known.data != data or known.status.st_mtime_ns != status.st_mtime_ns:
+            document = self._parse(data, status.st_mtime_ns // 1000)
+            known = _Version(path=path, status=status, data=data, document=document)
+        else:
+            known = attrs.evolve(known, path=path, status=status)
+        self._newest = known
+        return known
+
+    def _parse(self, data: bytes, changed_us: Instant) -> Document:
+        source = str(self.path)
+        try:
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            problem = f"expected UTF-8, got byte 0x{data[error.start]:02x} at offset {error.start}"
+            raise JobsFileError(source, None, None, problem) from None
+        return read_document(text, source=source, now_us=changed_us)
+
+
+def _index(document: Document, job_id: str) -> int | None:
+    return next((index for index, job in enumerate(document.jobs) if job.id == job_id), None)
+
+
+def _changed(
+    document: Document,
+    index: int | None,
+    replacement: Job | None,
+    outcomes: tuple[Outcome, ...],
+    now_us: Instant,
+) -> dict[str, Any]:
+    """Return the file with *replacement* in the place of the job at *index*."""
+    facts = document.facts
+    records = []
+    for at, (job, record) in enumerate(zip(document.jobs, document.raw["jobs"], strict=True)):
+        if at == index:
+            if replacement is not None:
+                records.append(write_job(replacement, record, facts, outcomes=outcomes))
+        elif record.get("next_run_at") is None and job.next_us is not None:
+            # Worked out from `updated_at`, which changes now: written down, lest the slot move.
+            records.append(write_job(job, record, facts))
+        else:
+            records.append(record)
+    if index is None and replacement is not None:
+        record = new_record(replacement, facts, created_us=now_us)
+        records.append(write_job(replacement, record, facts, outcomes=outcomes) if outcomes else record)
+    return {**document.raw, "jobs": records, "updated_at": stamp(facts, now_us)}
+
+
+def _encode(raw: dict[str, Any], *, like: bytes = b"", indent: str | None = None) -> bytes:
+    """Return *raw* as JSON, laid out like the file *like*."""
+    text = like.decode("utf-8")
+    if found := _INDENT.match(text):
+        indent = found[1]
+    try:
+        encoded = json.dumps(raw, indent=indent, ensure_ascii=False, allow_nan=False)
+        data = encoded.encode("utf-8")
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can escape and UTF-8 cannot hold
+        data = json.dumps(raw, indent=indent, allow_nan=False).encode("ascii")
+    except RecursionError:
+        raise StoreError("the jobs file has objects nested too deeply to be written", definite=True) from None
+    return data + b"\n" if text.endswith("\n") or not text else data
+
+
+def _beside(file: Path) -> Path:
+    """Return where the next version of *file* is written. Only who holds the lock writes there."""
+    return file.with_name(f".{file.name}.next")
+
+
+def _write_beside(file: Path, data: bytes, *, like: os.stat_result | None) -> None:
+    """Make *data* durable in the next version of *file*, readable to those who may read *like*."""
+    beside = _beside(file)
+    try:
+        beside.unlink(missing_ok=True)
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+            opened.write(data)
+            if like is not None and sys.platform != "win32":
+                if (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
+                    with suppress(PermissionError):  # only root may give a file away
+                        os.fchown(opened.fileno(), like.st_uid, like.st_gid)
+                os.fchmod(opened.fileno(), like.st_mode & 0o7777)
+            opened.flush()
+            os.fsync(opened.fileno())
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise StoreError(f"{beside} cannot be written: {error}", definite=True) from None
+
+
+def _is_still(version: _Version) -> bool:
+    """Return whether the file is as it was read; a program that ignores the lock may have changed it."""
+    try:
+        now = version.path.stat()
+    except OSError:
+        return False
+    then = version.status
+    return (now.st_mtime_ns, now.st_size, now.st_ino) == (then.st_mtime_ns, then.st_size, then.st_ino)
+
+
+def _put_in_place(file: Path) -> None:
+    """Let the next version of *file* be the file, durably."""
+    try:
+        _beside(file).replace(file)
+        if sys.platform != "win32":
+            directory = os.open(file.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+    except OSError as error:
+        raise StoreError(f"{file} cannot be replaced: {error}", definite=False) from None

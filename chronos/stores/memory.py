@@ -1,0 +1,59 @@
+"""A store that forgets when its process ends: for tests and examples."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+from chronos.protocol.job import Job, Outcome
+
+# As many as a jobs file keeps, so that a test with this store sees what a file would show.
+HISTORY_LENGTH = 50
+
+
+class MemoryStore:
+    """A `JobStore` of one process, safe among its threads.
+
+    Args:
+        jobs: what it holds at first.
+    """
+
+    def __init__(self, jobs: Iterable[Job] = ()) -> None:
+        self._lock = threading.Lock()
+        self._jobs = {job.id: job for job in jobs}
+        self._history: dict[str, tuple[Outcome, ...]] = {}
+
+    def load(self, job_id: str) -> Job | None:
+        """Return the job of that id, or None when there is none."""
+        with self._lock:
+            return self._jobs.get(job_id)
+
+    def load_all(self) -> tuple[Job, ...]:
+        """Return all jobs, in the order in which they were added."""
+        with self._lock:
+            return tuple(self._jobs.values())
+
+    def swap(
+        self,
+        job_id: str,
+        *,
+        expected: Job | None,
+        replacement: Job | None,
+        outcomes: tuple[Outcome, ...] = (),
+    ) -> bool:
+        """Put *replacement* in the place of *expected*, with the outcomes. See `JobStore`."""
+        with self._lock:
+            if self._jobs.get(job_id) != expected:
+                return False
+            if replacement is None:
+                self._jobs.pop(job_id, None)
+                self._history.pop(job_id, None)
+            else:
+                self._jobs[job_id] = replacement
+                self._history[job_id] = (self._history.get(job_id, ()) + outcomes)[-HISTORY_LENGTH:]
+            return True
+
+    def history(self, job_id: str) -> tuple[Outcome, ...]:
+        """Return the newest outcomes of a job, oldest first."""
+        with self._lock:
+            return self._history.get(job_id, ())

@@ -1,0 +1,139 @@
+"""The external scheduler: makes one call for each one-shot, at least once, and gives up after a while.
+
+What a name is good for once it has been used is decided here: within its deduplication window the
+scheduler answers a second creation with success and does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from chronos.protocol.schedule import DAY_US, MINUTE_US, SECOND_US
+from simulator.kernel import Kernel
+from simulator.nas import OneShot
+
+# When a call that was not answered 2xx is repeated, counted from its failure. Managed schedulers
+# document between three and five retries with growing delays.
+RETRY_DELAYS_US = (10 * SECOND_US, 30 * SECOND_US, 2 * MINUTE_US, 10 * MINUTE_US)
+
+# How long a used name is taken for the same one-shot. Documented windows run from ten minutes to
+# ninety days; a day is enough to swallow a re-arm of the next morning.
+DEDUP_WINDOW_US = DAY_US
+
+# How late a call is made, as a matter of course: a table to choose from.
+LATENESS_US = tuple(milliseconds * 1000 for milliseconds in (
+    150, 40, 60, 80, 100, 120, 180, 210, 250, 300, 360, 450, 600, 800, 1100, 1500,
+))  # fmt: skip
+# How late it is when something is wrong.
+DELAYS_US = (0, 20 * SECOND_US, 3 * MINUTE_US, 40 * MINUTE_US)
+
+
+@attrs.define(eq=False)
+class Pending:
+    """A one-shot that the scheduler holds.
+
+    Attributes:
+        shot: what it was asked for.
+        failures: how many calls were not answered 2xx.
+        is_live: False once it was delivered, deleted or given up.
+    """
+
+    shot: OneShot
+    failures: int = 0
+    is_live: bool = True
+
+
+class ExternalScheduler:
+    """Holds the one-shots and calls *relay* for each; *spent* when it gives one up.
+
+    Args:
+        kernel: time and choice.
+        relay: called with a `Pending` whose time has come.
+        spent: called with the one-shot that is given up.
+        horizon_us: calls later than this are never made; the calendar ends there.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        *,
+        relay: Callable[[Pending, int], None],
+        spent: Callable[[OneShot], None],
+        horizon_us: int,
+    ) -> None:
+        self._kernel = kernel
+        self._relay = relay
+        self._spent = spent
+        self._horizon_us = horizon_us
+        self._held: dict[tuple[str | int, ...], Pending] = {}
+        self._used_until_us: dict[tuple[str | int, ...], int] = {}
+        self._names_of: dict[str, set[tuple[str | int, ...]]] = {}
+
+    def create(self, shot: OneShot, *, at_us: int, keeps_names: bool) -> bool:
+        """Hold *shot* until *at_us*; return False when it is swallowed, its name being still known.
+
+        Args:
+            shot: what to call for.
+            at_us: when; an instant in the past means at once.
+            keeps_names: whether the name may come again, so that its window must be remembered.
+        """
+        kernel = self._kernel
+        if keeps_names:
+            if self._used_until_us.get(shot.name, 0) > kernel.now_us:
+                return self.holds(shot)
+            self._used_until_us[shot.name] = max(at_us, kernel.now_us) + DEDUP_WINDOW_US
+        pending = self._held[shot.name] = Pending(shot)
+        self._names_of.setdefault(shot.job_id, set()).add(shot.name)
+        if at_us <= self._horizon_us:
+            due_us = max(at_us, kernel.now_us)
+            lateness_us = LATENESS_US[kernel.choose("external.lateness", len(LATENESS_US))]
+            kernel.at(due_us + lateness_us, self._call, pending)
+        return True
+
+    def delete(self, shot: OneShot) -> None:
+        """Let go of *shot*, if it is still held."""
+        pending = self._held.pop(shot.name, None)
+        if pending is not None:
+            pending.is_live = False
+            self._names_of[shot.job_id].discard(shot.name)
+
+    def held_of(self, job_id: str) -> list[OneShot]:
+        """Return the one-shots of a job that will still be called for."""
+        return [self._held[name].shot for name in self._names_of.get(job_id, ())]
+
+    def holds(self, shot: OneShot) -> bool:
+        """Return whether *shot* will still be called for."""
+        pending = self._held.get(shot.name)
+        return pending is not None and pending.is_live
+
+    def succeeded(self, pending: Pending) -> None:
+        """The call was answered 2xx."""
+        self.delete(pending.shot)
+        if self._kernel.fault("external.duplicate"):
+            self._kernel.after(5 * SECOND_US, self._relay, pending, self._kernel.now_us)
+
+    def failed(self, pending: Pending) -> None:
+        """The call was not answered 2xx: repeat it later, or give up."""
+        if not pending.is_live:
+            return
+        pending.failures += 1
+        if pending.failures > len(RETRY_DELAYS_US):
+            self.delete(pending.shot)
+            self._spent(pending.shot)
+            return
+        self._kernel.after(RETRY_DELAYS_US[pending.failures - 1], self._call, pending)
+
+    def _call(self, pending: Pending) -> None:
+        if not pending.is_live:
+            return
+        delay_us = DELAYS_US[self._kernel.fault("external.late", len(DELAYS_US))]
+        if delay_us:
+            self._kernel.after(delay_us, self._relay_if_live, pending)
+        else:
+            self._relay(pending, self._kernel.now_us)
+
+    def _relay_if_live(self, pending: Pending) -> None:
+        if pending.is_live:
+            self._relay(pending, self._kernel.now_us)

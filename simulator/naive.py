@@ -1,0 +1,214 @@
+"""A deliberately broken agent, made to be caught.
+
+It is how managed cron is written first: it answers the fire as soon as the claim is stored and arms
+the next occurrence after the run; it remembers its arms in memory and asks NAS what is armed only
+while that map is empty; when NAS fails it shrugs, since the next run will arm again. It keeps the
+claim right, so that what it loses is lost by the order of its steps alone (incidents L1, L5, L6,
+L7, O1, O2, O4, D6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import attrs
+
+from chronos.protocol import transitions
+from chronos.protocol.job import Job, JobState, Move, Origin, Verdict, wake_at
+from chronos.protocol.machine import (
+    Answer,
+    ArmAccepted,
+    ArmFailed,
+    ArmOutdated,
+    ArmsListed,
+    Begin,
+    CancelArm,
+    Create,
+    Effect,
+    Event,
+    Finish,
+    Fire,
+    Intent,
+    JobLoaded,
+    JobsLoaded,
+    JobSwapped,
+    ListArms,
+    LoadJob,
+    LoadJobs,
+    Pause,
+    Phase,
+    ProvisionArm,
+    Remove,
+    Renew,
+    Resume,
+    StartRun,
+    StoreFailed,
+    SwapConflicted,
+    SwapJob,
+)
+from chronos.protocol.schedule import Instant
+
+@attrs.frozen(cache_hash=True)
+class Remember:
+    """Note in this process's memory that the job is armed at the instant, or that it is not."""
+
+    job_id: str
+    fire_at_us: Instant | None
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class NaiveFlow:
+    """One piece of work on one job, in the wrong order."""
+
+    intent: Intent
+    owner: str
+    phase: Phase = Phase.LOADING
+    move: Move | None = None
+    asked_us: Instant | None = None
+
+
+Step = tuple[NaiveFlow, tuple[Effect | Remember, ...]]
+
+
+def begin(intent: Intent, *, owner: str) -> Step:
+    """Return a new flow for *intent*, and its first effects."""
+    return NaiveFlow(intent=intent, owner=owner), (LoadJob(intent.job_id),)
+
+
+def step(flow: NaiveFlow, event: Event, now_us: Instant) -> Step:
+    """Return *flow* after *event*, and the effects to perform."""
+    match event:
+        case JobLoaded() | SwapConflicted():
+            move = _decide(flow, event, now_us)
+            if move.job == event.job:
+                return _after_move(flow, move)
+            swap = SwapJob(
+                job_id=flow.intent.job_id,
+                expected=event.job,
+                replacement=move.job,
+                outcomes=move.outcomes,
+            )
+            return attrs.evolve(flow, phase=Phase.SWAPPING, move=move), (swap,)
+        case JobSwapped():
+            assert flow.move is not None
+            return _after_move(flow, flow.move)
+        case StoreFailed():
+            return _done(flow, Verdict.REFUSED, settled=False)
+        case ArmAccepted() | ArmFailed() | ArmOutdated():
+            # Whether it worked is not looked at: the map says that it did.
+            assert flow.move is not None
+            done, answers = _done(flow, flow.move.verdict, job=flow.move.job)
+            return done, (Remember(flow.intent.job_id, flow.asked_us), *answers)
+    raise AssertionError(event)
+
+
+def _decide(flow: NaiveFlow, event: JobLoaded | SwapConflicted, now_us: Instant) -> Move:
+    intent, job = flow.intent, event.job
+    match intent:
+        case Fire():
+            return transitions.fire(
+                job,
+                fire_at_us=intent.fire_at_us,
+                now_us=now_us,
+                owner=flow.owner,
+                owner_is_dead=event.owner_is_dead,
+                origin=intent.origin,
+            )
+        case Finish():
+            return transitions.finish(
+                job, run=intent.run, succeeded=intent.succeeded, detail=intent.detail, now_us=now_us
+            )
+        case Renew():
+            return transitions.renew(job, run=intent.run, now_us=now_us)
+        case Create():
+            return transitions.create(job, wanted=intent.job)
+        case Pause():
+            return transitions.pause(job)
+        case Resume():
+            return transitions.resume(job, now_us=now_us)
+        case Remove():
+            return transitions.remove(job)
+
+
+def _after_move(flow: NaiveFlow, move: Move) -> Step:
+    """Answer a fire at once; arm after everything else."""
+    flow = attrs.evolve(flow, move=move)
+    job_id, job = flow.intent.job_id, move.job
+    match flow.intent:
+        case Fire() if move.run is not None:
+            done, answers = _done(flow, move.verdict, job=job)
+            return done, (*answers, StartRun(job_id=job_id, run=move.run, confirm=True))
+        case Fire(origin=Origin.SCHEDULE):
+            return _done(flow, move.verdict, job=job)  # a duplicate: the first delivery has seen to it
+        case Renew():
+            return _done(flow, move.verdict, job=job)
+    return _arm(flow, job)
+
+
+def _arm(flow: NaiveFlow, job: Job | None) -> Step:
+    """Arm the next occurrence, whatever the state of the job; without one, disarm."""
+    job_id = flow.intent.job_id
+    is_wanted = job is not None and (job.state is JobState.SCHEDULED or isinstance(flow.intent, Finish))
+    next_us = job.next_us if job is not None and is_wanted else None
+    armed = attrs.evolve(flow, phase=Phase.ARMING, asked_us=next_us)
+    if job is not None and next_us is not None:
+        return armed, (ProvisionArm(job_id=job_id, fire_at_us=next_us, revision=job.revision),)
+    return armed, (CancelArm(job_id=job_id, revision=None if job is None else job.revision),)
+
+
+def _done(flow: NaiveFlow, verdict: Verdict, *, job: Job | None = None, settled: bool = True) -> Step:
+    answer = Answer(
+        job_id=flow.intent.job_id,
+        verdict=verdict if settled else None,
+        reason="",
+        settled=settled,
+        job=job,
+    )
+    return attrs.evolve(flow, phase=Phase.DONE), (answer,)
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class NaiveStart:
+    """What a starting process does: nothing, when its map says that all is well."""
+
+    phase: Phase
+    remembered: tuple[tuple[str, Instant], ...] = ()
+
+
+def begin_reconciliation(memory: Mapping[str, Instant]) -> tuple[NaiveStart, tuple[Effect, ...]]:
+    """Return a new reconciliation, and its first effects."""
+    if memory:
+        start = NaiveStart(phase=Phase.LOADING, remembered=tuple(sorted(memory.items())))
+        return start, (LoadJobs(),)
+    return NaiveStart(phase=Phase.LISTING), (ListArms(),)
+
+
+def step_reconciliation(
+    start: NaiveStart, event: Event, now_us: Instant
+) -> tuple[NaiveStart, tuple[Effect | Remember, ...]]:
+    """Return *start* after *event*, and the effects to perform."""
+    match event:
+        case ArmsListed(arms=arms):
+            known = {job_id: at_us for job_id, at_us in arms.items() if at_us is not None}
+            loading = NaiveStart(phase=Phase.LOADING, remembered=tuple(sorted(known.items())))
+            notes = tuple(Remember(job_id, at_us) for job_id, at_us in known.items())
+            return loading, (*notes, LoadJobs())
+        case JobsLoaded(jobs=jobs):
+            wanting = _wanting(tuple(jobs), dict(start.remembered))
+            intents = tuple(
+                Fire(job_id=job_id, fire_at_us=now_us, origin=Origin.RECOVERY)
+                for job_id in wanting
+            )
+            return attrs.evolve(start, phase=Phase.DONE), (Begin(intents, settled=True),)
+    # NAS could not say: there will be another start.
+    return attrs.evolve(start, phase=Phase.DONE), (Begin((), settled=True),)
+
+
+def _wanting(jobs: tuple[tuple[Job, bool], ...], armed: dict[str, Instant]) -> list[str]:
+    known = {job.id for job, _ in jobs}
+    differing = [
+        job.id
+        for job, is_dead in jobs
+        if armed.get(job.id) != wake_at(job) or (is_dead and job.run is not None)
+    ]
+    return differing + [job_id for job_id in armed if job_id not in known]

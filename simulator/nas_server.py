@@ -1,0 +1,299 @@
+"""NAS in time: answers the agent, relays the external scheduler's calls, sweeps what is missing.
+
+What it decides is in `simulator.nas`; here are the way, the waiting and the failures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from chronos.protocol.machine import ArmAccepted, ArmFailed, ArmOutdated, ArmsListed, Event
+from chronos.protocol.schedule import SECOND_US, Instant
+from simulator import nas
+from simulator.external import ExternalScheduler, Pending
+from simulator.history import Kind
+from simulator.kernel import Kernel
+from simulator.nas import EMPTY, OneShot, Promises, Reply, Row
+from simulator.network import Network
+from simulator.watch import Watch
+
+# How long NAS waits for the agent's answer to a fire. Source: design.
+RELAY_TIMEOUT_US = 30 * SECOND_US
+# How long a fire token is good, and the agent's leeway. Source: contract, "Trust".
+TOKEN_LIFE_US = 90 * SECOND_US
+TOKEN_LEEWAY_US = 30 * SECOND_US
+
+_ACCEPTED = ArmAccepted(echoed=False)
+_ECHOED = ArmAccepted(echoed=True)
+FAILED = ArmFailed()
+
+
+@attrs.define(eq=False)
+class Relay:
+    """One fire that waits for the agent's answer.
+
+    Attributes:
+        pending: what the external scheduler called for.
+        subject: of which job.
+        called_us: when it called.
+        minted_us: when the fire's token was minted.
+        arrived_us: when the fire reached the machine.
+        is_open: whether NAS still waits.
+    """
+
+    pending: Pending
+    subject: int
+    called_us: Instant
+    minted_us: Instant
+    arrived_us: Instant = 0
+    is_open: bool = True
+
+
+@attrs.define(eq=False)
+class Call:
+    """A request of the agent that waits for NAS's answer until its deadline."""
+
+    subject: int
+    deadline_us: Instant
+    answer: Callable[[Event], None]
+    is_open: bool = True
+
+    def close(self, event: Event) -> None:
+        """Hand the answer over, unless there was one."""
+        if self.is_open:
+            self.is_open = False
+            self.answer(event)
+
+
+class NasServer:
+    """The control plane of one simulated world.
+
+    Args:
+        kernel: time and choice.
+        network: carries its messages.
+        watch: notes what happens.
+        promises: what this NAS promises.
+        job_ids: the ids of the jobs, in the order of their subject numbers.
+        fire: delivers a fire to the agent.
+        horizon_us: the end of the calendar.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        network: Network,
+        watch: Watch,
+        promises: Promises,
+        job_ids: Sequence[str],
+        *,
+        fire: Callable[[Relay], None],
+        horizon_us: Instant,
+    ) -> None:
+        self._kernel, self._network, self._watch = kernel, network, watch
+        self._promises = promises
+        self._job_ids = job_ids
+        self._subjects = {job_id: subject for subject, job_id in enumerate(job_ids)}
+        self._fire = fire
+        self._rows: list[Row] = [EMPTY] * len(job_ids)
+        self._sweeping = [False] * len(job_ids)
+        self._relays_open = [0] * len(job_ids)
+        self.is_up = True
+        self.calls = {"provision": 0, "cancel": 0, "list": 0, "fire": 0}
+        self.external = ExternalScheduler(
+            kernel, relay=self._relay, spent=self._spent, horizon_us=horizon_us
+        )
+
+    # --- what the watch asks ---
+
+    def armed_us(self, subject: int) -> Instant | None:
+        """Return the instant for which the job will be fired, or None."""
+        shot = self._rows[subject].shot
+        if shot is None or not (self._sweeping[subject] or self.external.holds(shot)):
+            return None
+        return shot.fire_at_us
+
+    def arms(self, subject: int) -> int:
+        """Return how many one-shots that the external scheduler holds would be passed on."""
+        row = self._rows[subject]
+        held = self.external.held_of(self._job_ids[subject])
+        return sum(nas.forwards(self._promises, row, shot) for shot in held)
+
+    # --- the agent's requests ---
+
+    def provision(self, call: Call, fire_at_us: Instant, revision: int) -> None:
+        """Answer a provision."""
+        if not self._is_reached(call):
+            return
+        subject = call.subject
+        self.calls["provision"] += 1
+        decision = nas.provision(
+            self._promises,
+            self._rows[subject],
+            job_id=self._job_ids[subject],
+            fire_at_us=fire_at_us,
+            revision=revision,
+        )
+        self._rows[subject] = decision.row
+        self._kernel.record(Kind.PROVISIONED, subject, fire_at_us)
+        if decision.delete is not None:
+            self.external.delete(decision.delete)
+        if decision.create is not None:
+            if self._kernel.fault("nas.create"):
+                self._crash_before_create(subject, decision.create)
+                self._lose(call)
+                return
+            self._create(subject, decision.create)
+        self._answer(call, decision.reply)
+
+    def cancel(self, call: Call, revision: int | None) -> None:
+        """Answer a cancel."""
+        if not self._is_reached(call):
+            return
+        self.calls["cancel"] += 1
+        decision = nas.cancel(self._promises, self._rows[call.subject], revision=revision)
+        self._rows[call.subject] = decision.row
+        self._kernel.record(Kind.CANCELLED, call.subject)
+        if decision.delete is not None:
+            self.external.delete(decision.delete)
+        self._answer(call, decision.reply)
+
+    def list(self, call: Call) -> None:
+        """Answer a list."""
+        if not self._is_reached(call):
+            return
+        self.calls["list"] += 1
+        arms = {row.shot.job_id: row.shot.fire_at_us for row in self._rows if row.shot is not None}
+        self._reply(call, ArmsListed(arms))
+
+    def _is_reached(self, call: Call) -> bool:
+        """Return whether NAS is up; otherwise the call fails."""
+        if not self.is_up:
+            self._lose(call)
+        return self.is_up
+
+    def _lose(self, call: Call) -> None:
+        """Let the caller wait in vain until its deadline."""
+        self._kernel.at(max(call.deadline_us, self._kernel.now_us), call.close, FAILED)
+
+    def _answer(self, call: Call, reply: Reply) -> None:
+        if reply.outdated is not None:
+            self._watch.marks["older-revision-refused"] += 1
+            self._kernel.record(Kind.OUTDATED, call.subject, reply.outdated)
+            self._reply(call, ArmOutdated(reply.outdated))
+        else:
+            self._reply(call, _ECHOED if reply.echoed else _ACCEPTED)
+
+    def _reply(self, call: Call, event: Event) -> None:
+        arrives_us = self._network.reply(call.subject, call.close, event)
+        if arrives_us is None or arrives_us > call.deadline_us:
+            self._lose(call)
+
+    # --- one-shots ---
+
+    def _create(self, subject: int, shot: OneShot) -> None:
+        kernel = self._kernel
+        if shot.fire_at_us <= kernel.now_us and not self._promises.fires_past_at_once:
+            self._watch.marks["past-arm-never-fires"] += 1
+            return
+        kernel.record(Kind.CREATED, subject, shot.fire_at_us)
+        is_held = self.external.create(
+            shot, at_us=shot.fire_at_us, keeps_names=not self._promises.names_by_generation
+        )
+        if not is_held:
+            self._watch.marks["arm-swallowed-by-dedup-window"] += 1
+            kernel.record(Kind.SWALLOWED, subject, shot.fire_at_us)
+
+    def _crash_before_create(self, subject: int, shot: OneShot) -> None:
+        self._watch.marks["nas-crashed-before-the-one-shot"] += 1
+        self._kernel.record(Kind.CREATE_FAILED, subject, shot.fire_at_us)
+        if self._promises.sweeps_missing:
+            self._sweep_later(subject)
+
+    def _spent(self, shot: OneShot) -> None:
+        subject = self._subjects[shot.job_id]
+        self._watch.marks["retries-spent"] += 1
+        self._kernel.record(Kind.SPENT, subject, shot.fire_at_us)
+        if self._promises.sweeps_undelivered and self._rows[subject].shot == shot:
+            self._sweep_later(subject)
+        else:
+            self._watch.hold(subject)
+            self._watch.release(subject)
+
+    def _sweep_later(self, subject: int) -> None:
+        if not self._sweeping[subject]:
+            self._sweeping[subject] = True
+            self._kernel.after(nas.sweep_delay_us(self._rows[subject]), self._sweep, subject)
+
+    def _sweep(self, subject: int) -> None:
+        self._sweeping[subject] = False
+        shot = self._rows[subject].shot
+        if shot is None or self.external.holds(shot):
+            return
+        if not self.is_up:
+            self._sweep_later(subject)
+            return
+        self._watch.marks["missing-one-shot-swept"] += 1
+        self._rows[subject], again = nas.swept(self._rows[subject])
+        if again is not None:
+            self._kernel.record(Kind.SWEPT, subject, again.fire_at_us)
+            self.external.create(again, at_us=again.fire_at_us, keeps_names=False)
+
+    # --- relays ---
+
+    def _relay(self, pending: Pending, called_us: Instant) -> None:
+        subject, shot = self._subjects[pending.shot.job_id], pending.shot
+        self._watch.hold(subject)
+        if not self.is_up:
+            self._kernel.record(Kind.RELAY_LOST, subject)
+            self.external.failed(pending)
+        elif not nas.forwards(self._promises, self._rows[subject], shot):
+            self._watch.marks["older-relay-dropped"] += 1
+            self._kernel.record(Kind.RELAY_DROPPED, subject, shot.fire_at_us)
+            self.external.succeeded(pending)
+        else:
+            self._forward(Relay(pending, subject, called_us, self._kernel.now_us))
+        self._watch.release(subject)
+
+    def _forward(self, relay: Relay) -> None:
+        subject = relay.subject
+        self._watch.hold(subject)  # until the relay is closed
+        self.calls["fire"] += 1
+        self._relays_open[subject] += 1
+        if self._relays_open[subject] > 1:
+            self._watch.marks["fire-overlaps-its-retry"] += 1
+        self._kernel.record(Kind.RELAYED, subject, relay.pending.shot.fire_at_us)
+        if self._network.request(subject, self._fire, relay) is None:
+            self._kernel.record(Kind.FIRE_LOST, subject, relay.pending.shot.fire_at_us)
+        self._kernel.after(RELAY_TIMEOUT_US, self._timed_out, relay)
+
+    def answered(self, relay: Relay, status: int) -> None:
+        """The agent has answered a fire; carry that to NAS."""
+        self._kernel.record(Kind.ANSWERED, relay.subject, status)
+        if self._network.reply(relay.subject, self._close, relay, 200 <= status < 300) is None:
+            self._watch.marks["answer-to-a-fire-lost"] += 1
+            self._kernel.record(Kind.ANSWER_LOST, relay.subject, status)
+
+    def _timed_out(self, relay: Relay) -> None:
+        if relay.is_open:
+            self._kernel.record(Kind.TIMED_OUT, relay.subject, relay.pending.shot.fire_at_us)
+            self._close(relay, False, is_heard=True)
+
+    def _close(self, relay: Relay, is_accepted: bool, is_heard: bool | None = None) -> None:
+        """End a relay; while NAS is down, only its own clock can."""
+        if not relay.is_open or not (self.is_up or is_heard):
+            return
+        relay.is_open = False
+        subject, shot = relay.subject, relay.pending.shot
+        self._relays_open[subject] -= 1
+        if is_accepted:
+            row = self._rows[subject]
+            self._rows[subject] = nas.delivered(self._promises, row, shot)
+            if row.shot is not None and self._rows[subject].shot is None and row.shot != shot:
+                self._watch.marks["clean-up-deleted-the-new-arm"] += 1
+            self.external.succeeded(relay.pending)
+        else:
+            self.external.failed(relay.pending)
+        self._watch.release(subject)
+

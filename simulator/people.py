@@ -1,0 +1,132 @@
+"""People who change jobs: they pause, resume, remove and create, and ask again until it is settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from chronos.protocol.job import Job, JobState
+from chronos.protocol.machine import Answer, Create, Intent, Pause, Remove, Resume
+from chronos.protocol.schedule import HOUR_US, MINUTE_US, next_after
+from simulator.history import Kind
+from simulator.kernel import Kernel
+from simulator.machine import Machine, Process
+from simulator.watch import Watch
+
+# How often somebody thinks of changing a job, and how long a pause or a removal lasts.
+EVERY_US = 4 * HOUR_US
+FOR_US = 3 * HOUR_US
+# When a request is repeated that was answered with a failure, or not at all.
+AGAIN_US = MINUTE_US
+PATIENCE_US = 4 * MINUTE_US
+
+_PAUSE = 1
+
+
+@attrs.define(eq=False)
+class Request:
+    """A change that somebody wants, and repeats until it is settled."""
+
+    subject: int
+    intent: Callable[[], Intent | None]
+    then: Callable[[], None]
+    tries: int = 0
+    is_done: bool = False
+
+
+class People:
+    """Whoever changes the jobs of one simulated world.
+
+    Args:
+        kernel: time and choice.
+        watch: holds a job while a request about it is not settled.
+        machines: the agent's machines, of which any takes a request.
+        jobs: the jobs as they were at the start; what was removed is created like this again.
+    """
+
+    def __init__(
+        self, kernel: Kernel, watch: Watch, machines: list[Machine], jobs: tuple[Job, ...]
+    ) -> None:
+        self._kernel, self._watch, self._machines, self._jobs = kernel, watch, machines, jobs
+        self._is_away = [False] * len(jobs)
+
+    def live(self) -> None:
+        """Change jobs now and then, for as long as there are faults."""
+        kernel = self._kernel
+        if not kernel.faulty:
+            return
+        kernel.after(EVERY_US, self.live)
+        change = kernel.fault("operator.change", 3)
+        if not change or not self._jobs:
+            return
+        subject = kernel.choose("operator.job", len(self._jobs))
+        if self._is_away[subject] or self._jobs[subject].state is not JobState.SCHEDULED:
+            return
+        self._is_away[subject] = True
+        job_id = self._jobs[subject].id
+        if change == _PAUSE:
+            away: Intent = Pause(job_id=job_id)
+            back: Callable[[], Intent | None] = lambda: Resume(job_id=job_id)  # noqa: E731
+        else:
+            away = Remove(job_id=job_id)
+            back = lambda: self._created_again(subject)  # noqa: E731
+        self._ask(subject, lambda: away, lambda: kernel.after(FOR_US, self._come_back, subject, back))
+
+    def _come_back(self, subject: int, back: Callable[[], Intent | None]) -> None:
+        self._ask(subject, back, lambda: self._set_home(subject))
+
+    def _set_home(self, subject: int) -> None:
+        self._is_away[subject] = False
+
+    def _created_again(self, subject: int) -> Intent | None:
+        job = self._jobs[subject]
+        next_us = next_after(job.schedule, self._kernel.now_us)
+        if next_us is None:
+            return None
+        fresh = attrs.evolve(job, next_us=next_us, run=None, revision=0)
+        return Create(job_id=job.id, job=fresh)
+
+    def _ask(self, subject: int, intent: Callable[[], Intent | None], then: Callable[[], None]) -> None:
+        self._watch.hold(subject)
+        self._try(Request(subject, intent, then))
+
+    def _try(self, request: Request) -> None:
+        intent = request.intent()
+        if intent is None:
+            self._done(request)
+            return
+        request.tries += 1
+        self._kernel.record(Kind.CHANGED, request.subject, _WORDS[type(intent)])
+        tries, subject = request.tries, request.subject
+        machine = self._machines[self._kernel.choose("route", len(self._machines))]
+
+        def begin(process: Process) -> None:
+            job = self._watch.store[subject]
+            if job is not None and job.run is not None:
+                self._watch.marks["changed-during-a-run"] += 1
+            machine.begin(process, subject, intent, lambda answer: self._answered(request, answer))
+
+        machine.wake(begin, subject)
+        self._kernel.after(PATIENCE_US, self._again, request, tries)
+
+    def _answered(self, request: Request, answer: Answer | None) -> None:
+        if request.is_done:
+            return
+        if answer is not None and answer.settled:
+            self._done(request)
+        else:
+            self._watch.marks["change-repeated"] += 1
+            self._kernel.after(AGAIN_US, self._again, request, request.tries)
+
+    def _again(self, request: Request, tries: int) -> None:
+        if not request.is_done and request.tries == tries:
+            self._try(request)
+
+    def _done(self, request: Request) -> None:
+        request.is_done = True
+        request.then()
+        self._watch.release(request.subject)
+
+
+_WORDS = {Pause: 1, Resume: 2, Remove: 3, Create: 4}

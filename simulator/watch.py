@@ -1,0 +1,211 @@
+"""Watches a simulated world: decides its properties, counts what happens, and keeps the marks.
+
+A job is *at rest* when nobody is at work on it: no message about it is on its way, no flow of a
+living process concerns it, no run of it is in flight, nobody is going to repeat a request about it,
+and no machine is starting. Whoever begins such work calls `hold` and, when it is over, `release`;
+the moment the last one lets go, the properties of jobs at rest are decided.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from chronos.protocol.job import Job, Outcome, Result, Run
+from chronos.protocol.schedule import Instant
+from simulator import properties
+from simulator.history import render
+from simulator.kernel import Kernel
+from simulator.properties import Property
+
+# The hops of an occurrence's lateness, in their order.
+HOPS = ("scheduler", "relay", "wake", "claim", "total")
+
+# A world that is broken violates a property at every turn; a report needs no more than this many.
+MAX_VIOLATIONS = 1000
+
+
+@attrs.frozen(kw_only=True)
+class Violation:
+    """A property that did not hold.
+
+    Attributes:
+        property: its identifier.
+        job_id: of which job; None when of a machine.
+        at_us: when, true time.
+        message: why, in words.
+        history: the latest entries about the job, oldest first, as lines.
+    """
+
+    property: str
+    job_id: str | None
+    at_us: Instant
+    message: str
+    history: tuple[str, ...] = ()
+
+
+class Watch:
+    """The watch over one world.
+
+    Args:
+        kernel: time and history.
+        jobs: the jobs at the start; a job's place here is its subject number.
+        machines: how many machines there are; their subject numbers follow those of the jobs.
+        armed_us: what NAS will fire for a subject, or None.
+        arms: how many external one-shots of a subject would be passed on.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        jobs: Sequence[Job],
+        machines: int,
+        *,
+        armed_us: Callable[[int], Instant | None],
+        arms: Callable[[int], int],
+    ) -> None:
+        self.kernel = kernel
+        self.job_ids = [job.id for job in jobs]
+        self.store: list[Job | None] = list(jobs)
+        self.violations: list[Violation] = []
+        self.marks: Counter[str] = Counter()
+        self.results: Counter[Result] = Counter()
+        self.lateness_us: dict[str, array[int]] = {hop: array("q") for hop in HOPS}
+        self.runs_started = 0
+        self._armed_us = armed_us
+        self._arms = arms
+        self._busy = [0] * (len(jobs) + machines)
+        self._starting = 0
+        self._acknowledged: list[int | None] = [None] * len(jobs)
+        self._last_started: list[tuple[Instant, int] | None] = [None] * len(jobs)
+        self._in_flight = [0] * len(jobs)
+        self._seen: set[tuple[str, int]] = set()
+
+    # --- work that is going on ---
+
+    def hold(self, subject: int) -> None:
+        """Somebody begins work on the job."""
+        self._busy[subject] += 1
+
+    def release(self, subject: int) -> None:
+        """Work on the job is over; when it was the last, the job is at rest."""
+        self._busy[subject] -= 1
+        if not self._busy[subject] and not self._starting and subject < len(self.store):
+            self._at_rest(subject)
+
+    def hold_all(self) -> None:
+        """A machine starts: it will look at every job."""
+        self._starting += 1
+
+    def release_all(self) -> None:
+        """A start is over, one way or the other."""
+        self._starting -= 1
+        self.look()
+
+    def look(self) -> None:
+        """Decide the properties of every job that is at rest."""
+        if not self._starting:
+            for subject in range(len(self.store)):
+                if not self._busy[subject]:
+                    self._at_rest(subject)
+
+    def acknowledge(self, subject: int, job: Job | None) -> None:
+        """The state of the job was reported as settled; -1 stands for its absence."""
+        self._acknowledged[subject] = -1 if job is None else job.revision
+
+    def _at_rest(self, subject: int) -> None:
+        job, armed_us = self.store[subject], self._armed_us(subject)
+        revision = -1 if job is None else job.revision
+        acknowledged = self._acknowledged[subject] == revision
+        self.check(properties.NO_LOST_REARM, subject, properties.lost_rearm(job, armed_us))
+        if armed_us is not None:
+            reason = properties.orphan(job, armed_us, acknowledged=acknowledged)
+            self.check(properties.NO_ORPHAN, subject, reason)
+            self.check(properties.ONE_ARM, subject, properties.several_arms(self._arms(subject)))
+
+    # --- what happens ---
+
+    def swapped(self, subject: int, old: Job | None, new: Job | None, outcomes: tuple[Outcome, ...]) -> None:
+        """The store moved from *old* to *new* with *outcomes*."""
+        self.store[subject] = new
+        self.check(properties.ONE_OUTCOME, subject, properties.unaccounted(old, new, outcomes))
+        self.check(properties.DURABLE_CLAIM, subject, properties.unclaimable(old, new))
+        if new is not None and new.times is not None:
+            self.check(properties.REPEAT_LIMIT, subject, properties.repeats_too_often(new))
+        for outcome in outcomes:
+            self.results[outcome.result] += outcome.count
+
+    def started(self, subject: int, run: Run, clock_error_us: int) -> None:
+        """A process starts *run*."""
+        last = self._last_started[subject]
+        self.check(properties.IDEMPOTENT_DEDUP, subject, properties.started_again(run, last))
+        self.check(properties.NO_OVERLAP, subject, properties.overlaps(self._in_flight[subject]))
+        self.check(properties.DURABLE_CLAIM, subject, properties.undurable(self.store[subject], run))
+        self.check(
+            properties.NOT_EARLY, subject, properties.early(run, self.kernel.now_us, clock_error_us)
+        )
+        self._last_started[subject] = (run.occurrence_us, run.attempt)
+        self._in_flight[subject] += 1
+        self.runs_started += 1
+
+    def ended(self, subject: int) -> None:
+        """A run ended, or its process did."""
+        self._in_flight[subject] -= 1
+
+    def claimed(
+        self, *, due_us: int, called_us: int, arrived_us: int, up_us: int, occurrence_us: int
+    ) -> None:
+        """A fire claimed its occurrence: note how late each hop was."""
+        now_us, lateness = self.kernel.now_us, self.lateness_us
+        lateness["scheduler"].append(called_us - due_us)
+        lateness["relay"].append(arrived_us - called_us)
+        lateness["wake"].append(up_us - arrived_us)
+        lateness["claim"].append(now_us - up_us)
+        lateness["total"].append(now_us - occurrence_us)
+
+    def stopped(self, subject: int, flows: int, runs: int) -> None:
+        """A machine stopped of its own accord with so much unsettled."""
+        if flows or runs:
+            self.check(
+                properties.SAFE_SLEEP,
+                subject,
+                f"the machine stopped with {flows} flows and {runs} runs unsettled",
+            )
+
+    # --- verdicts ---
+
+    def check(self, violated: Property, subject: int, reason: str | None) -> None:
+        """Note a violation, unless *reason* is None; each state of affairs once."""
+        if reason is None or len(self.violations) >= MAX_VIOLATIONS:
+            return
+        if (key := (violated.id + reason, subject)) in self._seen:
+            return
+        self._seen.add(key)
+        is_job = subject < len(self.job_ids)
+        self.violations.append(
+            Violation(
+                property=violated.id,
+                job_id=self.job_ids[subject] if is_job else None,
+                at_us=self.kernel.now_us,
+                message=reason,
+                history=tuple(render(*entry) for entry in self.kernel.recent(subject)),
+            )
+        )
+
+    def unrested(self) -> list[str]:
+        """Say which jobs are not at rest; empty once everything has settled."""
+        return [
+            f"{job_id}: {busy} pieces of work are going on"
+            for job_id, busy in zip(self.job_ids, self._busy, strict=False)
+            if busy
+        ]
+
+    def settled(self, until_us: Instant) -> None:
+        """Decide what must hold once faults are over and everything has settled."""
+        self.look()
+        for subject, job in enumerate(self.store):
+            self.check(properties.CONVERGES, subject, properties.diverges(job, self._armed_us(subject)))
+            self.check(properties.EVERY_OCCURRENCE, subject, properties.unended(job, until_us))

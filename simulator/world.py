@@ -1,0 +1,292 @@
+"""One simulated world: the agent's machines, NAS, the external scheduler, people, and what goes wrong.
+
+A world has phases. First the agent is deployed: its machines start and settle. Then come the
+faults, and all the while the properties of every moment are watched. Then everything is healed and
+settles by itself, with no machine restarted for its sake: what is lost by then is lost. Last, the
+machines start once more, the calendar ends, and what must have happened eventually is decided.
+Without faults the world ends with the calendar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from chronos.protocol.job import Job, Result
+from chronos.protocol.schedule import HOUR_US, MINUTE_US, Instant
+from simulator.agents import Agent
+from simulator.history import Kind
+from simulator.kernel import Choices, Kernel
+from simulator.machine import Machine, Store
+from simulator.nas import Promises
+from simulator.nas_server import NasServer, Relay
+from simulator.network import Network
+from simulator.people import People
+from simulator.watch import HOPS, Violation, Watch
+
+# How long the deployment has before the first fault.
+DEPLOYMENT_US = 5 * MINUTE_US
+# How long everything has to settle after the faults: longer than every retry, sweep and lease
+# together; and how long the machines run on after their last start.
+SETTLING_US = 6 * HOUR_US
+LAST_START_US = 2 * HOUR_US
+# How often the host, the network and NAS are asked whether they fail, and for how long.
+OUTAGE_EVERY_US = 6 * HOUR_US
+OUTAGES_US = (0, 6 * MINUTE_US, HOUR_US, 12 * HOUR_US)
+KILL_EVERY_US = HOUR_US
+
+
+@attrs.frozen(kw_only=True)
+class Setting:
+    """What to simulate.
+
+    Attributes:
+        jobs: as the store holds them at the start.
+        start_us: the start of the calendar.
+        duration_us: how long it lasts, faults and all.
+        has_faults: whether anything may go wrong at all.
+        promises: which NAS.
+        agent: which agent.
+        machines: how many replicas share the store.
+    """
+
+    jobs: tuple[Job, ...]
+    start_us: Instant
+    duration_us: int
+    has_faults: bool
+    promises: Promises
+    agent: Agent
+    machines: int = 1
+
+    @property
+    def end_us(self) -> Instant:
+        """The end of the calendar, with the time to settle."""
+        settling_us = SETTLING_US + LAST_START_US if self.has_faults else 0
+        return self.start_us + self.duration_us + settling_us
+
+
+@attrs.frozen(kw_only=True)
+class Summary:
+    """What came of a world. Durations in seconds or milliseconds, as named."""
+
+    verdict: str
+    violations: tuple[Violation, ...]
+    unsettled: tuple[str, ...]
+    simulated_seconds: int
+    events: int
+    fires: int
+    runs: dict[str, int]
+    wakes: int
+    wakes_for_nothing: int
+    agent_up_seconds: int
+    nas_calls: dict[str, int]
+    lateness_ms: dict[str, Any]
+    marks: dict[str, int]
+    digest: str
+
+
+class World:
+    """Puts the parties together and lets time pass.
+
+    Args:
+        setting: what to simulate.
+        choices: supplies every decision.
+        progress: called now and then with the part of the calendar that has passed, 0 to 1.
+    """
+
+    def __init__(
+        self, setting: Setting, choices: Choices, progress: Callable[[float], None] | None = None
+    ) -> None:
+        self._setting = setting
+        self._progress = progress
+        jobs, machines = setting.jobs, setting.machines
+        kernel = self.kernel = Kernel(
+            choices, start_us=setting.start_us, subjects=len(jobs) + machines
+        )
+        self.watch = Watch(
+            kernel,
+            jobs,
+            machines,
+            armed_us=lambda subject: self.nas.armed_us(subject),
+            arms=lambda subject: self.nas.arms(subject),
+        )
+        network = Network(kernel, self.watch)
+        store = Store(self.watch, jobs)
+        owners: dict[str, Machine] = {}
+        self.machines = [
+            Machine(
+                index,
+                kernel,
+                network,
+                self.watch,
+                store,
+                setting.agent,
+                owners,
+                subject=len(jobs) + index,
+                shares_store=machines > 1,
+            )
+            for index in range(machines)
+        ]
+        self.nas = NasServer(
+            kernel,
+            network,
+            self.watch,
+            setting.promises,
+            [job.id for job in jobs],
+            fire=self._fire,
+            horizon_us=setting.end_us - 1,
+        )
+        for machine in self.machines:
+            machine.nas = self.nas
+        self.people = People(kernel, self.watch, self.machines, jobs)
+
+    def run(self) -> Summary:
+        """Let the whole calendar pass and return what came of it."""
+        setting, kernel = self._setting, self.kernel
+        self._restart_machines()
+        if setting.has_faults:
+            self._pass(setting.start_us + DEPLOYMENT_US)
+            self._break()
+            self._pass(setting.start_us + setting.duration_us)
+            self._heal()
+            self._pass(setting.start_us + setting.duration_us + SETTLING_US)
+            self.watch.look()
+            self._restart_machines()
+        self._pass(setting.end_us - 1)
+        kernel.drain()
+        unsettled = tuple(self.watch.unrested())
+        self.watch.settled(setting.end_us - 1)
+        return self._summary(unsettled)
+
+    def _pass(self, until_us: Instant) -> None:
+        """Let time pass, and say so now and then."""
+        setting, kernel = self._setting, self.kernel
+        stride_us = max((setting.end_us - setting.start_us) // 200, MINUTE_US)
+        while kernel.now_us < until_us:
+            kernel.run(min(until_us, kernel.now_us + stride_us))
+            if self._progress is not None:
+                passed = (kernel.now_us - setting.start_us) / max(setting.end_us - setting.start_us, 1)
+                self._progress(min(passed, 1.0))
+
+    def _fire(self, relay: Relay) -> None:
+        machine = self.machines[self.kernel.choose("route", len(self.machines))]
+        machine.receive(relay)
+
+    def _restart_machines(self) -> None:
+        for machine in self.machines:
+            machine.crash()
+            machine.boot()
+
+    # --- faults ---
+
+    def _break(self) -> None:
+        self.kernel.faulty = True
+        self._nas_fails()
+        self._host_fails()
+        self._machines_die()
+        self.people.live()
+
+    def _heal(self) -> None:
+        self.kernel.faulty = False
+        self.nas.is_up = True
+        for machine in self.machines:
+            machine.can_boot = True
+        for subject in range(len(self._setting.jobs)):
+            self.kernel.record(Kind.HEALED, subject)
+
+    def _nas_fails(self) -> None:
+        kernel = self.kernel
+        if not kernel.faulty:
+            return
+        kernel.after(OUTAGE_EVERY_US, self._nas_fails)
+        outage_us = OUTAGES_US[kernel.fault("nas.outage", len(OUTAGES_US))]
+        if outage_us:
+            self.watch.marks["nas-outage"] += 1
+            self._note_all(Kind.NAS_DOWN, kernel.now_us + outage_us)
+            self.nas.is_up = False
+            kernel.after(outage_us, self._nas_returns)
+
+    def _nas_returns(self) -> None:
+        self.nas.is_up = True
+        self._note_all(Kind.NAS_UP, 0)
+
+    def _host_fails(self) -> None:
+        kernel = self.kernel
+        if not kernel.faulty:
+            return
+        kernel.after(OUTAGE_EVERY_US, self._host_fails)
+        outage_us = OUTAGES_US[kernel.fault("machine.outage", len(OUTAGES_US))]
+        if outage_us:
+            self.watch.marks["host-outage"] += 1
+            self._note_all(Kind.HOST_DOWN, kernel.now_us + outage_us)
+            for machine in self.machines:
+                machine.crash()
+                machine.can_boot = False
+            kernel.after(outage_us, self._host_returns)
+
+    def _host_returns(self) -> None:
+        for machine in self.machines:
+            machine.can_boot = True
+        self._note_all(Kind.HOST_UP, 0)
+
+    def _machines_die(self) -> None:
+        kernel = self.kernel
+        if not kernel.faulty:
+            return
+        kernel.after(KILL_EVERY_US, self._machines_die)
+        for machine in self.machines:
+            if kernel.fault("machine.kill"):
+                # Somewhere within the next minute, so that it strikes what is going on then.
+                kernel.after(kernel.choose("machine.kill.when", 60) * MINUTE_US // 60, self._die, machine)
+
+    def _die(self, machine: Machine) -> None:
+        if self.kernel.faulty:
+            machine.crash()
+
+    def _note_all(self, kind: Kind, value: int) -> None:
+        for subject in range(len(self._setting.jobs)):
+            self.kernel.record(kind, subject, value)
+
+    # --- the summary ---
+
+    def _summary(self, unsettled: tuple[str, ...]) -> Summary:
+        watch, kernel, setting = self.watch, self.kernel, self._setting
+        verdict = "violated" if watch.violations else "inconclusive" if unsettled else "ok"
+        for machine in self.machines:
+            machine.close()
+        return Summary(
+            verdict=verdict,
+            violations=tuple(watch.violations),
+            unsettled=unsettled,
+            simulated_seconds=(setting.end_us - setting.start_us) // 1_000_000,
+            events=kernel.events,
+            fires=self.nas.calls["fire"],
+            runs={str(result): watch.results[result] for result in Result},
+            wakes=sum(machine.wakes for machine in self.machines),
+            wakes_for_nothing=sum(machine.wasted_wakes for machine in self.machines),
+            agent_up_seconds=sum(machine.up_us for machine in self.machines) // 1_000_000,
+            nas_calls={name: count for name, count in self.nas.calls.items() if name != "fire"},
+            lateness_ms=_lateness_ms(watch),
+            marks=dict(sorted(watch.marks.items())),
+            digest=kernel.digest(),
+        )
+
+
+def _lateness_ms(watch: Watch) -> dict[str, Any]:
+    """Return the lateness of the occurrences that ran, in all and by hop."""
+    by_hop = {hop: _percentiles_ms(sorted(watch.lateness_us[hop])) for hop in HOPS}
+    return {**by_hop.pop("total"), "by_hop": by_hop}
+
+
+def _percentiles_ms(ordered_us: list[int]) -> dict[str, int]:
+    if not ordered_us:
+        return {"p50": 0, "p99": 0, "max": 0}
+    last = len(ordered_us) - 1
+    return {
+        "p50": ordered_us[last // 2] // 1000,
+        "p99": ordered_us[last * 99 // 100] // 1000,
+        "max": ordered_us[-1] // 1000,
+    }
+
