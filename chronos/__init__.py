@@ -1,1 +1,113 @@
-"""Managed cron: the scheduler that an agent embeds when its machine sleeps between jobs."""
+"""Managed cron: the scheduler that an agent embeds when its machine sleeps between jobs.
+
+Names are loaded when they are first used: `import chronos` brings neither an HTTP client nor a
+token library with it, since a machine that was woken by a fire waits for every import.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chronos.errors import (
+        ChronosError,
+        InvalidClient,
+        JobsFileError,
+        NasError,
+        NasRefused,
+        NasUnavailable,
+        StaleRevision,
+        StoreError,
+        TokenError,
+    )
+    from chronos.nas import AsyncNasClient
+    from chronos.protocol.job import Job, JobState, OnInterrupt, Outcome, Policy, Result, Verdict
+    from chronos.protocol.machine import Answer
+    from chronos.protocol.schedule import Cron, Interval, Once, ScheduleError, next_after, parse_schedule
+    from chronos.scheduler import Pending, RunContext, Scheduler, Started
+    from chronos.stores import JobStore, JsonFileStore, MemoryStore
+    from chronos.verify import FireVerifier
+    from chronos.webhook import FireEndpoint
+
+_MODULES = {
+    "chronos.errors": (
+        "ChronosError",
+        "InvalidClient",
+        "JobsFileError",
+        "NasError",
+        "NasRefused",
+        "NasUnavailable",
+        "StaleRevision",
+        "StoreError",
+        "TokenError",
+    ),
+    "chronos.nas": ("AsyncNasClient",),
+    "chronos.protocol.job": ("Job", "JobState", "OnInterrupt", "Outcome", "Policy", "Result", "Verdict"),
+    "chronos.protocol.machine": ("Answer",),
+    "chronos.protocol.schedule": (
+        "Cron",
+        "Interval",
+        "Once",
+        "ScheduleError",
+        "next_after",
+        "parse_schedule",
+    ),
+    "chronos.scheduler": ("Pending", "RunContext", "Scheduler", "Started"),
+    "chronos.stores": ("JobStore", "JsonFileStore", "MemoryStore"),
+    "chronos.verify": ("FireVerifier",),
+    "chronos.webhook": ("FireEndpoint",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [  # noqa: RUF022 - by subject, as the documentation has them
+    # jobs and schedules
+    "Job",
+    "JobState",
+    "Policy",
+    "OnInterrupt",
+    "Outcome",
+    "Result",
+    "Verdict",
+    "Answer",
+    "Cron",
+    "Interval",
+    "Once",
+    "next_after",
+    "parse_schedule",
+    # the scheduler
+    "Scheduler",
+    "RunContext",
+    "Started",
+    "Pending",
+    "AsyncNasClient",
+    "FireVerifier",
+    "FireEndpoint",
+    # stores
+    "JobStore",
+    "MemoryStore",
+    "JsonFileStore",
+    # errors
+    "ChronosError",
+    "InvalidClient",
+    "JobsFileError",
+    "NasError",
+    "NasRefused",
+    "NasUnavailable",
+    "ScheduleError",
+    "StaleRevision",
+    "StoreError",
+    "TokenError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

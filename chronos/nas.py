@@ -156,7 +156,10 @@ class AsyncNasClient:
         Raises:
             NasError: as `provision`, save `StaleRevision`.
         """
-        answer = await self._ask(messages.LIST, None, messages.ListResponse)
+        try:
+            answer = await self._ask(messages.LIST, None, messages.ListResponse)
+        except StaleRevision as error:
+            raise NasRefused("NAS answered a list with a revision, which a list does not have") from error
         arms: dict[str, Instant | None] = {}
         for arm in answer.armed:
             arms[arm.job_id] = None if arm.job_id in arms else _instant(arm.fire_at)

@@ -117,7 +117,7 @@ class FireVerifier:
             issuer=self._issuer,
             # The instants are checked below, against the injected clock.
             options={
-                "require": ["exp", "aud", "purpose"],
+                "require": ["exp", "aud"],
                 "verify_exp": False,
                 "verify_nbf": False,
                 "verify_iat": False,
@@ -180,14 +180,22 @@ class FireVerifier:
 def _usable(jwks: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
     """Return the keys of a JWKS that may verify a fire; raise `ValueError` when there are none."""
     keys = jwks.get("keys") if isinstance(jwks, Mapping) else None
-    usable = tuple(
-        key
-        for key in (keys if isinstance(keys, list) else ())
-        if isinstance(key, Mapping) and key.get("kty") in ("RSA", "EC") and key.get("use", "sig") == "sig"
-    )
+    usable = tuple(key for key in (keys if isinstance(keys, list) else ()) if _is_usable(key))
     if not usable:
         raise ValueError("the JWKS has no RSA or EC key for signatures")
     return usable
+
+
+def _is_usable(key: object) -> bool:
+    import jwt
+
+    if not isinstance(key, dict) or key.get("kty") not in ("RSA", "EC") or key.get("use", "sig") != "sig":
+        return False
+    try:
+        jwt.PyJWK(key)
+    except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+        return False
+    return True
 
 
 async def _get(url: str) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -44,7 +45,7 @@ def other() -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.kill()
 
 
-def renamed(name: str, **parts: object) -> str:
+def renamed(name: str, **parts: Any) -> str:
     """Return *name* with some of its parts replaced."""
     identity = owner._parse(name)
     assert identity is not None

@@ -341,11 +341,11 @@ def step(flow: Flow, event: Event, now_us: Instant) -> Step:
 def _on_loaded(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -> Step:
     """Decide the move; when it changes nothing, go on to NAS."""
     if flow.move is not None:
-        return _on_reloaded(flow, flow.move, event.job)
+        return _on_reloaded(flow, flow.move, event.job, now_us)
     move = _decide(flow, event, now_us)
     decided = attrs.evolve(flow, before=event.job, move=move)
     if move.job is event.job or move.job == event.job:
-        return _arm(decided, move)
+        return _arm(decided, move, now_us)
     return _swap(decided, event.job, move)
 
 
@@ -358,32 +358,32 @@ def _on_conflict(flow: Flow, event: SwapConflicted, now_us: Instant) -> Step:
     return _on_loaded(attrs.evolve(flow, move=move, conflicts=flow.conflicts + 1), event, now_us)
 
 
-def _on_swapped(flow: Flow, _event: Event, _now_us: Instant) -> Step:
+def _on_swapped(flow: Flow, _event: Event, now_us: Instant) -> Step:
     """The store has moved: make NAS agree."""
     assert flow.move is not None
-    return _arm(flow, flow.move)
+    return _arm(flow, flow.move, now_us)
 
 
-def _on_store_failed(flow: Flow, _event: Event, _now_us: Instant) -> Step:
+def _on_store_failed(flow: Flow, _event: Event, now_us: Instant) -> Step:
     """Nothing can be promised: whoever asked must ask again."""
     failed = Answer(
         job_id=flow.intent.job_id, verdict=None, reason="the job store could not be moved", settled=False
     )
     if flow.nas_revision is not None and flow.move is not None:
-        return _close(flow, flow.move, settled=False, echoed=False)
+        return _close(flow, flow.move, now_us, settled=False, echoed=False)
     return attrs.evolve(flow, phase=Phase.DONE), (failed,)
 
 
-def _on_accepted(flow: Flow, event: ArmAccepted, _now_us: Instant) -> Step:
+def _on_accepted(flow: Flow, event: ArmAccepted, now_us: Instant) -> Step:
     """Store and NAS agree: answer, and start the run."""
     assert flow.move is not None
-    return _close(flow, flow.move, settled=True, echoed=event.echoed)
+    return _close(flow, flow.move, now_us, settled=True, echoed=event.echoed)
 
 
-def _on_arm_failed(flow: Flow, _event: Event, _now_us: Instant) -> Step:
+def _on_arm_failed(flow: Flow, _event: Event, now_us: Instant) -> Step:
     """Start the run all the same, and let whoever asked come back to finish the arm."""
     assert flow.move is not None
-    return _close(flow, flow.move, settled=False, echoed=False)
+    return _close(flow, flow.move, now_us, settled=False, echoed=False)
 
 
 def _on_outdated(flow: Flow, event: ArmOutdated, now_us: Instant) -> Step:
@@ -404,7 +404,7 @@ TRANSITIONS: Mapping[Phase, Mapping[type, Callable[..., Step]]] = {
 }
 
 
-def _on_reloaded(flow: Flow, move: Move, job: Job | None) -> Step:
+def _on_reloaded(flow: Flow, move: Move, job: Job | None, now_us: Instant) -> Step:
     """NAS knows a newer revision. Follow the store, or put the store after what NAS knows.
 
     When the store has moved on, its newer job is what NAS should agree with. When it has not, NAS
@@ -414,7 +414,7 @@ def _on_reloaded(flow: Flow, move: Move, job: Job | None) -> Step:
     assert flow.nas_revision is not None
     newest = attrs.evolve(move, job=job)
     if job is None or job.revision >= flow.nas_revision:
-        return _arm(attrs.evolve(flow, move=newest), newest)
+        return _arm(attrs.evolve(flow, move=newest), newest, now_us)
     raised = attrs.evolve(newest, job=attrs.evolve(job, revision=flow.nas_revision + 1), outcomes=())
     return _swap(attrs.evolve(flow, move=raised), job, raised)
 
@@ -454,12 +454,12 @@ def _swap(flow: Flow, expected: Job | None, move: Move) -> Step:
     return attrs.evolve(flow, phase=Phase.SWAPPING), (effect,)
 
 
-def _arm(flow: Flow, move: Move) -> Step:
+def _arm(flow: Flow, move: Move, now_us: Instant) -> Step:
     """Make NAS agree with the job as the store holds it."""
     job_id, job = flow.intent.job_id, move.job
     wake_us = wake_at(job) if job is not None else None
     if not _must_ask_nas(flow, wake_us):
-        return _close(flow, move, settled=True, echoed=True)
+        return _close(flow, move, now_us, settled=True, echoed=True)
     effect: Effect
     if job is not None and wake_us is not None:
         effect = ProvisionArm(job_id=job_id, fire_at_us=wake_us, revision=job.revision)
@@ -492,20 +492,25 @@ def _must_ask_nas(flow: Flow, wake_us: Instant | None) -> bool:
     return True
 
 
-def _close(flow: Flow, move: Move, *, settled: bool, echoed: bool) -> Step:
-    """Answer, and start the run that was claimed."""
+def _close(flow: Flow, move: Move, now_us: Instant, *, settled: bool, echoed: bool) -> Step:
+    """Answer, and start the run that was claimed.
+
+    A process that was suspended since it decided may find its lease over: then others may have taken
+    the run for interrupted, and it is not started. Whoever asked comes back and finds what became of it.
+    """
+    job_id, run = flow.intent.job_id, move.run
+    is_lost = run is not None and now_us >= run.lease_until_us
     answer = Answer(
-        job_id=flow.intent.job_id,
-        verdict=move.verdict,
-        reason=move.reason,
-        settled=settled,
+        job_id=job_id,
+        verdict=Verdict.LOST if is_lost else move.verdict,
+        reason="the lease ended before the run could start" if is_lost else move.reason,
+        settled=settled and not is_lost,
         job=move.job,
     )
     done = attrs.evolve(flow, phase=Phase.DONE)
-    if move.run is None:
+    if run is None or is_lost:
         return done, (answer,)
-    confirm = not (settled and echoed)
-    return done, (answer, StartRun(job_id=answer.job_id, run=move.run, confirm=confirm))
+    return done, (answer, StartRun(job_id=job_id, run=run, confirm=not (settled and echoed)))
 
 
 def follow_up(intent: Intent, answer: Answer, now_us: Instant) -> Intent | None:
@@ -515,7 +520,7 @@ def follow_up(intent: Intent, answer: Answer, now_us: Instant) -> Intent | None:
     a recovery have nobody: what was not stored is tried again as it is, and what was stored but not
     armed is converged like a recovery. None when nothing is owed.
     """
-    if answer.settled or answer.verdict is Verdict.LOST:
+    if answer.settled:
         return None
     match intent:
         case Fire(origin=Origin.RECOVERY) | Finish() | Renew():

@@ -155,6 +155,8 @@ class JsonFileStore:
     def _locked(self) -> Iterator[Path]:
         """Hold the lock of the file; yield the file itself, behind all symbolic links."""
         file = self._file()
+        if not file.parent.is_dir():  # or the lock would make it, and hide that a volume is not mounted
+            raise StoreError(f"there is no directory {file.parent}", definite=True)
         lock = FileLock(file.with_name(f"{file.name}.lock"))
         try:
             lock.acquire(timeout=self._lock_wait_s, poll_interval=_LOCK_POLL_S)

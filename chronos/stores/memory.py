@@ -6,9 +6,7 @@ import threading
 from collections.abc import Iterable
 
 from chronos.protocol.job import Job, Outcome
-
-# As many as a jobs file keeps, so that a test with this store sees what a file would show.
-HISTORY_LENGTH = 50
+from chronos.stores.record import HISTORY_LENGTH
 
 
 class MemoryStore:

@@ -1,0 +1,128 @@
+"""What the package promises to whoever imports it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import chronos
+
+PROTOCOL = Path(chronos.__file__).parent / "protocol"
+
+# What the pure part may use of the world: none of these does I/O, reads a clock or keeps state of its own.
+PURE = {
+    "__future__",
+    "attrs",
+    "bisect",
+    "collections",
+    "copy",
+    "cronsim",
+    "dataclasses",
+    "datetime",
+    "enum",
+    "functools",
+    "heapq",
+    "itertools",
+    "math",
+    "operator",
+    "re",
+    "types",
+    "typing",
+    "zoneinfo",
+}
+
+EXPORTED = [
+    "Answer",
+    "AsyncNasClient",
+    "ChronosError",
+    "Cron",
+    "FireEndpoint",
+    "FireVerifier",
+    "Interval",
+    "InvalidClient",
+    "Job",
+    "JobState",
+    "JobStore",
+    "JobsFileError",
+    "JsonFileStore",
+    "MemoryStore",
+    "NasError",
+    "NasRefused",
+    "NasUnavailable",
+    "OnInterrupt",
+    "Once",
+    "Outcome",
+    "Pending",
+    "Policy",
+    "Result",
+    "RunContext",
+    "ScheduleError",
+    "Scheduler",
+    "StaleRevision",
+    "Started",
+    "StoreError",
+    "TokenError",
+    "Verdict",
+    "next_after",
+    "parse_schedule",
+]
+
+
+def test_the_exported_names_are_these() -> None:
+    """A name is added or taken away on purpose, and seen in review."""
+    assert sorted(chronos.__all__) == sorted(EXPORTED)
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_an_exported_name_is_there_and_documented(name: str) -> None:
+    """Each of them loads, and says what it is."""
+    value = getattr(chronos, name)
+    assert value.__doc__
+    assert name in dir(chronos)
+
+
+def test_a_name_that_is_not_exported_is_an_attribute_error() -> None:
+    """As in any module."""
+    with pytest.raises(AttributeError, match="no attribute 'Nope'"):
+        chronos.Nope  # noqa: B018
+
+
+@pytest.mark.parametrize("module", sorted(PROTOCOL.glob("*.py")), ids=lambda path: path.name)
+def test_the_protocol_is_pure(module: Path) -> None:
+    """No HTTP, clock, random numbers, log, thread or file: only what is known to be pure is imported."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        for name in names:
+            assert name.split(".")[0] in PURE or name.startswith("chronos.protocol"), name
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in ("now", "utcnow", "today"), f"{module.name} reads a clock"
+        if isinstance(node, ast.Name):
+            assert node.id not in ("open", "print", "input", "exec", "eval"), f"{module.name} does I/O"
+
+
+def test_importing_the_package_is_light() -> None:
+    """A machine that a fire has woken does not wait for libraries that it may not need."""
+    code = "import sys, json, chronos; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(json.loads(done.stdout))
+    assert not loaded & {"attrs", "httpx", "jwt", "cryptography", "asyncio", "cronsim", "filelock", "logging"}
+
+
+def test_the_modules_of_the_shell_load_their_libraries_when_they_are_used() -> None:
+    """Neither an HTTP client nor a token library comes with the classes that use them."""
+    code = (
+        "import sys, json; from chronos import Scheduler, AsyncNasClient, FireVerifier, FireEndpoint;"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not set(json.loads(done.stdout)) & {"httpx", "jwt", "cryptography"}
