@@ -24,7 +24,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import attrs
 
-from chronos.errors import InvalidClient, StaleRevision
+from chronos.errors import ChronosError, InvalidClient, StaleRevision
 from chronos.nas import ArmAnswer, AsyncNas
 from chronos.owner import is_dead, new_owner
 from chronos.protocol import machine
@@ -319,6 +319,9 @@ class Scheduler:
         def guarded() -> machine.Event:
             try:
                 return request()
+            except ChronosError as error:
+                logger.error("the job store failed: %s", error)
+                return machine.StoreFailed()
             except BaseException:  # a store that fails in a way nobody thought of has failed
                 logger.exception("the job store failed")
                 return machine.StoreFailed()

@@ -105,6 +105,7 @@ class FireEndpoint:
                 # The fire that woke the machine is waiting: the port opens at once (W2, W3).
                 starting = asyncio.create_task(self._scheduler.start())
                 starting.add_done_callback(_log_bug)
+                await asyncio.sleep(0)  # it has begun, so that a stop right after it is not undone by it
                 await send({"type": "lifespan.startup.complete"})
             elif event["type"] == "lifespan.shutdown":
                 await self._scheduler.drain(self._drain_timeout_s)

@@ -66,12 +66,12 @@ class Message(NamedTuple):
     """A message on its way.
 
     Attributes:
-        kind: `provision`, `cancel`, `list`, `fire`, `answer`, or a reply: `accepted`, `outdated`, `arms`.
+        kind: `provision`, `cancel`, `list`, `fire`, `answer`, or a reply: `outdated`, `arms`.
         process: the process that asked and waits for the reply; NOBODY when none does any more.
         flow: which of its flows.
         relay: the relay that a fire or its answer belongs to; NOBODY when it was closed.
         instant_us: the instant armed, fired or listed; NOBODY for none.
-        number: a revision (NOBODY for none), or whether an answer accepts or a reply echoes.
+        number: a revision (NOBODY for none), or whether an answer accepts.
     """
 
     kind: str
@@ -138,6 +138,10 @@ class State(NamedTuple):
     pause: int
     acknowledged: int
     started: tuple[int, int] | None
+
+    def messages_of_processes(self) -> bool:
+        """Return whether a message on its way comes from or goes to a certain process."""
+        return any(message.process != NOBODY for message in self.messages)
 
 
 class _Arms(dict[str, "int | None"]):
@@ -261,8 +265,15 @@ class Space:
         yield from self._message_events(state)
         yield from self._process_events(state)
         if state.pause in (0, 1):
-            for number in range(PROCESSES):
+            for number in self._callable(state):
                 yield f"somebody asks process {number} to pause the job", False, _bind(self._ask_pause, state, number)
+
+    def _callable(self, state: State) -> range:
+        """Return the processes that may be called next; one of two that nothing tells apart is enough."""
+        run = state.job.run if state.job is not None else None
+        first, *others = state.procs
+        is_symmetric = run is None and not state.messages_of_processes() and all(proc == first for proc in others)
+        return range(1 if is_symmetric and not first.tasks and not first.runs else PROCESSES)
 
     def _can_tick(self, state: State) -> bool:
         """Time moves on, but not past the lease of a run in flight, which would have renewed it."""
@@ -296,12 +307,14 @@ class Space:
             previous = message
             name = _message_name(message)
             if message.kind == "fire":
-                for number in range(PROCESSES):
+                for number in self._callable(state):
                     yield f"{name} reaches process {number}", False, _bind(self._deliver_fire, state, message, number)
             else:
                 yield f"{name} arrives", False, _bind(self._deliver, state, message)
             if state.losses:
                 yield f"{name} is lost", True, _bind(self._lose, state, message)
+                if message.kind in ("provision", "cancel") and message.flow != NOBODY:
+                    yield f"{name} arrives, and the reply is lost", True, _bind(self._deliver_in_vain, state, message)
                 if message.flow != NOBODY:
                     yield f"{name} is late: nobody waits for it any more", True, _bind(self._give_up, state, message)
             if state.duplicates and message.kind in ("provision", "cancel", "fire"):
@@ -376,7 +389,7 @@ class Space:
                 return self._decide(state, message)
         return self._resume(state, message)
 
-    def _decide(self, state: State, message: Message) -> State:
+    def _decide(self, state: State, message: Message, is_lost: bool = False) -> State:
         revision = None if message.number == NOBODY else message.number
         if message.kind == "provision":
             decision = nas.provision(
@@ -399,7 +412,12 @@ class Space:
         reply: Reply = decision.reply
         if reply.outdated is not None:
             return _reply(state, message, "outdated", NOBODY, reply.outdated)
-        return _reply(state, message, "accepted", NOBODY, int(reply.echoed))
+        # The reply is taken at once: all that it leads to is an answer, which may be late by itself, or
+        # a run, which may last. That the reply is lost is an event of its own.
+        task = _task(state, message.process, message.flow)
+        if task is None or is_lost:
+            return state if task is None else self._step(state, message.process, task, _FAILED)
+        return self._step(state, message.process, task, ArmAccepted(echoed=reply.echoed))
 
     def _is_created(self, state: State, shot: OneShot) -> bool:
         if shot.name in state.used or shot in state.held:
@@ -407,6 +425,10 @@ class Space:
         return self.promises.fires_past_at_once or shot.fire_at_us > self.now_us(state)
 
     # --- faults ---
+
+    def _deliver_in_vain(self, state: State, message: Message) -> State:
+        kept = _without(state.messages, message)
+        return self._decide(state._replace(losses=state.losses - 1, messages=kept), message, is_lost=True)
 
     def _lose(self, state: State, message: Message) -> State:
         state = state._replace(losses=state.losses - 1, messages=_without(state.messages, message))
@@ -504,8 +526,6 @@ class Space:
             return state
         event: Event
         match reply.kind:
-            case "accepted":
-                event = ArmAccepted(echoed=bool(reply.number))
             case "outdated":
                 event = ArmOutdated(reply.number)
             case _:
@@ -659,7 +679,7 @@ def _message_name(message: Message) -> str:
             return f"the {message.kind}{at} (revision {message.number})"
         case "answer":
             return "the answer 2xx to the fire" if message.number else "the answer 503 to the fire"
-        case "accepted" | "outdated" | "arms":
+        case "outdated" | "arms":
             return f"NAS's reply ({message.kind}) to process {message.process}"
     return f"the {message.kind}{at}"
 
