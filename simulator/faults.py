@@ -39,7 +39,7 @@ HEAVY: Mapping[str, Sequence[float]] = {
     "machine.clock": (0.9, 0.03, 0.03, 0.02, 0.02),  # wrong for the first minutes after a boot
     "machine.long_run": (0.985, 0.01, 0.004, 0.001),  # longer than the period, than the lease, than an hour
     "machine.failed_run": (0.97, 0.03),
-    "store.failure": (0.998, 0.002),
+    "store.failure": (0.998, 0.001, 0.001),  # before the write, after it
     # people
     "operator.change": (0.6, 0.2, 0.2),  # asked every four hours: none, pause a while, remove a while
 }

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from chronos.protocol.job import RENEW_EVERY_US, Job, Origin, Run, Verdict
+from chronos.protocol.job import RENEW_EVERY_US, Job, Liveness, Origin, Run, Verdict
 from chronos.protocol.machine import (
     FOLLOW_UP_DELAYS_US,
     Answer,
@@ -68,6 +68,9 @@ ARM_IN_FIRE_TIMEOUT_US = 10 * SECOND_US
 # One read or write of a store that replicas share.
 SHARED_STORE_US = 4_000
 
+# A store that fails has done nothing, or has written all the same.
+_WRITTEN = 2
+
 _SWAPPED = JobSwapped()
 _STORE_FAILED = StoreFailed()
 
@@ -97,6 +100,7 @@ class Process:
         up_since_us: when it could first answer.
         is_alive: whether it still runs.
         activities: the flows in progress.
+        at_work: how many of them concern a subject.
         runs: the runs in flight, by subject.
         owed: how many follow-ups it is going to begin.
         starts: how many reconciliations are in progress.
@@ -109,6 +113,7 @@ class Process:
     up_since_us: Instant
     is_alive: bool = True
     activities: dict[int, Activity] = attrs.field(factory=dict)
+    at_work: dict[int, int] = attrs.field(factory=dict)
     runs: dict[int, int] = attrs.field(factory=dict)
     owed: dict[int, int] = attrs.field(factory=dict)
     starts: int = 0
@@ -253,6 +258,8 @@ class Machine:
         watch = self._watch
         self._kernel.record(Kind.CRASHED, self._subject, self.index)
         self._end_life(process)
+        for subject in sorted({*process.runs, *process.at_work}):
+            self._kernel.record(Kind.CRASHED, subject, self.index)
         for subject, count in process.runs.items():
             watch.marks["crash-during-a-run"] += 1
             for _ in range(count):
@@ -326,6 +333,7 @@ class Machine:
         process.idle_since = self._orders
         process.converging.add(intent.job_id)
         process.activities[id(activity)] = activity
+        process.at_work[subject] = process.at_work.get(subject, 0) + 1
         self._watch.hold(subject)
         self._drive(activity, effects)
 
@@ -366,6 +374,7 @@ class Machine:
                     return
             if event is None:
                 del process.activities[id(activity)]
+                process.at_work[subject] -= 1
                 self._watch.release(subject)
                 self._rest(process)
                 return
@@ -385,27 +394,31 @@ class Machine:
             self._kernel.record(Kind.STORE_FAILED, subject)
             return _STORE_FAILED
         job = self._store.jobs[subject]
-        return JobLoaded(job, self._is_owner_dead(job))
+        return JobLoaded(job, self._liveness(job, subject, 1))
 
-    def _is_owner_dead(self, job: Job | None) -> bool:
-        """Return whether the process of the job's run is known to have ended: an earlier one of this machine."""
-        if job is None or job.run is None:
-            return False
+    def _liveness(self, job: Job | None, subject: int, asking: int) -> Liveness:
+        """Return what this machine knows of the owner of the job's run; *asking* flows on it want to know."""
         process = self.process
-        is_ours = self._owners.get(job.run.owner) is self
-        return is_ours and (process is None or process.owner != job.run.owner)
+        if job is None or job.run is None or process is None:
+            return Liveness.UNKNOWN
+        if job.run.owner == process.owner:
+            at_work = process.at_work.get(subject, 0) - asking
+            return Liveness.ALIVE if at_work or subject in process.runs or subject in process.owed else Liveness.DEAD
+        return Liveness.DEAD if self._owners.get(job.run.owner) is self else Liveness.UNKNOWN
 
     def _swap(self, subject: int, effect: SwapJob) -> Event:
         kernel, old, new = self._kernel, effect.expected, effect.replacement
-        failure = kernel.fault("store.failure")
+        failure = kernel.fault("store.failure", 3)
         if failure:
             kernel.record(Kind.STORE_FAILED, subject)
+            if failure == _WRITTEN and self._store.swap(subject, effect):
+                self._watch.marks["store-failed-after-the-write"] += 1
             return _STORE_FAILED
         if not self._store.swap(subject, effect):
             self._watch.marks["another-process-was-faster"] += 1
             kernel.record(Kind.CONFLICT, subject)
             job = self._store.jobs[subject]
-            return SwapConflicted(job, self._is_owner_dead(job))
+            return SwapConflicted(job, self._liveness(job, subject, 1))
         if new is not None and new.run is not None and (old is None or not new.run.is_same_as(old.run)):
             kernel.record(Kind.CLAIMED, subject, new.run.occurrence_us)
             if new.run.attempt > 1:
@@ -535,7 +548,11 @@ class Machine:
                 self._list(process, reconciliation)
                 return
             if kind is LoadJobs:
-                jobs = [(job, self._is_owner_dead(job)) for job in self._store.jobs if job is not None]
+                jobs = [
+                    (job, self._liveness(job, subject, 0))
+                    for subject, job in enumerate(self._store.jobs)
+                    if job is not None
+                ]
                 self._step_start(process, reconciliation, JobsLoaded(jobs, process.converging))
                 return
             if kind is Remember:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import attrs
 
 from chronos.protocol import transitions
-from chronos.protocol.job import Job, JobState, Move, Origin, Verdict, wake_at
+from chronos.protocol.job import Job, JobState, Liveness, Move, Origin, Verdict, wake_at
 from chronos.protocol.machine import (
     Answer,
     ArmAccepted,
@@ -111,7 +111,7 @@ def _decide(flow: NaiveFlow, event: JobLoaded | SwapConflicted, now_us: Instant)
                 fire_at_us=intent.fire_at_us,
                 now_us=now_us,
                 owner=flow.owner,
-                owner_is_dead=event.owner_is_dead,
+                liveness=event.liveness,
                 origin=intent.origin,
             )
         case Finish():
@@ -204,11 +204,11 @@ def step_reconciliation(
     return attrs.evolve(start, phase=Phase.DONE), (Begin((), settled=True),)
 
 
-def _wanting(jobs: tuple[tuple[Job, bool], ...], armed: dict[str, Instant]) -> list[str]:
+def _wanting(jobs: tuple[tuple[Job, Liveness], ...], armed: dict[str, Instant]) -> list[str]:
     known = {job.id for job, _ in jobs}
     differing = [
         job.id
-        for job, is_dead in jobs
-        if armed.get(job.id) != wake_at(job) or (is_dead and job.run is not None)
+        for job, liveness in jobs
+        if armed.get(job.id) != wake_at(job) or (liveness is Liveness.DEAD and job.run is not None)
     ]
     return differing + [job_id for job_id in armed if job_id not in known]

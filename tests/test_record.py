@@ -485,7 +485,7 @@ def fired(job: Job, at_us: int | None = None) -> Job:
     at_us = at_us if at_us is not None else job.next_us
     assert at_us is not None
     move = transitions.fire(
-        job, fire_at_us=at_us, now_us=at_us + SECOND_US, owner="vm/1", owner_is_dead=False
+        job, fire_at_us=at_us, now_us=at_us + SECOND_US, owner="vm/1", liveness=Liveness.UNKNOWN
     )
     assert move.job is not None
     return move.job
@@ -534,7 +534,7 @@ def test_interrupted_run_is_written_as_interrupted() -> None:
     raw = cron_record()
     job = fired(read_job(raw, FACTS))
     claimed = write_job(job, raw, FACTS)
-    move = transitions.fire(job, fire_at_us=0, now_us=NOON_US + DAY_US, owner="vm/2", owner_is_dead=True)
+    move = transitions.fire(job, fire_at_us=0, now_us=NOON_US + DAY_US, owner="vm/2", liveness=Liveness.DEAD)
     assert move.job is not None
     record = write_job(move.job, claimed, FACTS, outcomes=move.outcomes)
     assert (record["last_status"], record["chronos"]["run"]) == ("interrupted", None)
@@ -545,7 +545,7 @@ def test_missed_occurrence_is_history_and_no_run() -> None:
     raw = cron_record()
     before = read_job(raw, FACTS)
     move = transitions.fire(
-        before, fire_at_us=NOON_US + 9 * DAY_US, now_us=NOON_US + 9 * DAY_US, owner="a", owner_is_dead=False
+        before, fire_at_us=NOON_US + 9 * DAY_US, now_us=NOON_US + 9 * DAY_US, owner="a", liveness=Liveness.UNKNOWN
     )
     assert move.job is not None
     assert {outcome.result for outcome in move.outcomes} == {Result.MISSED}
@@ -719,7 +719,7 @@ def some_move(draw: Callable[..., Any], job: Job, now_us: int) -> Move:
     match draw(st.sampled_from(["fire", "fire", "finish", "renew", "pause", "resume", "bury"])):
         case "fire" | "bury" as how:
             return transitions.fire(
-                job, fire_at_us=now_us, now_us=now_us, owner="vm/ü", owner_is_dead=how == "bury"
+                job, fire_at_us=now_us, now_us=now_us, owner="vm/ü", liveness=Liveness.DEAD if how == "bury" else Liveness.UNKNOWN
             )
         case "finish" if run is not None:
             succeeded = draw(st.booleans())

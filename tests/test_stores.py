@@ -146,7 +146,7 @@ def test_whole_life_of_a_job(store: JobStore) -> None:
     job = EVERY_MINUTE
     for number in range(3):
         at_us = NOON_US + number * MINUTE_US
-        fire = transitions.fire(job, fire_at_us=at_us, now_us=at_us + 7, owner="vm/1", owner_is_dead=False)
+        fire = transitions.fire(job, fire_at_us=at_us, now_us=at_us + 7, owner="vm/1", liveness=Liveness.UNKNOWN)
         assert fire.run is not None
         assert store.swap(job.id, expected=job, replacement=fire.job, outcomes=fire.outcomes)
         finish = transitions.finish(
@@ -181,7 +181,7 @@ def _claim(store: JobStore, job_id: str, fire_at_us: int, owner: str) -> bool:
     while True:
         job = store.load(job_id)
         move = transitions.fire(
-            job, fire_at_us=fire_at_us, now_us=fire_at_us + 1, owner=owner, owner_is_dead=False
+            job, fire_at_us=fire_at_us, now_us=fire_at_us + 1, owner=owner, liveness=Liveness.UNKNOWN
         )
         if move.verdict is Verdict.SKIPPED:
             continue  # let the run in flight end first, so that every occurrence can be claimed
@@ -218,7 +218,7 @@ def test_one_claim_in_a_real_file_changes_nothing_else(tmp_path: Path) -> None:
                 continue
             before = json.loads(path.read_text(encoding="utf-8"))
             move = transitions.fire(
-                job, fire_at_us=job.next_us, now_us=job.next_us, owner="vm/1", owner_is_dead=False
+                job, fire_at_us=job.next_us, now_us=job.next_us, owner="vm/1", liveness=Liveness.UNKNOWN
             )
             assert store.swap(job.id, expected=job, replacement=move.job, outcomes=move.outcomes)
             after = json.loads(path.read_text(encoding="utf-8"))

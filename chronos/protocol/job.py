@@ -64,6 +64,19 @@ class Origin(StrEnum):
     RECOVERY = "recovery"
 
 
+class Liveness(StrEnum):
+    """What a process knows of the one that owns a run.
+
+    `ALIVE`: it is this process, and the run is in flight or its end is being stored. `DEAD`: it has
+    ended, or it is this process and knows nothing of such a run. `UNKNOWN`: it is elsewhere, and its
+    lease decides.
+    """
+
+    ALIVE = "alive"
+    DEAD = "dead"
+    UNKNOWN = "unknown"
+
+
 class Verdict(StrEnum):
     """What a flow has to say of its job. The first six are the words that answer a fire."""
 

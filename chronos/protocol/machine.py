@@ -24,7 +24,7 @@ from typing import TypeAlias
 import attrs
 
 from chronos.protocol import transitions
-from chronos.protocol.job import Job, Move, Origin, Outcome, Run, Verdict, wake_at
+from chronos.protocol.job import Job, Liveness, Move, Origin, Outcome, Run, Verdict, wake_at
 from chronos.protocol.schedule import MINUTE_US, SECOND_US, Instant
 
 # How often a flow starts over because another process changed the job between its read and its
@@ -196,10 +196,10 @@ Effect: TypeAlias = LoadJob | SwapJob | ProvisionArm | CancelArm | StartRun | An
 
 @attrs.frozen(cache_hash=True)
 class JobLoaded:
-    """The job as stored, and whether the owner of its run is known to have ended."""
+    """The job as stored, and what is known of the owner of its run."""
 
     job: Job | None
-    owner_is_dead: bool = False
+    liveness: Liveness = Liveness.UNKNOWN
 
 
 @attrs.frozen
@@ -212,7 +212,7 @@ class SwapConflicted:
     """The store did not move: another process changed the job, and here it is."""
 
     job: Job | None
-    owner_is_dead: bool = False
+    liveness: Liveness = Liveness.UNKNOWN
 
 
 @attrs.frozen
@@ -248,13 +248,13 @@ class ArmsListed:
 
 @attrs.frozen
 class JobsLoaded:
-    """All jobs as stored, each with whether the owner of its run is known to have ended.
+    """All jobs as stored, each with what is known of the owner of its run.
 
     `converging` names the jobs on which this process began a flow after it asked for the arms: such
     a flow makes NAS agree by itself, and what the list says of its job is old.
     """
 
-    jobs: Iterable[tuple[Job, bool]]
+    jobs: Iterable[tuple[Job, Liveness]]
     converging: Container[str] = ()
 
 
@@ -429,7 +429,7 @@ def _decide(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -> M
                 fire_at_us=fire_at_us,
                 now_us=now_us,
                 owner=flow.owner,
-                owner_is_dead=event.owner_is_dead,
+                liveness=event.liveness,
                 origin=origin,
             )
         case Finish(run=run, succeeded=succeeded, detail=detail):
@@ -460,6 +460,8 @@ def _arm(flow: Flow, move: Move, now_us: Instant) -> Step:
     wake_us = wake_at(job) if job is not None else None
     if not _must_ask_nas(flow, wake_us):
         return _close(flow, move, now_us, settled=True, echoed=True)
+    if _is_the_arm_itself(flow.intent, wake_us):
+        return _close(flow, move, now_us, settled=False, echoed=False)
     effect: Effect
     if job is not None and wake_us is not None:
         effect = ProvisionArm(job_id=job_id, fire_at_us=wake_us, revision=job.revision)
@@ -475,6 +477,21 @@ def _revision_of_removal(flow: Flow) -> int | None:
     if flow.before is None:
         return None
     return max(flow.before.revision, flow.nas_revision or 0) + 1
+
+
+def _is_the_arm_itself(intent: Intent, wake_us: Instant | None) -> bool:
+    """Return whether the fire to be answered is the very arm that the job still needs.
+
+    Another process may hold the run, and its guard fire by NAS's clock before it ends by this one's.
+    Arming the same instant again would be a no-op for NAS, and accepting the fire would consume it:
+    so the fire is not accepted, and NAS repeats it.
+    """
+    return (
+        isinstance(intent, Fire)
+        and intent.origin is Origin.SCHEDULE
+        and wake_us is not None
+        and wake_us <= intent.fire_at_us
+    )
 
 
 def _must_ask_nas(flow: Flow, wake_us: Instant | None) -> bool:
@@ -524,6 +541,9 @@ def follow_up(intent: Intent, answer: Answer, now_us: Instant) -> Intent | None:
         return None
     match intent:
         case Fire(origin=Origin.RECOVERY) | Finish() | Renew():
+            if isinstance(intent, Finish) and answer.verdict is None:
+                # The move may have been made all the same; then only NAS is left to be asked.
+                return attrs.evolve(intent, confirm=True)
             if answer.verdict is None:
                 return intent
             overdue_us = now_us - RECOVERY_MARGIN_US
@@ -576,7 +596,7 @@ def step_reconciliation(
 
 
 def differences(
-    jobs: Iterable[tuple[Job, bool]], arms: Mapping[str, Instant | None] | None, now_us: Instant
+    jobs: Iterable[tuple[Job, Liveness]], arms: Mapping[str, Instant | None] | None, now_us: Instant
 ) -> tuple[Fire, ...]:
     """Return the flows that a starting process owes.
 
@@ -585,7 +605,7 @@ def differences(
     earlier life: NAS is asked, and when it cannot say, only what the store shows is looked after.
 
     Args:
-        jobs: all jobs, each with whether the owner of its run is known to have ended.
+        jobs: all jobs, each with what is known of the owner of its run.
         arms: what NAS has armed, or None when it could not say.
         now_us: the present instant by the local clock.
 
@@ -594,7 +614,7 @@ def differences(
     overdue_us = now_us - RECOVERY_MARGIN_US
     known = set()
     wanting = []
-    for job, owner_is_dead in jobs:
+    for job, liveness in jobs:
         known.add(job.id)
         wake_us = wake_at(job)
         if arms is None:
@@ -604,7 +624,7 @@ def differences(
         else:
             disagrees = arms.get(job.id) != wake_us
         is_overdue = wake_us is not None and wake_us <= overdue_us
-        if disagrees or is_overdue or (owner_is_dead and job.run is not None):
+        if disagrees or is_overdue or (liveness is Liveness.DEAD and job.run is not None):
             wanting.append(job.id)
     wanting += [job_id for job_id in arms or () if job_id not in known]
     return tuple(Fire(job_id=job_id, fire_at_us=overdue_us, origin=Origin.RECOVERY) for job_id in wanting)

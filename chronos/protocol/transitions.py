@@ -16,6 +16,7 @@ from chronos.protocol.job import (
     MIN_GRACE_US,
     Job,
     JobState,
+    Liveness,
     Move,
     OnInterrupt,
     Origin,
@@ -34,7 +35,7 @@ def fire(
     fire_at_us: Instant,
     now_us: Instant,
     owner: str,
-    owner_is_dead: bool,
+    liveness: Liveness,
     origin: Origin = Origin.SCHEDULE,
 ) -> Move:
     """Decide what a fire does to its job.
@@ -51,7 +52,7 @@ def fire(
         fire_at_us: the instant that the fire names.
         now_us: the present instant by the local clock.
         owner: names this process.
-        owner_is_dead: whether the process that owns the run in flight is known to have ended.
+        liveness: what is known of the process that owns the run in flight.
         origin: what caused the fire.
 
     Returns:
@@ -59,11 +60,11 @@ def fire(
         settled before), `SKIPPED` (a run is still in flight), `MISSED` (too late) or `GONE` (the
         job wants no wake).
 
-    Source: contract, "Claim, run, re-arm"; incidents D1, D3, D7, L7, O3, S3, S4, W2, W4.
+    Source: contract, "Claim, run, re-arm"; incidents D1, D3, D4, D7, L7, O3, S3, S4, W2, W4.
     """
     if job is None:
         return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
-    current, outcomes, taken = _bury(job, now_us, owner, owner_is_dead)
+    current, outcomes, taken = _look_after_run(job, max(fire_at_us, now_us), now_us, owner, liveness)
     verdict, reason = Verdict.ACCEPTED, "the interrupted run starts again"
     if current.state is JobState.SCHEDULED and current.next_us is not None and current.next_us <= fire_at_us:
         due = _due(current, max(fire_at_us, now_us))
@@ -248,12 +249,25 @@ def _is_too_late(job: Job, occurrence_us: Instant, now_us: Instant) -> bool:
     return not is_early_enough and lateness_us > grace_us(job, occurrence_us)
 
 
-def _bury(
-    job: Job, now_us: Instant, owner: str, owner_is_dead: bool
+def _look_after_run(
+    job: Job, horizon_us: Instant, now_us: Instant, owner: str, liveness: Liveness
 ) -> tuple[Job, tuple[Outcome, ...], Run | None]:
-    """Settle the run of a process that has ended; return the job, the outcomes and a run to start again."""
+    """Renew the lease of a living run that is over, and settle the run of a process that has ended.
+
+    The fire of a guard may find its run alive, since the end of a run takes a moment to be stored. It
+    must move `wake_at` on all the same: that fire was the arm that brings somebody back.
+
+    Returns:
+        The job, the outcomes, and a run to start again.
+    """
     run = job.run
-    if run is None or not (owner_is_dead or now_us >= run.lease_until_us + CLOCK_ALLOWANCE_US):
+    if run is None:
+        return job, (), None
+    if liveness is Liveness.ALIVE:
+        if horizon_us < run.lease_until_us + CLOCK_ALLOWANCE_US:
+            return job, (), None
+        return attrs.evolve(job, run=attrs.evolve(run, lease_until_us=horizon_us + LEASE_US)), (), None
+    if liveness is Liveness.UNKNOWN and now_us < run.lease_until_us + CLOCK_ALLOWANCE_US:
         return job, (), None
     is_retried = job.policy.on_interrupt is OnInterrupt.RETRY and job.state is JobState.SCHEDULED
     if is_retried and run.attempt < MAX_ATTEMPTS:
@@ -266,7 +280,8 @@ def _bury(
             origin=Origin.RECOVERY,
         )
         return attrs.evolve(job, run=again), (), again
-    settled, outcome = _settle(job, Result.INTERRUPTED, f"its process {run.owner} ended", now_us)
+    reason = "its process ended" if liveness is Liveness.DEAD else "its lease ended"
+    settled, outcome = _settle(job, Result.INTERRUPTED, f"{reason}: {run.owner}", now_us)
     return settled, (outcome,), None
 
 
