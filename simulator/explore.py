@@ -160,19 +160,35 @@ class Case:
         instants_us: where time may stand.
         job: the job at the start; its arm is in place.
         can_pause: whether somebody may pause it.
+        is_deep: whether it is too large for an everyday check.
     """
 
     name: str
     instants_us: tuple[int, ...]
     job: Job
-    can_pause: bool = True
+    can_pause: bool = False
+    is_deep: bool = False
 
 
-def _case(name: str, period_s: int, instants_s: tuple[int, ...], **fields: Any) -> Case:
+def _case(
+    name: str,
+    period_s: int,
+    instants_s: tuple[int, ...],
+    *,
+    can_pause: bool = False,
+    is_deep: bool = False,
+    **fields: Any,
+) -> Case:
     period_us = period_s * SECOND_US
     schedule = Interval(period_us=period_us, anchor_us=period_us)
     job = Job(id=JOB_ID, schedule=schedule, next_us=period_us, **fields)
-    return Case(name=name, instants_us=tuple(instant * SECOND_US for instant in instants_s), job=job)
+    return Case(
+        name=name,
+        instants_us=tuple(instant * SECOND_US for instant in instants_s),
+        job=job,
+        can_pause=can_pause,
+        is_deep=is_deep,
+    )
 
 
 _RETRY = Policy(on_interrupt=OnInterrupt.RETRY)

@@ -1,0 +1,81 @@
+"""Jobs files as simulations start from them."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import attrs
+
+from chronos.errors import JobsFileError
+from chronos.protocol.job import Job, JobState
+from chronos.protocol.schedule import Instant, next_after
+from chronos.stores.record import read_document
+
+
+@attrs.frozen(kw_only=True)
+class Fleet:
+    """The jobs of an agent, and the instant at which they stand as they do.
+
+    Attributes:
+        name: the shipped fleet's name or the file's path.
+        jobs: as the store holds them at the start.
+        start_us: the start of the simulation.
+    """
+
+    name: str
+    jobs: tuple[Job, ...]
+    start_us: Instant
+
+
+def shipped() -> tuple[str, ...]:
+    """Return the names of the fleets that come with the simulator."""
+    folder = files("simulator") / "fleets"
+    return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".json")))
+
+
+def load_shipped(name: str, *, start_us: Instant | None = None) -> Fleet:
+    """Load a fleet that comes with the simulator."""
+    text = (files("simulator") / "fleets" / f"{name}.json").read_text(encoding="utf-8")
+    return _fleet(text, name, start_us)
+
+
+def load_file(path: Path, *, start_us: Instant | None = None) -> Fleet:
+    """Load a jobs file; it is read once and never written.
+
+    Args:
+        path: the file.
+        start_us: where to start instead of the file's `updated_at` or `exported_at`. What would have
+            happened before then is nobody's concern: every job goes on with its next occurrence.
+
+    Raises:
+        JobsFileError: the file cannot be read, or is not a jobs file.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise JobsFileError(str(path), None, None, f"expected text in UTF-8, got byte {error.start}") from None
+    except OSError as error:
+        raise JobsFileError(str(path), None, None, f"cannot be read: {error.strerror}") from None
+    return _fleet(text, str(path), start_us)
+
+
+def _fleet(text: str, name: str, start_us: Instant | None) -> Fleet:
+    document = read_document(text, source=name, now_us=start_us)
+    if start_us is not None:
+        jobs = tuple(_from(job, start_us) for job in document.jobs)
+        return Fleet(name=name, jobs=jobs, start_us=start_us)
+    if document.as_of_us is None:
+        problem = "expected a time stamp, the simulation starts there; or say where with --start"
+        raise JobsFileError(name, None, "updated_at", problem)
+    return Fleet(name=name, jobs=document.jobs, start_us=document.as_of_us)
+
+
+def _from(job: Job, start_us: Instant) -> Job:
+    """Return *job* as it would stand at *start_us*, with nothing overdue and nothing in flight."""
+    if job.state is JobState.COMPLETED:
+        return job
+    next_us = next_after(job.schedule, start_us - 1)
+    if next_us is None:
+        return attrs.evolve(job, next_us=None, run=None, state=JobState.COMPLETED)
+    return attrs.evolve(job, next_us=next_us, run=None)

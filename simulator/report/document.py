@@ -1,0 +1,77 @@
+"""Summaries for programs: one JSON object for each simulation."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from chronos.protocol.schedule import format_instant
+from simulator.world import Summary
+
+
+def summary_object(scenario: str, seed: int, summary: Summary) -> dict[str, Any]:
+    """Return what came of one simulation as plain values.
+
+    Instants are ISO 8601 texts; durations carry their unit in their name.
+    """
+    return {
+        "scenario": scenario,
+        "seed": seed,
+        "verdict": summary.verdict,
+        "violations": [
+            {
+                "property": violation.property,
+                "job_id": violation.job_id,
+                "at": format_instant(violation.at_us),
+                "message": violation.message,
+                "history": list(violation.history),
+            }
+            for violation in summary.violations
+        ],
+        "unsettled": list(summary.unsettled),
+        "simulated_seconds": summary.simulated_seconds,
+        "events": summary.events,
+        "fires": summary.fires,
+        "runs": summary.runs,
+        "wakes": summary.wakes,
+        "wakes_for_nothing": summary.wakes_for_nothing,
+        "agent_up_seconds": summary.agent_up_seconds,
+        "nas_calls": summary.nas_calls,
+        "lateness_ms": summary.lateness_ms,
+        "marks": summary.marks,
+        "digest": summary.digest,
+    }
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write *document* to *path*, whole or not at all; `-` is the standard output.
+
+    Raises:
+        OSError: the folder does not exist or cannot be written.
+    """
+    text = json.dumps(document, indent=1) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")  # a pipe or a device has no place for a second file
+        return
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

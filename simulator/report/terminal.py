@@ -1,0 +1,128 @@
+"""Summaries for a terminal, or for whatever its output is piped to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from chronos.protocol.schedule import format_instant
+from simulator.explore import Result
+from simulator.scenario import Plan
+from simulator.watch import Violation
+from simulator.world import Summary
+
+# How many violations of one property are told in full; the others are counted.
+TOLD = 3
+
+
+def summary_lines(plan: Plan, seed: int, summary: Summary) -> Iterator[str]:
+    """Yield the lines that tell what came of one simulation."""
+    jobs = plan.fleet.jobs
+    days = summary.simulated_seconds / 86_400
+    yield f"scenario   {plan.scenario}: {len(jobs)} jobs of {plan.fleet.name}, seed {seed}"
+    yield (
+        f"world      {plan.days} days from {format_instant(plan.fleet.start_us)}, faults {plan.faults}, "
+        f"NAS {plan.nas}, agent {plan.agent}, {plan.machines} {_plural(plan.machines, 'machine')}"
+    )
+    yield f"verdict    {summary.verdict}"
+    yield from _violation_lines(summary.violations)
+    for reason in summary.unsettled:
+        yield f"           not settled: {reason}"
+    runs = ", ".join(f"{count:,} {result}" for result, count in summary.runs.items())
+    yield f"fires      {summary.fires:,} deliveries"
+    yield f"runs       {runs}"
+    always_on = max(summary.simulated_seconds * plan.machines, 1)
+    yield (
+        f"machine    {summary.wakes:,} wakes ({summary.wakes_for_nothing:,} ran nothing), up "
+        f"{summary.agent_up_seconds:,} s of {always_on:,} s always-on: {summary.agent_up_seconds / always_on:.1%}"
+    )
+    calls = ", ".join(f"{count:,} {name}" for name, count in summary.nas_calls.items())
+    yield f"NAS calls  {calls}"
+    lateness = summary.lateness_ms
+    yield f"lateness   {'':10}{'p50':>10}{'p99':>10}{'max':>12}"
+    for hop, row in (*lateness["by_hop"].items(), ("total", lateness)):
+        yield f"           {hop:10}{_seconds(row['p50']):>10}{_seconds(row['p99']):>10}{_seconds(row['max']):>12}"
+    yield f"history    {summary.events:,} events in {days:,.0f} days, digest {summary.digest}"
+
+
+def sweep_lines(plan: Plan, results: Sequence[tuple[int, Summary]]) -> Iterator[str]:
+    """Yield the lines that tell what came of many seeds."""
+    verdicts = Counter(summary.verdict for _, summary in results)
+    seeds = f"{results[0][0]} to {results[-1][0]}" if results else "none"
+    yield (
+        f"scenario   {plan.scenario}: {len(plan.fleet.jobs)} jobs of {plan.fleet.name}, {plan.days} days, "
+        f"faults {plan.faults}, NAS {plan.nas}, agent {plan.agent}"
+    )
+    yield f"seeds      {seeds}: " + ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
+    by_property: dict[str, list[tuple[int, Violation]]] = {}
+    for seed, summary in results:
+        for violation in summary.violations:
+            by_property.setdefault(violation.property, []).append((seed, violation))
+    for name, found in sorted(by_property.items()):
+        count = len({seed for seed, _ in found})
+        seed, first = found[0]
+        yield f"violated   {name} in {count} of {len(results)} seeds, {len(found)} times; first with --seed {seed}:"
+        yield f"           {_place(first)}: {first.message}"
+    runs: Counter[str] = Counter()
+    for _, summary in results:
+        runs.update(summary.runs)
+    yield "runs       " + ", ".join(f"{count:,} {result}" for result, count in runs.items())
+    fires = sum(summary.fires for _, summary in results)
+    wakes = sum(summary.wakes for _, summary in results)
+    events = sum(summary.events for _, summary in results)
+    yield f"fires      {fires:,} deliveries, {wakes:,} wakes, {events:,} events"
+
+
+def check_lines(results: Iterable[Result]) -> Iterator[str]:
+    """Yield the lines that tell what the exhaustive search found."""
+    states, seconds, depth = 0, 0.0, 0
+    for result in results:
+        states, seconds, depth = states + result.states, seconds + result.seconds, max(depth, result.depth)
+        rate = result.states / max(result.seconds, 1e-9)
+        yield f"case       {result.case}"
+        yield (
+            f"           {result.states:,} distinct states, depth {result.depth}, {rate:,.0f} states/s, "
+            f"{_verdict(result)}"
+        )
+        for found in result.counterexamples:
+            yield f"violated   {found.property}: {found.reason}"
+            yield f"           the shortest history, {len(found.history)} events:"
+            for number, line in enumerate(found.history, start=1):
+                yield f"           {number:>3}. {line}"
+    yield f"in all     {states:,} distinct states, depth {depth}, {states / max(seconds, 1e-9):,.0f} states/s per core"
+
+
+def _verdict(result: Result) -> str:
+    if result.counterexamples:
+        return "violated"
+    return "ok" if result.is_complete else "inconclusive: the limit was reached"
+
+
+def _violation_lines(violations: Sequence[Violation]) -> Iterator[str]:
+    told: Counter[str] = Counter()
+    for violation in violations:
+        told[violation.property] += 1
+        if told[violation.property] > TOLD:
+            continue
+        yield f"violated   {violation.property}  {_place(violation)}"
+        yield f"           {violation.message}"
+        if told[violation.property] == 1 and violation.history:
+            yield "           what came before:"
+            for line in violation.history:
+                yield f"             {line}"
+    for name, count in told.items():
+        if count > TOLD:
+            yield f"           ({count - TOLD} more violations of {name})"
+
+
+def _place(violation: Violation) -> str:
+    job = f"job {violation.job_id} " if violation.job_id is not None else ""
+    return f"{job}at {format_instant(violation.at_us)}"
+
+
+def _seconds(milliseconds: int) -> str:
+    return f"{milliseconds / 1000:,.1f} s"
+
+
+def _plural(count: int, word: str) -> str:
+    return word if count == 1 else f"{word}s"

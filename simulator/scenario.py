@@ -1,0 +1,128 @@
+"""What to simulate: the shipped scenarios, and a plan that can be handed to another process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from chronos.protocol.schedule import DAY_US
+from simulator import faults
+from simulator.agents import AGENTS
+from simulator.fleet import Fleet
+from simulator.kernel import Choices, RandomChoices
+from simulator.nas import BUILDS
+from simulator.world import Setting, Summary, World
+
+
+@attrs.frozen(kw_only=True)
+class Scenario:
+    """A simulation with a name: a fleet, how long, and what goes wrong.
+
+    Attributes:
+        name: how the command line calls it.
+        about: what it shows, in a sentence.
+        fleet: the shipped fleet that it runs on.
+        days: how long the calendar lasts.
+        faults: the level of faults.
+        nas: which NAS.
+        agent: which agent.
+        machines: how many replicas of the agent share the store.
+    """
+
+    name: str
+    about: str
+    fleet: str
+    days: int
+    faults: str = "none"
+    nas: str = "hardened"
+    agent: str = "chronos"
+    machines: int = 1
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario(
+            name="year",
+            about="a year of nine jobs, with everything that can go wrong going wrong",
+            fleet="fleet-11",
+            days=365,
+            faults="heavy",
+        ),
+        Scenario(
+            name="quiet-month",
+            about="a month in which nothing goes wrong",
+            fleet="fleet-12",
+            days=30,
+        ),
+        Scenario(
+            name="busy-month",
+            about="fifteen jobs, two of them every minute, and the failures of an ordinary month",
+            fleet="fleet-01",
+            days=30,
+            faults="light",
+        ),
+        Scenario(
+            name="replicas",
+            about="two machines that share one job store, and fail one by one",
+            fleet="fleet-06",
+            days=90,
+            faults="heavy",
+            machines=2,
+        ),
+        Scenario(
+            name="published-contract",
+            about="a NAS that promises no more than the published contract: it loses arms",
+            fleet="fleet-12",
+            days=30,
+            faults="heavy",
+            nas="minimal",
+        ),
+        Scenario(
+            name="naive-agent",
+            about="an agent that arms after the run and trusts its memory: it loses jobs",
+            fleet="fleet-12",
+            days=30,
+            faults="heavy",
+            agent="naive",
+        ),
+    )
+}
+DEFAULT = "year"
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """Everything that one simulation needs, but its seed; plain values, so that it can be sent about."""
+
+    scenario: str
+    fleet: Fleet
+    days: int
+    faults: str
+    nas: str
+    agent: str
+    machines: int
+
+    @property
+    def setting(self) -> Setting:
+        """The world that this plan describes."""
+        return Setting(
+            jobs=self.fleet.jobs,
+            start_us=self.fleet.start_us,
+            duration_us=self.days * DAY_US,
+            has_faults=self.faults != "none",
+            promises=BUILDS[self.nas],
+            agent=AGENTS[self.agent],
+            machines=self.machines,
+        )
+
+    def choices(self, seed: int) -> Choices:
+        """Return the decisions of the run with *seed*."""
+        table = faults.weights(self.faults, seed, jobs=len(self.fleet.jobs), machines=self.machines)
+        return RandomChoices(seed, table)
+
+
+def simulate(plan: Plan, seed: int, progress: Callable[[float], None] | None = None) -> Summary:
+    """Run *plan* with *seed*; the same two give the same history everywhere."""
+    return World(plan.setting, plan.choices(seed), progress).run()
