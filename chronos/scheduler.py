@@ -1,80 +1,50 @@
 """The scheduler that an agent embeds, for asyncio: it performs what the protocol decides.
 
-Every piece of work is a flow of `chronos.protocol.machine`; this module performs the effects of
-flows, in order, and tells them what happened. What to do, and what to answer, is decided there. Left
-to this module are the things that take time:
+Every piece of work is a flow of `chronos.protocol.machine`, which decides what to do and what to
+answer; `chronos.effects` does it. Left to this module are the things that take time:
 
 * a run is a background task, which renews the lease while it is in flight and ends with a flow;
-* a flow that nobody else would repeat is repeated, a few times, when it could not be settled;
+* what a flow still owes (`machine.follow_up`) is begun after a while, a few times;
 * `pending()` says what is unfinished, so that a host knows whether it may stop the machine.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextvars
-import inspect
 import logging
-import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import attrs
 
-from chronos.errors import ChronosError, InvalidClient, StaleRevision
-from chronos.nas import ArmAnswer, AsyncNas
+from chronos.effects import EffectPerformer
+from chronos.nas import AsyncNas
 from chronos.owner import is_dead, new_owner
 from chronos.protocol import machine
-from chronos.protocol.job import RENEW_EVERY_US, Job, Origin, Verdict
-from chronos.protocol.machine import RECOVERY_MARGIN_US, Answer, Intent
+from chronos.protocol.job import RENEW_EVERY_US, Job, Liveness, Origin, Verdict
+from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, Answer, Intent
 from chronos.protocol.messages import CancelRequest
 from chronos.protocol.schedule import SECOND_US, Instant, format_instant
+from chronos.runner import RunContext, Runner, run_job
 from chronos.stores import JobStore
 
 logger = logging.getLogger(__name__)
 
-# The relay waits some 30 s for the answer to a fire, and the machine may just have been woken by it.
-FIRE_ARM_TIMEOUT_S = 10.0
+# How long a flow may ask NAS, in all: as long as the client takes for a request and, with a fresh
+# token, for one more. A relay waits some 30 s for the answer to a fire, and the machine may just
+# have been woken by it.
+NAS_TIMEOUT_S = 30.0
+NAS_TIMEOUT_IN_FIRE_S = 10.0
 
-# When to repeat a flow that was not settled. A passing refusal is over by then; an outage is not, and
-# whoever is told of it (NAS's redelivery, the next start) comes back without the machine staying up.
-RETRY_DELAYS_S = (5.0, 15.0, 45.0)
-
-# While draining, a retry does not wait longer: the machine is about to stop.
-DRAINING_RETRY_DELAY_S = 1.0
-
-RENEW_EVERY_S = RENEW_EVERY_US / SECOND_US
+# While draining, a follow-up does not wait longer: the machine is about to stop.
+DRAINING_DELAY_US = SECOND_US
 
 # How many flows of a start run at once: NAS is asked once for each, and limits their rate.
 START_CONCURRENCY = 8
 
-# The text of a failed run goes into the job's history, which is kept whole.
-MAX_DETAIL_LENGTH = 1000
-
 T = TypeVar("T")
-
-
-@attrs.frozen(kw_only=True)
-class RunContext:
-    """What a runner is told.
-
-    Attributes:
-        job_id: which job to run.
-        occurrence_us: the scheduled instant, epoch microseconds, UTC; with the job's id, the identity
-            of the occurrence, for whoever must do something once for each.
-        attempt: 1, or more when an earlier attempt was interrupted.
-    """
-
-    job_id: str
-    occurrence_us: Instant
-    attempt: int
-
-
-Runner: TypeAlias = Callable[[RunContext], "Awaitable[object] | object"]
-"""Runs a job, sync (in a thread of its own) or async. An exception fails the run, with its text."""
 
 
 @attrs.frozen(kw_only=True)
@@ -99,8 +69,8 @@ class Started:
 
     Attributes:
         flows: how many jobs needed looking after.
-        settled: whether the store and NAS agree on every job. When False, the scheduler goes on
-            trying for a while; `pending()` says what for.
+        settled: whether the store and NAS agree on every job. When False, `pending()` says why; the
+            scheduler goes on trying for a while, unless it is told to run no jobs.
     """
 
     flows: int
@@ -120,7 +90,12 @@ class Scheduler:
         runner: runs a job.
         owner: names this process among all that use the store; None makes a name.
         clock: returns the present instant, epoch microseconds, UTC.
-        is_dead: tells whether the process that an owner's name stands for has definitely ended.
+        is_dead: tells whether the process that an owner's name stands for has definitely ended; it
+            must not block.
+        is_stopped: tells whether the agent is told to run no jobs, as in an emergency; it must not
+            block. It is asked before each claim, and has to remember for as long as the stop lasts,
+            which may be longer than the process. Runs in flight go on. Who lifts the stop calls
+            `start`.
     """
 
     def __init__(
@@ -132,17 +107,18 @@ class Scheduler:
         owner: str | None = None,
         clock: Callable[[], Instant] = _now_us,
         is_dead: Callable[[str], bool] = is_dead,
+        is_stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._store = store
-        self._nas = nas
         self._runner = runner
         self._owner = owner or new_owner()
         self._clock = clock
         self._is_dead = is_dead
+        self._is_stopped = is_stopped
         self._tasks: dict[asyncio.Task[Any], Pending] = {}
         self._unsettled: dict[str, str] = {}
+        self._converging: set[str] = set()
         self._draining = asyncio.Event()
-        self._is_identity_refused = False
+        self._effects = EffectPerformer(store, nas, liveness=self._liveness, converging=self._converging)
 
     # --- What a host calls ---
 
@@ -172,40 +148,45 @@ class Scheduler:
         Returns:
             The protocol's answer; `chronos.protocol.messages.answer_to_fire` makes an HTTP answer of
             it. Unsettled, NAS must deliver the fire again, also when the run has started. While
-            draining, that is the answer to every fire, and nothing is claimed.
+            draining, that is the answer to every fire, and nothing is claimed. While the agent is
+            told to run no jobs, nothing is claimed either, and the answer is `STOPPED` and settled:
+            that does not pass by itself, and the start that follows it looks after every job.
+
+        Source: contract, "NAS to agent"; incidents L5, L6, L7, L12, W1.
         """
         if self._draining.is_set():
             return Answer(job_id=job_id, verdict=None, reason="the agent is draining", settled=False)
-        flow = self._perform(machine.Fire(job_id=job_id, fire_at_us=fire_at_us))
-        return await asyncio.shield(self._spawn(flow, job_id, "a fire is being answered"))
+        return await self._ask(machine.Fire(job_id=job_id, fire_at_us=fire_at_us))
 
     async def create(self, job: Job) -> Answer:
         """Add *job* to the store, and arm it.
 
         Returns:
-            The answer, as for every change: settled, the change is saved and NAS agrees. Unsettled
-            with a verdict, the change is saved, but its trigger is not registered with NAS; the
-            scheduler goes on trying for a while (`pending()`), as the next start does, and the
-            change need not be made again. Unsettled without a verdict, the store failed: look
-            whether the change was made, and make it again. `REFUSED`: another job has the id.
+            The answer, as for every change: settled, the change is saved and NAS agrees. Unsettled,
+            make the same change again, which is harmless where it was made: with a verdict it is
+            saved and NAS has not agreed; without one the store failed. Until somebody does,
+            `pending()` lists the job, and the next start makes NAS agree with what is saved.
+            `REFUSED`: another job has the id.
 
         Raises:
             LocalMessageError: NAS could not be told of such an id; nothing was saved.
+
+        Source: incident L3.
         """
         CancelRequest(job_id=job.id)  # an id that cannot be sent is refused before it is saved
-        return await self._change(machine.Create(job_id=job.id, job=job))
+        return await self._ask(machine.Create(job_id=job.id, job=job))
 
     async def pause(self, job_id: str) -> Answer:
         """Put a job's schedule out of force and disarm it; its run in flight goes on. See `create`."""
-        return await self._change(machine.Pause(job_id=job_id))
+        return await self._ask(machine.Pause(job_id=job_id))
 
     async def resume(self, job_id: str) -> Answer:
         """Put a paused job's schedule in force again, and arm it. See `create`."""
-        return await self._change(machine.Resume(job_id=job_id))
+        return await self._ask(machine.Resume(job_id=job_id))
 
     async def remove(self, job_id: str) -> Answer:
         """Take a job out of the store and disarm it; its run in flight goes on. See `create`."""
-        return await self._change(machine.Remove(job_id=job_id))
+        return await self._ask(machine.Remove(job_id=job_id))
 
     def pending(self) -> tuple[Pending, ...]:
         """Return what is unfinished, and why. The host may stop the machine when none of it `is_busy`.
@@ -247,11 +228,43 @@ class Scheduler:
 
     # --- Flows ---
 
+    async def _ask(self, intent: Intent) -> Answer:
+        """Do what somebody asks for; that they stop waiting does not cancel it."""
+        reason = f"the answer to a {type(intent).__name__.lower()} is being worked out"
+        return await asyncio.shield(self._spawn(self._settle(intent), intent.job_id, reason))
+
+    async def _settle(self, intent: Intent) -> Answer:
+        """Perform a flow, and see to it that what it still owes is done."""
+        answer = await self._perform(intent)
+        owed = machine.follow_up(intent, answer, self._clock())
+        if owed is not None:
+            reason = f"{_why_unsettled(answer)}; it is tried again"
+            self._spawn(self._follow_up(owed), intent.job_id, reason)
+        return answer
+
+    async def _follow_up(self, intent: Intent) -> None:
+        owed: Intent | None = intent
+        for delay_us in FOLLOW_UP_DELAYS_US:
+            await self._wait(delay_us)
+            answer = await self._perform(owed)
+            owed = machine.follow_up(owed, answer, self._clock())
+            if owed is None:
+                return
+        logger.error("given up until the next fire, change or start", extra={"job_id": intent.job_id})
+
+    async def _wait(self, delay_us: int) -> None:
+        if await _happens(self._draining, delay_us):
+            await asyncio.sleep(min(delay_us, DRAINING_DELAY_US) / SECOND_US)
+
     async def _perform(self, intent: Intent) -> Answer:
         """Perform one flow, from its first effect to its answer."""
+        if isinstance(intent, machine.Fire):
+            if self._is_stopped():
+                return self._note(intent, _stopped(intent.job_id), has_asked_nas=False)
+            if self._draining.is_set():  # a recovery: it arms, and takes no occurrence
+                intent = attrs.evolve(intent, fire_at_us=0)
         answer: Answer | None = None
         deadline_s: float | None = None
-        has_asked_nas = False
         flow, first = machine.begin(intent, owner=self._owner)
         effects: deque[machine.Effect] = deque(first)
         while effects:
@@ -261,105 +274,35 @@ class Scheduler:
             elif isinstance(effect, machine.StartRun):
                 self._start_run(effect)
             else:
-                if isinstance(effect, (machine.ProvisionArm, machine.CancelArm)) and not has_asked_nas:
-                    has_asked_nas, deadline_s = True, self._arm_deadline_s(intent)
-                event = await self._do(effect, deadline_s)
+                if isinstance(effect, (machine.ProvisionArm, machine.CancelArm)) and deadline_s is None:
+                    deadline_s = asyncio.get_running_loop().time() + _nas_timeout_s(intent)
+                    self._converging.add(intent.job_id)
+                event = await self._effects.perform(effect, deadline_s)
                 flow, more = machine.step(flow, event, self._clock())
                 effects.extend(more)
         assert answer is not None
-        self._note(intent, answer, has_asked_nas=has_asked_nas)
-        return answer
+        return self._note(intent, answer, has_asked_nas=deadline_s is not None)
 
-    def _arm_deadline_s(self, intent: Intent) -> float | None:
-        """Return until when the arm of a flow may take, by the loop's clock; None leaves it to the client."""
-        if isinstance(intent, machine.Fire) and intent.origin is Origin.SCHEDULE:
-            return asyncio.get_running_loop().time() + FIRE_ARM_TIMEOUT_S
-        return None
+    def _liveness(self, job: Job | None) -> Liveness:
+        """Return what this process knows of the owner of the job's run.
 
-    async def _do(self, effect: machine.Effect, deadline_s: float | None) -> machine.Event:
-        """Perform one effect, and return what happened."""
-        match effect:
-            case machine.LoadJob(job_id):
-                return await self._ask_store(lambda: machine.JobLoaded(*self._look(job_id)))
-            case machine.LoadJobs():
-                return await self._ask_store(
-                    lambda: machine.JobsLoaded(
-                        [(job, self._owner_is_dead(job)) for job in self._store.load_all()]
-                    )
-                )
-            case machine.SwapJob():
-                return await self._ask_store(lambda: self._swap(effect))
-            case machine.ProvisionArm(job_id=job_id, fire_at_us=fire_at_us, revision=revision):
-                arming = self._nas.provision(job_id, fire_at_us, revision=revision)
-                return await self._ask_nas(job_id, arming, _accepted, deadline_s)
-            case machine.CancelArm(job_id=job_id, revision=revision_or_none):
-                disarming = self._nas.cancel(job_id, revision=revision_or_none)
-                return await self._ask_nas(job_id, disarming, _accepted, deadline_s)
-            case machine.ListArms():
-                return await self._ask_nas("", self._nas.list_arms(), machine.ArmsListed, deadline_s)
-        raise machine.ProtocolError(f"no shell performs {effect}")
+        Of its own it knows all: the flow that claimed a run, the run itself and what is owed at its
+        end are tasks. Where there is none, a claim was stored though the store reported a failure.
+        """
+        if job is None or job.run is None:
+            return Liveness.UNKNOWN
+        if job.run.owner != self._owner:
+            return Liveness.DEAD if self._is_dead(job.run.owner) else Liveness.UNKNOWN
+        asking = asyncio.current_task()
+        others = (each for task, each in self._tasks.items() if task is not asking)
+        return Liveness.ALIVE if any(each.job_id == job.id for each in others) else Liveness.DEAD
 
-    def _look(self, job_id: str) -> tuple[Job | None, bool]:
-        job = self._store.load(job_id)
-        return job, job is not None and self._owner_is_dead(job)
-
-    def _owner_is_dead(self, job: Job) -> bool:
-        return job.run is not None and job.run.owner != self._owner and self._is_dead(job.run.owner)
-
-    def _swap(self, effect: machine.SwapJob) -> machine.Event:
-        has_moved = self._store.swap(
-            effect.job_id,
-            expected=effect.expected,
-            replacement=effect.replacement,
-            outcomes=effect.outcomes,
-        )
-        return machine.JobSwapped() if has_moved else machine.SwapConflicted(*self._look(effect.job_id))
-
-    async def _ask_store(self, request: Callable[[], machine.Event]) -> machine.Event:
-        def guarded() -> machine.Event:
-            try:
-                return request()
-            except ChronosError as error:
-                logger.error("the job store failed: %s", error)
-                return machine.StoreFailed()
-            except BaseException:  # a store that fails in a way nobody thought of has failed
-                logger.exception("the job store failed")
-                return machine.StoreFailed()
-
-        return await asyncio.to_thread(guarded)
-
-    async def _ask_nas(
-        self,
-        job_id: str,
-        request: Awaitable[T],
-        event: Callable[[T], machine.Event],
-        deadline_s: float | None,
-    ) -> machine.Event:
-        try:
-            async with asyncio.timeout_at(deadline_s):
-                answer = await request
-        except StaleRevision as error:
-            return machine.ArmOutdated(error.revision)
-        except Exception as error:  # noqa: BLE001 - a client that fails in a way nobody thought of has failed
-            self._log_failure(job_id, error)
-            return machine.ArmFailed()
-        self._is_identity_refused = False
-        return event(answer)
-
-    def _log_failure(self, job_id: str, error: Exception) -> None:
-        """Say why NAS did not do as asked; say it once, when it is the same for all jobs and all times."""
-        if not isinstance(error, InvalidClient):
-            logger.warning("NAS did not agree", extra={"job_id": job_id, "error": _words(error)})
-        elif not self._is_identity_refused:
-            self._is_identity_refused = True
-            logger.error("%s", error, extra={"job_id": job_id})
-
-    def _note(self, intent: Intent, answer: Answer, *, has_asked_nas: bool) -> None:
+    def _note(self, intent: Intent, answer: Answer, *, has_asked_nas: bool) -> Answer:
         """Log the end of a flow, and remember whether its job is settled."""
         is_renewal = isinstance(intent, machine.Renew)
-        if not answer.settled:
+        if not answer.settled or answer.verdict is Verdict.STOPPED:
             level = logging.WARNING
-            if not is_renewal:  # a run repeats its own
+            if not is_renewal:  # the next one mends it, without asking NAS
                 self._unsettled[answer.job_id] = _why_unsettled(answer)
         else:
             level = logging.DEBUG if is_renewal else logging.INFO
@@ -367,45 +310,9 @@ class Scheduler:
                 self._unsettled.pop(answer.job_id, None)
         extra = {"job_id": answer.job_id, "verdict": answer.verdict, "reason": answer.reason}
         logger.log(level, "%s", type(intent).__name__.lower(), extra=extra | {"settled": answer.settled})
-
-    # --- Flows that nobody else would repeat ---
-
-    async def _change(self, intent: Intent) -> Answer:
-        return await asyncio.shield(
-            self._spawn(self._settle(intent), intent.job_id, "a change is being made")
-        )
-
-    async def _settle(self, intent: Intent) -> Answer:
-        """Perform a flow; when it is not settled, go on in the background."""
-        answer = await self._perform(intent)
-        if not answer.settled:
-            repeats = self._repeat(intent)
-            self._spawn(repeats, answer.job_id, f"{_why_unsettled(answer)}; it is tried again")
         return answer
 
-    async def _repeat(self, intent: Intent) -> None:
-        """Repeat what was not settled, a few times: the end of a run as it was, all else as convergence.
-
-        A change is not made again: its owner may have made another one since.
-        """
-        for delay_s in RETRY_DELAYS_S:
-            await self._wait_to_retry(delay_s)
-            again: Intent
-            if isinstance(intent, machine.Finish):
-                # The first attempt may have moved the store, and then the next one finds nothing to
-                # do there: it must ask NAS all the same.
-                again = attrs.evolve(intent, confirm=True)
-            else:
-                # The start's own look at one job. While draining, no occurrence is taken.
-                due_us = 0 if self._draining.is_set() else self._clock() - RECOVERY_MARGIN_US
-                again = machine.Fire(job_id=intent.job_id, fire_at_us=due_us, origin=Origin.RECOVERY)
-            if (await self._perform(again)).settled:
-                return
-        logger.error("given up until the next fire, change or start", extra={"job_id": intent.job_id})
-
-    async def _wait_to_retry(self, delay_s: float) -> None:
-        if await _happens(self._draining, delay_s):
-            await asyncio.sleep(min(delay_s, DRAINING_RETRY_DELAY_S))
+    # --- The start ---
 
     async def _reconcile(self) -> Started:
         """Reconcile; when NAS or the store could not say what there is, go on in the background."""
@@ -415,17 +322,19 @@ class Scheduler:
         return started
 
     async def _reconcile_again(self) -> None:
-        for delay_s in RETRY_DELAYS_S:
-            await self._wait_to_retry(delay_s)
+        for delay_us in FOLLOW_UP_DELAYS_US:
+            await self._wait(delay_us)
             if (await self._reconcile_once())[1]:
                 return
         logger.error("given up until the next start: %s", _UNKNOWN)
 
     async def _reconcile_once(self) -> tuple[Started, bool]:
         """Return what was done, and whether all that NAS has and the store wants was seen."""
+        self._converging.clear()
+        deadline_s = asyncio.get_running_loop().time() + NAS_TIMEOUT_S
         state, (effect, *_) = machine.begin_reconciliation()
         while not isinstance(effect, machine.Begin):
-            event = await self._do(effect, None)
+            event = await self._effects.perform(effect, deadline_s)
             state, (effect, *_) = machine.step_reconciliation(state, event, self._clock())
         if effect.settled:
             self._unsettled.pop("", None)
@@ -435,12 +344,13 @@ class Scheduler:
 
         async def settle(intent: Intent) -> Answer:
             async with gate:
-                return await self._settle(intent)
+                return await self._spawn(self._settle(intent), intent.job_id, "the start looks after it")
 
         answers = await asyncio.gather(*map(settle, effect.intents))
-        is_settled = effect.settled and all(answer.settled for answer in answers)
-        logger.info("reconciled", extra={"flows": len(answers), "settled": is_settled})
-        return Started(flows=len(answers), settled=is_settled), effect.settled
+        are_settled = (answer.settled and answer.verdict is not Verdict.STOPPED for answer in answers)
+        started = Started(flows=len(answers), settled=effect.settled and all(are_settled))
+        logger.info("reconciled", extra=attrs.asdict(started))
+        return started, effect.settled
 
     # --- Runs ---
 
@@ -455,46 +365,26 @@ class Scheduler:
         renewal = asyncio.create_task(self._renew(effect, ended))
         try:
             context = RunContext(job_id=job_id, occurrence_us=run.occurrence_us, attempt=run.attempt)
-            succeeded, detail = await self._call_runner(context)
+            succeeded, detail = await run_job(self._runner, context)
         finally:
             ended.set()
         # A renewal on its way must not overtake the end: a NAS of contract 1.0 takes the last word.
         await asyncio.wait([renewal])
-        finish = machine.Finish(
-            job_id=job_id, run=run, succeeded=succeeded, detail=detail, confirm=effect.confirm
+        await self._settle(
+            machine.Finish(
+                job_id=job_id, run=run, succeeded=succeeded, detail=detail, confirm=effect.confirm
+            )
         )
-        await self._settle(finish)
 
     async def _renew(self, effect: machine.StartRun, ended: asyncio.Event) -> None:
         """Renew a lease until the run has ended, or is no longer this process's. Source: incident D4."""
-        delay_s, failures = RENEW_EVERY_S, 0
-        while not await _happens(ended, delay_s):
-            answer = await self._perform(machine.Renew(job_id=effect.job_id, run=effect.run))
+        while not await _happens(ended, RENEW_EVERY_US):
+            answer = await self._settle(machine.Renew(job_id=effect.job_id, run=effect.run))
             if answer.verdict is Verdict.LOST:
                 logger.warning("the run is no longer this process's", extra={"job_id": effect.job_id})
                 return
-            failures = 0 if answer.settled else failures + 1
-            delay_s = RETRY_DELAYS_S[min(failures, len(RETRY_DELAYS_S)) - 1] if failures else RENEW_EVERY_S
 
-    async def _call_runner(self, context: RunContext) -> tuple[bool, str]:
-        """Return whether the runner succeeded, and the text of its failure."""
-        runner: Callable[[RunContext], Any] = self._runner
-        try:
-            result = (
-                runner(context)
-                if inspect.iscoroutinefunction(runner)
-                else await _in_own_thread(runner, context)
-            )
-            if inspect.isawaitable(result):
-                await result
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise  # the process ends; the next start finds the run interrupted
-            return False, "the runner was cancelled"
-        except BaseException as error:  # noqa: BLE001 - a job that exits must not take the agent along
-            return False, _words(error)
-        return True, ""
+    # --- Tasks ---
 
     def _spawn(self, work: Coroutine[Any, Any, T], job_id: str, reason: str) -> asyncio.Task[T]:
         """Begin *work* in the background, where `pending` shows it until it is done."""
@@ -513,59 +403,25 @@ class Scheduler:
 _UNKNOWN = "what NAS has armed, or what the store holds, could not be read"
 
 
+def _stopped(job_id: str) -> Answer:
+    reason = "the agent is told to run no jobs"
+    return Answer(job_id=job_id, verdict=Verdict.STOPPED, reason=reason, settled=True)
+
+
 def _why_unsettled(answer: Answer) -> str:
-    return answer.reason if answer.verdict is None else "NAS has not agreed to the job's arm"
+    has_a_reason = answer.verdict in (None, Verdict.LOST, Verdict.STOPPED)
+    return answer.reason if has_a_reason else "NAS has not agreed to the job's arm"
 
 
-def _accepted(answer: ArmAnswer) -> machine.Event:
-    return machine.ArmAccepted(echoed=answer.echoed)
+def _nas_timeout_s(intent: Intent) -> float:
+    is_answering = isinstance(intent, machine.Fire) and intent.origin is Origin.SCHEDULE
+    return NAS_TIMEOUT_IN_FIRE_S if is_answering else NAS_TIMEOUT_S
 
 
-async def _happens(event: asyncio.Event, within_s: float) -> bool:
+async def _happens(event: asyncio.Event, within_us: int) -> bool:
     try:
-        async with asyncio.timeout(within_s):
+        async with asyncio.timeout(within_us / SECOND_US):
             await event.wait()
     except TimeoutError:
         return False
     return True
-
-
-async def _in_own_thread(function: Callable[[RunContext], Any], context: RunContext) -> Any:
-    """Call *function* in a thread of its own.
-
-    Runs may last for hours and be many: in the loop's shared pool they would keep the store's calls
-    waiting, the renewals of their own leases among them (incident D5). The thread is a daemon, since
-    a process that was told to stop must not wait for a run.
-    """
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-
-    def deliver(result: Any, error: BaseException | None) -> None:
-        if not ended.done():
-            ended.set_result((result, error))
-
-    def work() -> None:
-        result, error = None, None
-        try:
-            result = variables.run(function, context)
-        except BaseException as raised:  # noqa: BLE001 - it is raised again where it is awaited
-            error = raised
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(deliver, result, error)
-
-    variables = contextvars.copy_context()
-    threading.Thread(target=work, name=f"chronos-run-{context.job_id}", daemon=True).start()
-    result, error = await ended
-    if error is not None:
-        raise error
-    return result
-
-
-def _words(error: BaseException) -> str:
-    """Return an error's text as every store can keep it."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - an exception that cannot say what it is still has a name
-        text = ""
-    words = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return words[:MAX_DETAIL_LENGTH].replace("\0", "").encode("utf-8", "replace").decode()

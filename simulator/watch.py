@@ -79,6 +79,7 @@ class Watch:
         self._arms = arms
         self._busy = [0] * (len(jobs) + machines)
         self._starting = 0
+        self._unlooked: set[int] = set()
         self._acknowledged: list[int | None] = [None] * len(jobs)
         self._last_started: list[tuple[Instant, int] | None] = [None] * len(jobs)
         self._in_flight = [0] * len(jobs)
@@ -93,8 +94,11 @@ class Watch:
     def release(self, subject: int) -> None:
         """Work on the job is over; when it was the last, the job is at rest."""
         self._busy[subject] -= 1
-        if not self._busy[subject] and not self._starting and subject < len(self.store):
-            self._at_rest(subject)
+        if not self._busy[subject] and subject < len(self.store):
+            if self._starting:
+                self._unlooked.add(subject)
+            else:
+                self._at_rest(subject)
 
     def hold_all(self) -> None:
         """A machine starts: it will look at every job."""
@@ -103,14 +107,17 @@ class Watch:
     def release_all(self) -> None:
         """A start is over, one way or the other."""
         self._starting -= 1
-        self.look()
+        if not self._starting and self._unlooked:
+            for subject in sorted(self._unlooked):
+                if not self._busy[subject]:
+                    self._at_rest(subject)
+            self._unlooked.clear()
 
     def look(self) -> None:
         """Decide the properties of every job that is at rest."""
-        if not self._starting:
-            for subject in range(len(self.store)):
-                if not self._busy[subject]:
-                    self._at_rest(subject)
+        for subject in range(len(self.store)):
+            if not self._busy[subject] and not self._starting:
+                self._at_rest(subject)
 
     def acknowledge(self, subject: int, job: Job | None) -> None:
         """The state of the job was reported as settled; -1 stands for its absence."""

@@ -343,10 +343,17 @@ def _on_loaded(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -
     if flow.move is not None:
         return _on_reloaded(flow, flow.move, event.job, now_us)
     move = _decide(flow, event, now_us)
-    decided = attrs.evolve(flow, before=event.job, move=move)
-    if move.job is event.job or move.job == event.job:
-        return _arm(decided, move, now_us)
-    return _swap(decided, event.job, move)
+    is_changed = move.job is not event.job and move.job != event.job
+    decided = Flow(
+        intent=flow.intent,
+        owner=flow.owner,
+        phase=Phase.SWAPPING if is_changed else Phase.ARMING,
+        before=event.job,
+        move=move,
+        conflicts=flow.conflicts,
+        nas_revision=flow.nas_revision,
+    )
+    return _swap(decided, event.job, move) if is_changed else _arm(decided, move, now_us)
 
 
 def _on_conflict(flow: Flow, event: SwapConflicted, now_us: Instant) -> Step:
@@ -451,7 +458,7 @@ def _swap(flow: Flow, expected: Job | None, move: Move) -> Step:
     effect = SwapJob(
         job_id=flow.intent.job_id, expected=expected, replacement=move.job, outcomes=move.outcomes
     )
-    return attrs.evolve(flow, phase=Phase.SWAPPING), (effect,)
+    return (flow if flow.phase is Phase.SWAPPING else attrs.evolve(flow, phase=Phase.SWAPPING)), (effect,)
 
 
 def _arm(flow: Flow, move: Move, now_us: Instant) -> Step:
@@ -469,7 +476,7 @@ def _arm(flow: Flow, move: Move, now_us: Instant) -> Step:
         effect = CancelArm(job_id=job_id, revision=job.revision)
     else:
         effect = CancelArm(job_id=job_id, revision=_revision_of_removal(flow))
-    return attrs.evolve(flow, phase=Phase.ARMING), (effect,)
+    return (flow if flow.phase is Phase.ARMING else attrs.evolve(flow, phase=Phase.ARMING)), (effect,)
 
 
 def _revision_of_removal(flow: Flow) -> int | None:
@@ -524,7 +531,7 @@ def _close(flow: Flow, move: Move, now_us: Instant, *, settled: bool, echoed: bo
         settled=settled and not is_lost,
         job=move.job,
     )
-    done = attrs.evolve(flow, phase=Phase.DONE)
+    done = Flow(intent=flow.intent, owner=flow.owner, phase=Phase.DONE, before=flow.before, move=move)
     if run is None or is_lost:
         return done, (answer,)
     return done, (answer, StartRun(job_id=job_id, run=run, confirm=not (settled and echoed)))

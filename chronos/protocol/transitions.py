@@ -64,17 +64,18 @@ def fire(
     """
     if job is None:
         return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
-    current, outcomes, taken = _look_after_run(job, max(fire_at_us, now_us), now_us, owner, liveness)
+    revision = job.revision + 1
+    current, outcomes, taken = _look_after_run(job, revision, max(fire_at_us, now_us), now_us, owner, liveness)
     verdict, reason = Verdict.ACCEPTED, "the interrupted run starts again"
     if current.state is JobState.SCHEDULED and current.next_us is not None and current.next_us <= fire_at_us:
         due = _due(current, max(fire_at_us, now_us))
         if current.run is not None:
-            current = _pass_over(current, due, None)
+            current = _pass_over(current, revision, due, None)
             outcomes += due.outcomes(job.id, Result.SKIPPED, _IN_FLIGHT, now_us)
             if taken is None:
                 verdict, reason = Verdict.SKIPPED, _IN_FLIGHT
         elif _is_too_late(current, due.newest_us, now_us):
-            current = _pass_over(current, due, None)
+            current = _pass_over(current, revision, due, None)
             outcomes += due.outcomes(job.id, Result.MISSED, _TOO_LATE, now_us)
             verdict, reason = Verdict.MISSED, _TOO_LATE
         else:
@@ -86,13 +87,11 @@ def fire(
                 lease_until_us=now_us + LEASE_US,
                 origin=origin,
             )
-            current = _pass_over(current, due, taken)
+            current = _pass_over(current, revision, due, taken)
             outcomes += due.older().outcomes(job.id, Result.MISSED, _COALESCED, now_us)
             reason = "claimed"
     elif taken is None:
         verdict, reason = _nothing_due(current, fire_at_us)
-    if current is not job:
-        current = attrs.evolve(current, revision=job.revision + 1)
     return Move(job=current, verdict=verdict, reason=reason, outcomes=outcomes, run=taken)
 
 
@@ -107,13 +106,8 @@ def finish(job: Job | None, *, run: Run, succeeded: bool, detail: str, now_us: I
     if job is None or not run.is_same_as(job.run):
         return Move(job=job, verdict=Verdict.LOST, reason="the run is no longer this process's to end")
     result = Result.COMPLETED if succeeded else Result.FAILED
-    settled, outcome = _settle(job, result, detail, now_us)
-    return Move(
-        job=attrs.evolve(settled, revision=job.revision + 1),
-        verdict=Verdict.CHANGED,
-        reason=detail,
-        outcomes=(outcome,),
-    )
+    settled, outcome = _settle(job, job.revision + 1, result, detail, now_us)
+    return Move(job=settled, verdict=Verdict.CHANGED, reason=detail, outcomes=(outcome,))
 
 
 def renew(job: Job | None, *, run: Run, now_us: Instant) -> Move:
@@ -233,12 +227,13 @@ def _due(job: Job, until_us: Instant) -> _Stretch:
     return _Stretch(first_us, before_us, newest_us, count, following_us)
 
 
-def _pass_over(job: Job, due: _Stretch, taken: Run | None) -> Job:
+def _pass_over(job: Job, revision: int, due: _Stretch, taken: Run | None) -> Job:
     """Return *job* with the due occurrences behind it and, when one was claimed, its run."""
     next_us, run = due.following_us, taken or job.run
     if taken is not None and job.times is not None and job.completed + 1 >= job.times:
         next_us = None
-    return attrs.evolve(job, next_us=next_us, run=run, state=_state(job.state, next_us, run))
+    state = _state(job.state, next_us, run)
+    return attrs.evolve(job, next_us=next_us, run=run, state=state, revision=revision)
 
 
 def _is_too_late(job: Job, occurrence_us: Instant, now_us: Instant) -> bool:
@@ -250,7 +245,7 @@ def _is_too_late(job: Job, occurrence_us: Instant, now_us: Instant) -> bool:
 
 
 def _look_after_run(
-    job: Job, horizon_us: Instant, now_us: Instant, owner: str, liveness: Liveness
+    job: Job, revision: int, horizon_us: Instant, now_us: Instant, owner: str, liveness: Liveness
 ) -> tuple[Job, tuple[Outcome, ...], Run | None]:
     """Renew the lease of a living run that is over, and settle the run of a process that has ended.
 
@@ -266,7 +261,8 @@ def _look_after_run(
     if liveness is Liveness.ALIVE:
         if horizon_us < run.lease_until_us + CLOCK_ALLOWANCE_US:
             return job, (), None
-        return attrs.evolve(job, run=attrs.evolve(run, lease_until_us=horizon_us + LEASE_US)), (), None
+        renewed = attrs.evolve(run, lease_until_us=horizon_us + LEASE_US)
+        return attrs.evolve(job, run=renewed, revision=revision), (), None
     if liveness is Liveness.UNKNOWN and now_us < run.lease_until_us + CLOCK_ALLOWANCE_US:
         return job, (), None
     is_retried = job.policy.on_interrupt is OnInterrupt.RETRY and job.state is JobState.SCHEDULED
@@ -279,13 +275,13 @@ def _look_after_run(
             lease_until_us=now_us + LEASE_US,
             origin=Origin.RECOVERY,
         )
-        return attrs.evolve(job, run=again), (), again
+        return attrs.evolve(job, run=again, revision=revision), (), again
     reason = "its process ended" if liveness is Liveness.DEAD else "its lease ended"
-    settled, outcome = _settle(job, Result.INTERRUPTED, f"{reason}: {run.owner}", now_us)
+    settled, outcome = _settle(job, revision, Result.INTERRUPTED, f"{reason}: {run.owner}", now_us)
     return settled, (outcome,), None
 
 
-def _settle(job: Job, result: Result, reason: str, now_us: Instant) -> tuple[Job, Outcome]:
+def _settle(job: Job, revision: int, result: Result, reason: str, now_us: Instant) -> tuple[Job, Outcome]:
     """End the run in flight with *result*."""
     run = job.run
     assert run is not None
@@ -299,7 +295,11 @@ def _settle(job: Job, result: Result, reason: str, now_us: Instant) -> tuple[Job
         at_us=now_us,
     )
     settled = attrs.evolve(
-        job, run=None, completed=job.completed + 1, state=_state(job.state, job.next_us, None)
+        job,
+        run=None,
+        completed=job.completed + 1,
+        state=_state(job.state, job.next_us, None),
+        revision=revision,
     )
     return settled, outcome
 
