@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from chronos.protocol.job import Job, JobState, OnInterrupt, Outcome, Policy, Result, Verdict
     from chronos.protocol.machine import Answer
     from chronos.protocol.schedule import Cron, Interval, Once, ScheduleError, next_after, parse_schedule
-    from chronos.scheduler import Pending, RunContext, Scheduler, Started
+    from chronos.runner import RunContext
+    from chronos.scheduler import Pending, Scheduler, Started
     from chronos.stores import JobStore, JsonFileStore, MemoryStore
     from chronos.verify import FireVerifier
     from chronos.webhook import FireEndpoint
@@ -53,7 +54,8 @@ _MODULES = {
         "next_after",
         "parse_schedule",
     ),
-    "chronos.scheduler": ("Pending", "RunContext", "Scheduler", "Started"),
+    "chronos.runner": ("RunContext",),
+    "chronos.scheduler": ("Pending", "Scheduler", "Started"),
     "chronos.stores": ("JobStore", "JsonFileStore", "MemoryStore"),
     "chronos.verify": ("FireVerifier",),
     "chronos.webhook": ("FireEndpoint",),

@@ -76,7 +76,9 @@ class EffectPerformer:
 
     # --- The store ---
 
-    async def _ask_store(self, request: Callable[[], T], event: Callable[[T], machine.Event]) -> machine.Event:
+    async def _ask_store(
+        self, request: Callable[[], T], event: Callable[[T], machine.Event]
+    ) -> machine.Event:
         def guarded() -> T | machine.StoreFailed:
             try:
                 return request()

@@ -84,7 +84,7 @@ class NasError(ChronosError):
         return _one_line(self.problem)
 
 
-class NasRefused(NasError):  # noqa: N818 - the name is a sentence without the suffix
+class NasRefused(NasError):
     """NAS refuses the request; sending it again does not help, and nothing was done."""
 
     def __init__(self, problem: str) -> None:
@@ -104,7 +104,7 @@ class InvalidClient(NasRefused):
         )
 
 
-class StaleRevision(NasError):  # noqa: N818 - the name is a sentence without the suffix
+class StaleRevision(NasError):
     """NAS has seen a newer revision of the job, and nothing was done; look into the store again.
 
     Attributes:
@@ -116,7 +116,7 @@ class StaleRevision(NasError):  # noqa: N818 - the name is a sentence without th
         self.revision = revision
 
 
-class NasUnavailable(NasError):  # noqa: N818 - the name is a sentence without the suffix
+class NasUnavailable(NasError):
     """NAS was not reached, or could not answer; ask again later.
 
     Attributes:

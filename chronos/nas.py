@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 import attrs
 
 from chronos.errors import InvalidClient, NasError, NasRefused, NasUnavailable, StaleRevision
-from chronos.protocol import messages
+from chronos.protocol import messages, wire
 from chronos.protocol.schedule import Instant, ScheduleError, format_instant, parse_instant
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ TokenProvider: TypeAlias = Callable[[bool], "str | Awaitable[str]"]
 
 A = TypeVar("A")
 R = TypeVar("R")
-M = TypeVar("M", bound=messages.Message)
+M = TypeVar("M", bound=wire.Message)
 
 
 @attrs.frozen
@@ -127,7 +127,7 @@ class AsyncNasClient:
                 agent_callback_url=self._callback_url,
                 revision=revision,
             )
-        except (messages.LocalMessageError, ScheduleError) as error:
+        except (wire.LocalMessageError, ScheduleError) as error:
             raise NasRefused(f"not sent: {error}") from error
         answer = await self._ask(messages.PROVISION, request, messages.ProvisionResponse)
         return ArmAnswer(echoed=revision is not None and answer.revision == revision)
@@ -139,7 +139,7 @@ class AsyncNasClient:
         """
         try:
             request = messages.CancelRequest(job_id=job_id, revision=revision)
-        except messages.LocalMessageError as error:
+        except wire.LocalMessageError as error:
             raise NasRefused(f"not sent: {error}") from error
         answer = await self._ask(messages.CANCEL, request, messages.CancelResponse)
         if not answer.ok:
@@ -179,7 +179,7 @@ class AsyncNasClient:
     ) -> None:
         await self.aclose()
 
-    async def _ask(self, endpoint: messages.Endpoint, body: messages.Message | None, reads: type[M]) -> M:
+    async def _ask(self, endpoint: wire.Endpoint, body: wire.Message | None, reads: type[M]) -> M:
         """Send a request and read its answer, trying once more what definitely had no effect."""
         response = await self._send_connected(endpoint, body, await self._token(fresh=False))
         if response.status_code == 401:
@@ -187,7 +187,7 @@ class AsyncNasClient:
         return read_answer(response.status_code, response.headers, response.content, reads)
 
     async def _send_connected(
-        self, endpoint: messages.Endpoint, body: messages.Message | None, token: str
+        self, endpoint: wire.Endpoint, body: wire.Message | None, token: str
     ) -> httpx.Response:
         try:
             return await self._send(endpoint, body, token)
@@ -196,9 +196,7 @@ class AsyncNasClient:
                 raise
         return await self._send(endpoint, body, token)
 
-    async def _send(
-        self, endpoint: messages.Endpoint, body: messages.Message | None, token: str
-    ) -> httpx.Response:
+    async def _send(self, endpoint: wire.Endpoint, body: wire.Message | None, token: str) -> httpx.Response:
         import httpx
 
         headers = {"Authorization": f"Bearer {token}"}
@@ -207,7 +205,7 @@ class AsyncNasClient:
                 return await self._client().request(
                     endpoint.method,
                     self._portal_url + endpoint.path,
-                    json=None if body is None else messages.encode(body),
+                    json=None if body is None else wire.encode(body),
                     headers=headers,
                 )
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
@@ -297,7 +295,7 @@ def _decoded(cls: type[M], body: bytes) -> M | str:
 
     try:
         data: Any = json.loads(body.decode("utf-8"))
-        return messages.decode(cls, data)
+        return wire.decode(cls, data)
     except RecursionError:
         return "nested too deeply"
     except ValueError as error:

@@ -195,12 +195,10 @@ class Scheduler:
         """
         busy = tuple(self._tasks.values())
         at_work_on = {each.job_id for each in busy}
-        left = (
-            Pending(job_id=job_id, reason=reason, is_busy=False)
-            for job_id, reason in self._unsettled.items()
-            if job_id not in at_work_on
-        )
-        return (*busy, *left)
+        left = [(job_id, reason) for job_id, reason in self._unsettled.items() if job_id not in at_work_on]
+        if self._is_stopped():
+            left.append(("", _STOPPED))
+        return (*busy, *(Pending(job_id=job_id, reason=reason, is_busy=False) for job_id, reason in left))
 
     @property
     def is_draining(self) -> bool:
@@ -230,7 +228,7 @@ class Scheduler:
 
     async def _ask(self, intent: Intent) -> Answer:
         """Do what somebody asks for; that they stop waiting does not cancel it."""
-        reason = f"the answer to a {type(intent).__name__.lower()} is being worked out"
+        reason = f"a {type(intent).__name__.lower()} is being answered"
         return await asyncio.shield(self._spawn(self._settle(intent), intent.job_id, reason))
 
     async def _settle(self, intent: Intent) -> Answer:
@@ -242,15 +240,14 @@ class Scheduler:
             self._spawn(self._follow_up(owed), intent.job_id, reason)
         return answer
 
-    async def _follow_up(self, intent: Intent) -> None:
-        owed: Intent | None = intent
+    async def _follow_up(self, owed: Intent) -> None:
         for delay_us in FOLLOW_UP_DELAYS_US:
             await self._wait(delay_us)
-            answer = await self._perform(owed)
-            owed = machine.follow_up(owed, answer, self._clock())
-            if owed is None:
+            still_owed = machine.follow_up(owed, await self._perform(owed), self._clock())
+            if still_owed is None:
                 return
-        logger.error("given up until the next fire, change or start", extra={"job_id": intent.job_id})
+            owed = still_owed
+        logger.error("given up until the next fire, change or start", extra={"job_id": owed.job_id})
 
     async def _wait(self, delay_us: int) -> None:
         if await _happens(self._draining, delay_us):
@@ -261,8 +258,8 @@ class Scheduler:
         if isinstance(intent, machine.Fire):
             if self._is_stopped():
                 return self._note(intent, _stopped(intent.job_id), has_asked_nas=False)
-            if self._draining.is_set():  # a recovery: it arms, and takes no occurrence
-                intent = attrs.evolve(intent, fire_at_us=0)
+            if intent.origin is Origin.RECOVERY and self._draining.is_set():
+                intent = attrs.evolve(intent, fire_at_us=0)  # it arms, and takes no occurrence
         answer: Answer | None = None
         deadline_s: float | None = None
         flow, first = machine.begin(intent, owner=self._owner)
@@ -300,7 +297,7 @@ class Scheduler:
     def _note(self, intent: Intent, answer: Answer, *, has_asked_nas: bool) -> Answer:
         """Log the end of a flow, and remember whether its job is settled."""
         is_renewal = isinstance(intent, machine.Renew)
-        if not answer.settled or answer.verdict is Verdict.STOPPED:
+        if not answer.settled:
             level = logging.WARNING
             if not is_renewal:  # the next one mends it, without asking NAS
                 self._unsettled[answer.job_id] = _why_unsettled(answer)
@@ -371,9 +368,7 @@ class Scheduler:
         # A renewal on its way must not overtake the end: a NAS of contract 1.0 takes the last word.
         await asyncio.wait([renewal])
         await self._settle(
-            machine.Finish(
-                job_id=job_id, run=run, succeeded=succeeded, detail=detail, confirm=effect.confirm
-            )
+            machine.Finish(job_id=job_id, run=run, succeeded=succeeded, detail=detail, confirm=effect.confirm)
         )
 
     async def _renew(self, effect: machine.StartRun, ended: asyncio.Event) -> None:
@@ -401,15 +396,15 @@ class Scheduler:
 
 
 _UNKNOWN = "what NAS has armed, or what the store holds, could not be read"
+_STOPPED = "the agent is told to run no jobs"
 
 
 def _stopped(job_id: str) -> Answer:
-    reason = "the agent is told to run no jobs"
-    return Answer(job_id=job_id, verdict=Verdict.STOPPED, reason=reason, settled=True)
+    return Answer(job_id=job_id, verdict=Verdict.STOPPED, reason=_STOPPED, settled=True)
 
 
 def _why_unsettled(answer: Answer) -> str:
-    has_a_reason = answer.verdict in (None, Verdict.LOST, Verdict.STOPPED)
+    has_a_reason = answer.verdict in (None, Verdict.LOST)
     return answer.reason if has_a_reason else "NAS has not agreed to the job's arm"
 
 

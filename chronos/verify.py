@@ -17,7 +17,8 @@ from typing import Any, TypeAlias
 
 from chronos.errors import TokenError
 from chronos.nas import USER_AGENT, call
-from chronos.protocol.messages import FireClaims, decode
+from chronos.protocol.messages import FireClaims
+from chronos.protocol.wire import decode
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Protocol, TypeAlias
 
 from chronos.errors import TokenError
-from chronos.protocol import messages
+from chronos.protocol import messages, wire
 from chronos.protocol.machine import Answer
 from chronos.protocol.messages import ErrorResponse, FireRequest, HttpAnswer
 from chronos.protocol.schedule import parse_instant
@@ -44,7 +44,7 @@ class Verifier(Protocol):
         """Return what the token says, or raise `TokenError`."""
 
 
-class _Refused(Exception):  # noqa: N818 - it is an answer
+class _Refused(Exception):
     """The request is answered without asking the scheduler."""
 
     def __init__(self, answer: HttpAnswer, headers: tuple[tuple[bytes, bytes], ...]) -> None:
@@ -53,7 +53,7 @@ class _Refused(Exception):  # noqa: N818 - it is an answer
         self.headers = headers
 
 
-class _ClientGone(Exception):  # noqa: N818 - nobody is there any more to be answered
+class _ClientGone(Exception):
     """The caller has closed the connection."""
 
 
@@ -161,8 +161,8 @@ def _read(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> FireRequest:
     if kinds and not re.match(r"\s*application/([\w.+-]+\+)?json\s*(;|$)", kinds[0], re.IGNORECASE):
         raise _refused(415, "unsupported_media_type", reason="expected application/json")
     try:
-        return messages.decode(FireRequest, json.loads(body.decode("utf-8")))
-    except messages.RemoteMessageError as error:
+        return wire.decode(FireRequest, json.loads(body.decode("utf-8")))
+    except wire.RemoteMessageError as error:
         raise _refused(error.error_status_hint, "invalid_message", reason=str(error)) from None
     except (ValueError, RecursionError):
         raise _refused(400, "invalid_message", reason="the body is not JSON") from None
@@ -203,7 +203,7 @@ def _refused(
 
 
 async def _respond(send: Send, answer: HttpAnswer, headers: tuple[tuple[bytes, bytes], ...]) -> None:
-    body = json.dumps(messages.encode(answer.body)).encode()
+    body = json.dumps(wire.encode(answer.body)).encode()
     sent = [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(body)),

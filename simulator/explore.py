@@ -43,7 +43,6 @@ from chronos.protocol.machine import (
     Pause,
     ProvisionArm,
     StartRun,
-    SwapConflicted,
     SwapJob,
     follow_up,
 )
@@ -59,6 +58,7 @@ PROCESSES = 2
 _FAILED = ArmFailed()
 _SWAPPED = JobSwapped()
 # What a process sends.
+_ORDERED = ("provision", "cancel")
 _SENT = ("provision", "cancel", "list", "answer")
 
 
@@ -83,11 +83,10 @@ class Message(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A flow or a reconciliation of a process, and the move of the store that it is about to make."""
+    """A flow or a reconciliation of a process that waits for NAS, and whom it answers."""
 
     number: int
     flow: Any
-    effects: tuple[Any, ...] = ()
     relay: int = NOBODY
     is_asked: bool = False
     tries: int = 0
@@ -343,9 +342,6 @@ class Space:
         for number, proc in enumerate(state.procs):
             if not proc.is_up:
                 continue
-            for task in proc.tasks:
-                if task.effects:
-                    yield f"process {number} moves the store", False, _bind(self._swap, state, number, task)
             for index, run in enumerate(proc.runs):
                 at = _time(run.run.occurrence_us)
                 yield f"process {number}: the run of {at} ends", False, _bind(self._end_run, state, number, index)
@@ -554,18 +550,21 @@ class Space:
         """Tell a task of an event, and let it go on."""
         step = self.agent.step if _is_flow(task) else self.agent.step_reconciliation
         flow, effects = step(task.flow, event, self.now_us(state))
-        told = task._replace(flow=flow, effects=())
+        told = task._replace(flow=flow)
         return self._perform(_with_task(state, number, told), number, told, effects)
 
     def _perform(self, state: State, number: int, task: Task, effects: tuple[Any, ...]) -> State:
-        """Perform effects up to a move of the store, which is an event of its own.
+        """Perform effects, up to what has to be waited for.
 
-        A read of the store belongs to the event that leads to it: a later read is a later delivery.
+        A read of the store and the compare-and-set that follows are one event: where another process
+        comes between them, the compare-and-set fails, has done nothing, and both are repeated.
         """
         for effect in effects:
             match effect:
                 case SwapJob():
-                    return _with_task(state, number, task._replace(effects=(effect,)))
+                    self._decide_move(effect)
+                    state = state._replace(job=effect.replacement, acknowledged=False)
+                    return self._step(state, number, task, _SWAPPED)
                 case LoadJob():
                     loaded = JobLoaded(state.job, self._liveness(state, number, task.number))
                     return self._step(state, number, task, loaded)
@@ -595,16 +594,12 @@ class Space:
         jobs = () if job is None else ((job, self._liveness(state, number, None)),)
         return JobsLoaded(jobs, (JOB_ID,) if state.procs[number].converging else ())
 
-    def _swap(self, state: State, number: int, task: Task) -> State:
-        (effect,) = task.effects
-        if state.job != effect.expected:
-            conflict = SwapConflicted(state.job, self._liveness(state, number, task.number))
-            return self._step(state, number, task, conflict)
+    def _decide_move(self, effect: SwapJob) -> None:
+        """Decide the properties of a move of the store."""
         old, new = effect.expected, effect.replacement
         _hold(properties.ONE_OUTCOME, properties.unaccounted(old, new, effect.outcomes))
         _hold(properties.DURABLE_CLAIM, properties.unclaimable(old, new))
         _hold(properties.REPEAT_LIMIT, properties.repeats_too_often(new))
-        return self._step(state._replace(job=new, acknowledged=False), number, task, _SWAPPED)
 
     def _answer(self, state: State, number: int, task: Task, answer: Answer) -> State:
         state = _with_task(state, number, task._replace(relay=NOBODY, is_asked=False))
@@ -630,6 +625,33 @@ class Space:
         proc = state.procs[number]
         started = (run.occurrence_us, run.attempt)
         return _with_proc(state._replace(started=started), number, proc._replace(runs=(*proc.runs, effect)))
+
+    # --- what makes no difference ---
+
+    def reduced(self, state: State) -> State:
+        """Return *state* without what cannot matter any more, so that more histories meet in it.
+
+        A message with an older revision than NAS has seen, whose reply nobody awaits, will never do
+        anything; who sent an answer matters while a crash may take it back; which jobs a process has
+        begun to work on matters while it starts.
+        """
+        messages = state.messages
+        if self.promises.orders:
+            seen = state.row.revision
+            messages = tuple(
+                message
+                for message in messages
+                if not (message.flow == NOBODY and message.kind in _ORDERED and NOBODY < message.number < seen)
+            )
+        if not state.crashes:
+            messages = tuple(
+                message._replace(process=NOBODY) if message.kind == "answer" else message for message in messages
+            )
+        procs = tuple(
+            proc._replace(converging=False) if proc.converging and all(map(_is_flow, proc.tasks)) else proc
+            for proc in state.procs
+        )
+        return state._replace(messages=_sorted(messages), procs=procs)
 
     # --- what is decided of a state ---
 
@@ -817,7 +839,7 @@ def search(space: Space, *, limit: int | None = None, progress: Callable[[int], 
             converged.append(number)
         for label, is_fault, happen in space.successors(state):
             try:
-                successor = happen()
+                successor = space.reduced(happen())
                 known = numbers.get(successor)
                 if known is None:
                     space.decide(successor)

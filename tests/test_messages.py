@@ -14,21 +14,25 @@ from hypothesis import strategies as st
 from chronos.protocol import messages
 from chronos.protocol.job import Verdict
 from chronos.protocol.machine import Answer
-from chronos.protocol.messages import (
-    REGISTRY,
+from chronos.protocol.messages import REGISTRY
+from chronos.protocol.schedule import format_instant
+from chronos.protocol.schema import Vector, example, json_schema, vectors
+from chronos.protocol.wire import (
+    MAX_INTEGER,
     LocalMessageError,
     Message,
+    Part,
     RemoteMessageError,
     decode,
     encode,
+    fields_of,
 )
-from chronos.protocol.schedule import format_instant
 
 CLASSES = tuple(REGISTRY)
 VECTORS = [
     pytest.param(cls, vector, id=f"{vector.message}: {vector.name}"[:80])
     for cls in CLASSES
-    for vector in messages.vectors(cls)
+    for vector in vectors(cls)
 ]
 
 ids = st.text(
@@ -38,7 +42,7 @@ ids = st.text(
 )
 moments = st.integers(0, 4 * 10**15).map(format_instant)
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50)
-wholes = st.integers(0, messages.MAX_INTEGER)
+wholes = st.integers(0, MAX_INTEGER)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "job_id": ids,
     "fire_at": moments,
@@ -56,7 +60,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 def built(cls: type[Message]) -> st.SearchStrategy[Message]:
     """Return a strategy of messages of *cls*."""
     fields: dict[str, st.SearchStrategy[Any]] = {}
-    for field in messages.fields_of(cls):
+    for field in fields_of(cls):
         if field.name == "dedup_key":
             continue
         value = VALUES.get(field.name, texts)
@@ -131,11 +135,11 @@ def test_an_encoded_message_has_no_null_and_follows_its_schema(message: Message)
     """Optional fields that are None are left out, and the rest is what the schema says."""
     data = encode(message)
     assert None not in data.values()
-    assert follows(messages.json_schema(type(message)), data)
+    assert follows(json_schema(type(message)), data)
 
 
 @pytest.mark.parametrize(("cls", "vector"), VECTORS)
-def test_a_vector_is_read_or_refused_as_it_says(cls: type[Message], vector: messages.Vector) -> None:
+def test_a_vector_is_read_or_refused_as_it_says(cls: type[Message], vector: Vector) -> None:
     """Every example of the contract holds at run time, and a refusal names the field."""
     if vector.refused is None:
         decode(cls, vector.data)
@@ -148,20 +152,20 @@ def test_a_vector_is_read_or_refused_as_it_says(cls: type[Message], vector: mess
 
 
 @pytest.mark.parametrize(("cls", "vector"), VECTORS)
-def test_a_schema_agrees_with_decode_on_every_vector(cls: type[Message], vector: messages.Vector) -> None:
+def test_a_schema_agrees_with_decode_on_every_vector(cls: type[Message], vector: Vector) -> None:
     """The schema accepts what is read and nothing else, save for what no schema can say."""
     beyond_schemas = vector.refused == "dedup_key" or "2026-13-01" in vector.name
-    assert follows(messages.json_schema(cls), vector.data) == reads(cls, vector.data) or beyond_schemas
+    assert follows(json_schema(cls), vector.data) == reads(cls, vector.data) or beyond_schemas
 
 
 @given(cls=st.sampled_from(CLASSES), noise=json_values, data=st.data())
 def test_a_schema_agrees_with_decode_on_noise(cls: type[Message], noise: object, data: st.DataObject) -> None:
     """One field at a time replaced by anything: both sides read it or both refuse it."""
-    field = data.draw(st.sampled_from(messages.fields_of(cls)))
-    noisy = messages.example(cls) | {field.name: noise}
+    field = data.draw(st.sampled_from(fields_of(cls)))
+    noisy = example(cls) | {field.name: noise}
     if field.name != "dedup_key":
-        assert follows(messages.json_schema(cls), noisy) == reads(cls, noisy)
-    assert follows(messages.json_schema(cls), noise) == reads(cls, noise)
+        assert follows(json_schema(cls), noisy) == reads(cls, noisy)
+    assert follows(json_schema(cls), noise) == reads(cls, noise)
 
 
 def test_every_message_is_described() -> None:
@@ -170,17 +174,17 @@ def test_every_message_is_described() -> None:
         assert cls.__doc__ is not None
         assert cls.__doc__.split("\n")[0].endswith(".")
         assert about.endpoints
-        assert (about.part is messages.Part.RESPONSE) == bool(about.statuses)
-        for field in messages.fields_of(cls):
+        assert (about.part is Part.RESPONSE) == bool(about.statuses)
+        for field in fields_of(cls):
             assert field.meaning.endswith(".")
             assert field.since in ("1.0", "1.1")
-        decode(cls, messages.example(cls))
+        decode(cls, example(cls))
 
 
 def test_only_optional_fields_were_added_to_the_messages_of_the_first_version() -> None:
     """Who speaks contract 1.0 can read and be read by who speaks 1.1."""
     for cls, about in REGISTRY.items():
-        for field in messages.fields_of(cls):
+        for field in fields_of(cls):
             assert field.since == about.since or not field.is_required
 
 
@@ -212,14 +216,14 @@ def test_a_half_of_a_surrogate_pair_is_refused() -> None:
 
 def test_the_place_of_an_error_within_a_list_is_named() -> None:
     """The message says which entry is wrong."""
-    good = messages.example(messages.Armed)
+    good = example(messages.Armed)
     with pytest.raises(RemoteMessageError, match=r"ListResponse\.armed\[1\]\.job_id is absent"):
         decode(messages.ListResponse, {"armed": [good, {"fire_at": "x", "schedule_id": "y"}]})
 
 
 def test_a_row_that_is_spelled_in_its_own_way_does_not_hide_the_others() -> None:
     """The list is read although one `fire_at` is no instant."""
-    odd = messages.example(messages.Armed) | {"fire_at": "soon"}
+    odd = example(messages.Armed) | {"fire_at": "soon"}
     assert decode(messages.ListResponse, {"armed": [odd]}).armed[0].fire_at == "soon"
 
 
@@ -244,7 +248,7 @@ def test_a_settled_fire_is_answered_with_its_word(verdict: Verdict, status: int)
     assert answer.body == messages.FireAnswer(status=verdict.value, job_id="job-7", reason="claimed")
 
 
-@pytest.mark.parametrize("verdict", [None, *messages.FIRE_WORDS])
+@pytest.mark.parametrize("verdict", [None, Verdict.LOST, *messages.FIRE_WORDS])
 def test_an_unsettled_fire_is_answered_503(verdict: Verdict | None) -> None:
     """Whatever became of the run, NAS must come back to finish the arm."""
     answer = messages.answer_to_fire(attrs.evolve(SETTLED, verdict=verdict, settled=False))

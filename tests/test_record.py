@@ -16,7 +16,18 @@ from hypothesis import strategies as st
 
 from chronos.errors import JobsFileError, StoreError
 from chronos.protocol import transitions
-from chronos.protocol.job import Job, JobState, Move, OnInterrupt, Origin, Outcome, Policy, Result, Run
+from chronos.protocol.job import (
+    Job,
+    JobState,
+    Liveness,
+    Move,
+    OnInterrupt,
+    Origin,
+    Outcome,
+    Policy,
+    Result,
+    Run,
+)
 from chronos.protocol.schedule import (
     DAY_US,
     HOUR_US,
@@ -28,19 +39,10 @@ from chronos.protocol.schedule import (
     next_after,
     parse_instant,
 )
-from chronos.stores.record import (
-    HISTORY_LENGTH,
-    LONGEST_REASON,
-    MAX_DURATION_US,
-    Document,
-    FileFacts,
-    new_record,
-    read_document,
-    read_history,
-    read_job,
-    stamp,
-    write_job,
-)
+from chronos.stores import HISTORY_LENGTH
+from chronos.stores.reader import MAX_DURATION_US
+from chronos.stores.record import Document, FileFacts, read_document, read_history, read_job
+from chronos.stores.rewrite import LONGEST_REASON, new_record, stamp, write_job
 
 NOON = "2026-06-25T12:00:00+00:00"
 NOON_US = parse_instant(NOON)
@@ -545,7 +547,11 @@ def test_missed_occurrence_is_history_and_no_run() -> None:
     raw = cron_record()
     before = read_job(raw, FACTS)
     move = transitions.fire(
-        before, fire_at_us=NOON_US + 9 * DAY_US, now_us=NOON_US + 9 * DAY_US, owner="a", liveness=Liveness.UNKNOWN
+        before,
+        fire_at_us=NOON_US + 9 * DAY_US,
+        now_us=NOON_US + 9 * DAY_US,
+        owner="a",
+        liveness=Liveness.UNKNOWN,
     )
     assert move.job is not None
     assert {outcome.result for outcome in move.outcomes} == {Result.MISSED}
@@ -719,7 +725,11 @@ def some_move(draw: Callable[..., Any], job: Job, now_us: int) -> Move:
     match draw(st.sampled_from(["fire", "fire", "finish", "renew", "pause", "resume", "bury"])):
         case "fire" | "bury" as how:
             return transitions.fire(
-                job, fire_at_us=now_us, now_us=now_us, owner="vm/ü", liveness=Liveness.DEAD if how == "bury" else Liveness.UNKNOWN
+                job,
+                fire_at_us=now_us,
+                now_us=now_us,
+                owner="vm/ü",
+                liveness=Liveness.DEAD if how == "bury" else Liveness.UNKNOWN,
             )
         case "finish" if run is not None:
             succeeded = draw(st.booleans())

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from chronos.protocol import cron
 from chronos.protocol import schedule as schedule_module
 from chronos.protocol.schedule import (
     DAY_US,
@@ -252,7 +253,7 @@ def test_slots_do_not_depend_on_what_was_asked_before(place: tuple[str, range], 
     start, end = window[len(window) // 2] * MINUTE_US, window[-1] * MINUTE_US
     warm = slots_between(schedule, start, end)
     schedule_module._chunk.cache_clear()
-    schedule_module._spans.cache_clear()
+    cron._spans.cache_clear()
     assert slots_between(schedule, start, end) == warm
 
 
@@ -284,16 +285,16 @@ def test_changes_are_seen_wherever_the_search_for_them_is_cut(
     window = windows(place)[-1]
     middle = window[16 * 60]
     with monkeypatch.context() as patch:
-        patch.setattr(schedule_module, "_BLOCK_S", block_s)
+        patch.setattr(cron, "_BLOCK_S", block_s)
         schedule_module._chunk.cache_clear()
-        schedule_module._spans.cache_clear()
+        cron._spans.cache_clear()
         for expr in ("15,45 0-23 * * *", "*/30 * * * *"):
             schedule, expected = Cron(expr=expr, tz=place[0]), daemon_slots(expr, place[0], window)
             for start in (window[0] * MINUTE_US - 1, (middle - 1) * MINUTE_US, (middle + 20) * MINUTE_US):
                 later = [slot for slot in expected if slot > start]
                 assert slots_between(schedule, start, window[-1] * MINUTE_US) == later
     schedule_module._chunk.cache_clear()
-    schedule_module._spans.cache_clear()
+    cron._spans.cache_clear()
 
 
 def test_time_in_the_spring_gap_runs_at_the_change() -> None:

@@ -27,9 +27,10 @@ from chronos.protocol.job import (
     Run,
     Verdict,
 )
-from chronos.protocol.messages import LocalMessageError
 from chronos.protocol.schedule import HOUR_US, MINUTE_US, Interval, Once, format_instant, parse_instant
-from chronos.scheduler import RunContext, Scheduler
+from chronos.protocol.wire import LocalMessageError
+from chronos.runner import RunContext
+from chronos.scheduler import Scheduler
 from chronos.stores import MemoryStore
 
 T = TypeVar("T")
@@ -38,8 +39,8 @@ T0 = parse_instant("2026-06-26T12:00:00+00:00")
 
 @pytest.fixture(autouse=True)
 def _short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shell, "RETRY_DELAYS_S", (0.01, 0.01, 0.01))
-    monkeypatch.setattr(shell, "DRAINING_RETRY_DELAY_S", 0.01)
+    monkeypatch.setattr(shell, "FOLLOW_UP_DELAYS_US", (10_000, 10_000, 10_000))
+    monkeypatch.setattr(shell, "DRAINING_DELAY_US", 10_000)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -59,6 +60,7 @@ class Nas:
         self.asked: list[str] = []
         self.echoes = echoes
         self.is_down = False
+        self.refuses = ""
         self.hang: asyncio.Event | None = None
         self.at_once = self.most_at_once = 0
         self.latency_s = 0.0
@@ -78,7 +80,7 @@ class Nas:
         self.asked.append(f"{verb} {body.get('job_id', '')}".strip())
         if self.hang is not None:
             await self.hang.wait()
-        if self.is_down:
+        if self.is_down or verb == self.refuses:
             return httpx.Response(503)
         if verb == "list":
             rows = self.arms.items()
@@ -110,6 +112,7 @@ class World:
         self.ran: list[RunContext] = []
         self.release = asyncio.Event()
         self.dead: set[str] = set()
+        self.is_stopped = False
         client = AsyncNasClient(
             "https://portal.example",
             token_provider=lambda _fresh: "tok",
@@ -123,7 +126,13 @@ class World:
         self, runner: Callable[[RunContext], Any], client: AsyncNasClient, owner: str = "me"
     ) -> Scheduler:
         return Scheduler(
-            self.store, client, runner, owner=owner, clock=lambda: self.now_us, is_dead=self.dead.__contains__
+            self.store,
+            client,
+            runner,
+            owner=owner,
+            clock=lambda: self.now_us,
+            is_dead=self.dead.__contains__,
+            is_stopped=lambda: self.is_stopped,
         )
 
     async def run_until_released(self, context: RunContext) -> None:
@@ -265,7 +274,7 @@ def test_the_end_of_a_run_arms_again_where_nas_does_not_keep_revisions() -> None
 
 def test_an_arm_within_a_fire_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """NAS that hangs must not hold the answer back beyond the relay's timeout; the run starts."""
-    monkeypatch.setattr(shell, "FIRE_ARM_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(shell, "NAS_TIMEOUT_IN_FIRE_S", 0.05)
 
     async def scenario() -> None:
         world = World(every_hour())
@@ -341,6 +350,81 @@ def test_a_store_that_fails_is_answered_unsettled(
     run(scenario())
 
 
+@pytest.mark.parametrize("on_interrupt", list(OnInterrupt))
+def test_a_claim_that_was_stored_though_the_store_failed_is_settled_by_the_redelivery(
+    monkeypatch: pytest.MonkeyPatch, on_interrupt: OnInterrupt
+) -> None:
+    """The process finds a run of its own that it knows nothing of, and does not wait for its lease."""
+
+    async def scenario() -> None:
+        world = World(every_hour(policy=Policy(on_interrupt=on_interrupt)))
+        with monkeypatch.context() as broken:
+            broken.setattr(world.store, "swap", failing_after_the_write(world.store))
+            answer = await world.scheduler.fire("j", T0)
+        assert (answer.verdict, answer.settled) == (None, False)
+        assert (world.job().run is not None, world.ran) == (True, [])
+        assert (await world.scheduler.fire("j", T0)).settled
+        await world.settle()
+        assert world.job().run is None
+        assert world.nas.arms == {"j": at(HOUR_US)}
+        is_retried = on_interrupt is OnInterrupt.RETRY
+        assert [context.attempt for context in world.ran] == [2] * is_retried
+        (outcome,) = world.store.history("j")
+        assert outcome.result is (Result.COMPLETED if is_retried else Result.INTERRUPTED)
+
+    run(scenario())
+
+
+def failing_after_the_write(store: MemoryStore) -> Callable[..., bool]:
+    """Return a swap that moves the store and says that it may not have."""
+    swap = store.swap
+
+    def fails(*args: Any, **kwargs: Any) -> bool:
+        swap(*args, **kwargs)
+        raise StoreError("the answer was lost", definite=False)
+
+    return fails
+
+
+def test_a_redelivery_during_the_claim_does_not_bury_it() -> None:
+    """The run is stored and not started yet, while NAS is asked: another flow is at work on it."""
+
+    async def scenario() -> None:
+        world = World(every_hour())
+        held = world.nas.hang = asyncio.Event()
+        first = asyncio.create_task(world.scheduler.fire("j", T0))
+        await world.until(lambda: world.nas.asked)
+        second = asyncio.create_task(world.scheduler.fire("j", T0))
+        await world.until(lambda: len(world.nas.asked) == 2)
+        held.set()
+        assert (await first).verdict is Verdict.ACCEPTED
+        assert (await second).verdict is Verdict.DUPLICATE
+        await world.settle()
+        assert world.outcomes() == [(Result.COMPLETED, "")]
+
+    run(scenario())
+
+
+def test_a_claim_whose_lease_ended_before_its_run_could_start_is_lost() -> None:
+    """The machine slept in between, others may have taken the run, and NAS comes back to see."""
+
+    async def scenario() -> None:
+        world = World(every_hour())
+        held = world.nas.hang = asyncio.Event()
+        fire = asyncio.create_task(world.scheduler.fire("j", T0))
+        await world.until(lambda: world.nas.asked)
+        world.now_us += LEASE_US
+        held.set()
+        answer = await fire
+        assert (answer.verdict, answer.settled) == (Verdict.LOST, False)
+        assert "lease ended" in world.scheduler.pending()[0].reason
+        assert (await world.scheduler.fire("j", T0)).settled
+        assert world.ran == []
+        assert [result for result, _ in world.outcomes()] == [Result.INTERRUPTED]
+
+    run(scenario())
+
+
 # --- Runs ---
 
 
@@ -350,7 +434,7 @@ class Texts:
     told: str
 
 
-class Mute(Exception):  # noqa: N818
+class Mute(Exception):
     def __str__(self) -> str:
         raise RuntimeError("no words")
 
@@ -416,7 +500,7 @@ def test_sync_runs_do_not_keep_the_store_waiting() -> None:
 
 def test_the_lease_of_a_run_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run may last longer than a lease without another host taking it (incident D4)."""
-    monkeypatch.setattr(shell, "RENEW_EVERY_S", 0.01)
+    monkeypatch.setattr(shell, "RENEW_EVERY_US", 10_000)
 
     async def scenario() -> None:
         world = World(every_hour())
@@ -432,9 +516,75 @@ def test_the_lease_of_a_run_is_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
     run(scenario())
 
 
+def test_a_renewal_that_the_store_refused_is_mended_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is repeated soon, and leaves nothing behind that looks unfinished."""
+    monkeypatch.setattr(shell, "RENEW_EVERY_US", 10_000)
+
+    async def scenario() -> None:
+        world = World(every_hour())
+        await world.scheduler.fire("j", T0)
+        world.now_us += MINUTE_US
+        swap, failures = world.store.swap, [StoreError("busy", definite=True)] * 2
+
+        def flaky(*args: Any, **kwargs: Any) -> bool:
+            if failures:
+                raise failures.pop()
+            return swap(*args, **kwargs)
+
+        monkeypatch.setattr(world.store, "swap", flaky)
+        await world.until(lambda: (run := world.job().run) and run.lease_until_us == world.now_us + LEASE_US)
+        await world.settle()
+        assert world.outcomes() == [(Result.COMPLETED, "")]
+        assert world.scheduler.pending() == ()
+
+    run(scenario())
+
+
+def test_a_living_run_is_not_buried_after_a_suspension_past_its_lease() -> None:
+    """The fire that wakes the machine finds the lease over, and the run in flight in its own process."""
+
+    async def scenario() -> None:
+        world = World(every_hour())
+        await world.scheduler.fire("j", T0)
+        await world.until(lambda: world.ran)
+        world.now_us = T0 + HOUR_US
+        answer = await world.scheduler.fire("j", T0 + HOUR_US)
+        assert (answer.verdict, answer.settled) == (Verdict.SKIPPED, True)
+        await world.settle()
+        assert [result for result, _ in world.outcomes()] == [Result.SKIPPED, Result.COMPLETED]
+        assert len(world.ran) == 1
+        assert world.nas.arms == {"j": at(2 * HOUR_US)}
+
+    run(scenario())
+
+
+def test_a_run_whose_end_is_still_to_be_stored_is_not_buried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store failed, the end is owed, and a fire that comes before it leaves the run alone."""
+    monkeypatch.setattr(shell, "FOLLOW_UP_DELAYS_US", (50_000,))
+
+    async def scenario() -> None:
+        world = World(every_hour())
+        await world.scheduler.fire("j", T0)
+        with monkeypatch.context() as broken:
+            failed: list[object] = []
+
+            def fails(*_: object, **__: object) -> bool:
+                failed.append(1)
+                raise StoreError("busy", definite=True)
+
+            broken.setattr(world.store, "swap", fails)
+            world.release.set()
+            await world.until(lambda: failed)
+        assert (await world.scheduler.fire("j", T0)).verdict is Verdict.DUPLICATE
+        await world.quiet()
+        assert world.outcomes() == [(Result.COMPLETED, "")]
+
+    run(scenario())
+
+
 def test_a_run_that_is_no_longer_this_process_is_not_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody declared it interrupted, or removed the job; its end changes nothing."""
-    monkeypatch.setattr(shell, "RENEW_EVERY_S", 0.01)
+    monkeypatch.setattr(shell, "RENEW_EVERY_US", 10_000)
 
     async def scenario() -> None:
         world = World(every_hour())
@@ -492,7 +642,7 @@ def test_the_guard_of_a_finished_run_is_taken_away_when_nas_is_back() -> None:
 
 def test_a_renewal_on_its_way_does_not_overtake_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """A NAS that keeps no order would be left with the guard of a run that is over (incident L9)."""
-    monkeypatch.setattr(shell, "RENEW_EVERY_S", 0.01)
+    monkeypatch.setattr(shell, "RENEW_EVERY_US", 10_000)
 
     async def scenario() -> None:
         policy = Policy(on_interrupt=OnInterrupt.RETRY)
@@ -530,8 +680,8 @@ def test_a_created_job_is_armed() -> None:
     run(scenario())
 
 
-def test_a_change_that_nas_has_not_heard_of_is_saved_and_tried_again() -> None:
-    """The answer says so, `pending` says so, and the scheduler comes back to it (incident L3)."""
+def test_a_change_that_nas_has_not_heard_of_is_saved_and_left_to_whoever_asked() -> None:
+    """The answer says so, `pending` says so, nothing keeps the machine up, and asking again is enough."""
 
     async def scenario() -> None:
         world = World()
@@ -540,47 +690,27 @@ def test_a_change_that_nas_has_not_heard_of_is_saved_and_tried_again() -> None:
         assert (answer.verdict, answer.settled) == (Verdict.CHANGED, False)
         assert world.job().state is JobState.SCHEDULED
         (pending,) = world.scheduler.pending()
-        assert (pending.job_id, pending.is_busy) == ("j", True)
+        assert (pending.job_id, pending.is_busy) == ("j", False)
         assert "not agreed" in pending.reason
         world.nas.is_down = False
-        await world.quiet()
+        assert (await world.scheduler.create(every_hour())).settled
         assert world.nas.arms == {"j": at(0)}
         assert world.scheduler.pending() == ()
 
     run(scenario())
 
 
-def test_a_change_is_given_up_after_a_while_and_stays_visible() -> None:
-    """The machine is not kept up for an outage; the next start finds the difference."""
+def test_a_change_that_nobody_makes_again_is_settled_by_the_next_start() -> None:
+    """The start finds the difference between what is saved and what NAS has (incident L3)."""
 
     async def scenario() -> None:
         world = World()
         world.nas.is_down = True
         await world.scheduler.create(every_hour())
-        await world.quiet()
-        (pending,) = world.scheduler.pending()
-        assert (pending.job_id, pending.is_busy) == ("j", False)
         world.nas.is_down = False
         assert (await world.scheduler.start()).settled
         assert world.nas.arms == {"j": at(0)}
         assert world.scheduler.pending() == ()
-
-    run(scenario())
-
-
-def test_a_repeated_change_does_not_undo_a_later_one() -> None:
-    """Pause was not heard, resume was: what is tried again is the store's present wish."""
-
-    async def scenario() -> None:
-        world = World()
-        await world.scheduler.create(attrs.evolve(every_hour(), next_us=T0 + HOUR_US))
-        world.nas.is_down = True
-        assert not (await world.scheduler.pause("j")).settled
-        world.nas.is_down = False
-        assert (await world.scheduler.resume("j")).settled
-        await world.quiet()
-        assert world.job().state is JobState.SCHEDULED
-        assert world.nas.arms == {"j": at(HOUR_US)}
 
     run(scenario())
 
@@ -680,7 +810,7 @@ def test_a_start_runs_what_is_overdue_and_records_what_was_interrupted() -> None
         assert (await world.scheduler.start()).settled
         await world.settle()
         assert [context.job_id for context in world.ran] == ["overdue"]
-        assert world.outcomes("died") == [(Result.INTERRUPTED, "its process dead ended")]
+        assert world.outcomes("died") == [(Result.INTERRUPTED, "its process ended: dead")]
         assert world.nas.arms == {"overdue": at(HOUR_US), "died": at(HOUR_US)}
 
     run(scenario())
@@ -738,34 +868,163 @@ def test_draining_turns_fires_away_and_waits_for_runs() -> None:
     run(scenario())
 
 
-def test_draining_does_not_wait_for_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is to be tried again is tried at once, and then left to the next start."""
-    monkeypatch.setattr(shell, "RETRY_DELAYS_S", (30.0, 30.0))
+def test_a_start_leaves_alone_what_a_fire_is_about_to_arm() -> None:
+    """The fire that woke the machine arms its job; the list that the start asked for is older than that."""
 
     async def scenario() -> None:
-        world = World()
-        world.nas.is_down = True
-        await world.scheduler.create(every_hour())
+        world = World(every_hour())
+        slow = asyncio.Event()
+        world.nas.hang = slow
+        start = asyncio.create_task(world.scheduler.start())
+        await world.until(lambda: world.nas.asked == ["list"])
+        world.nas.hang = None
+        assert (await world.scheduler.fire("j", T0)).settled
+        world.nas.arms, armed = {}, world.nas.arms
+        slow.set()
+        started = await start
+        assert (started.flows, started.settled) == (0, True)
+        assert (world.nas.asked, armed) == (["list", "provision j"], {"j": at(HOUR_US)})
+        assert (await world.scheduler.start()).flows == 1
+        await world.settle()
+
+    run(scenario())
+
+
+def test_a_fire_does_not_bury_the_run_that_a_start_is_claiming() -> None:
+    """What the start does to a job is seen by whoever comes to the same job."""
+
+    async def scenario() -> None:
+        world = World(every_hour())
+        world.now_us += 2 * MINUTE_US
+        world.nas.arms = {"j": at(0)}
+        answered = asyncio.Event()
+
+        async def hold_provisions(request: httpx.Request) -> httpx.Response:
+            if request.url.path.endswith("provision"):
+                await answered.wait()
+            return await world.nas(request)
+
+        client = AsyncNasClient(
+            "https://portal.example",
+            token_provider=lambda _fresh: "tok",
+            callback_url="https://agent.example",
+            transport=httpx.MockTransport(hold_provisions),
+        )
+        scheduler = world.another(world.run_until_released, client)
+        start = asyncio.create_task(scheduler.start())
+        await world.until(lambda: world.job().run)
+        fire = asyncio.create_task(scheduler.fire("j", T0))
+        await asyncio.sleep(0.02)
+        answered.set()
+        assert (await start).settled
+        assert (await fire).verdict is Verdict.DUPLICATE
+        world.release.set()
+        await scheduler.drain(5)
+        assert world.outcomes() == [(Result.COMPLETED, "")]
+
+    run(scenario())
+
+
+def test_a_start_follows_up_what_nas_refused() -> None:
+    """Nobody else would come back to it; after a while it is left to the next start."""
+
+    async def scenario() -> None:
+        world = World(attrs.evolve(every_hour(), next_us=T0 + HOUR_US))
+        world.nas.refuses = "provision"
+        started = await world.scheduler.start()
+        assert (started.flows, started.settled) == (1, False)
+        (pending,) = world.scheduler.pending()
+        assert (pending.job_id, pending.is_busy) == ("j", True)
+        await world.quiet()
+        assert world.nas.asked == ["list", *["provision j"] * 4]
+        (pending,) = world.scheduler.pending()
+        assert (pending.job_id, pending.is_busy) == ("j", False)
+        world.nas.refuses = ""
+        assert (await world.scheduler.start()).settled
+        assert world.scheduler.pending() == ()
+
+    run(scenario())
+
+
+def test_draining_does_not_wait_long_for_a_follow_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is owed is tried soon, and then left to the next start."""
+    monkeypatch.setattr(shell, "FOLLOW_UP_DELAYS_US", (30_000_000, 30_000_000))
+
+    async def scenario() -> None:
+        world = World(attrs.evolve(every_hour(), next_us=T0 + HOUR_US))
+        world.nas.refuses = "provision"
+        await world.scheduler.start()
         (left,) = await world.scheduler.drain(5)
         assert not left.is_busy
-        assert world.nas.asked == ["provision j"] * 3
+        assert world.nas.asked == ["list", *["provision j"] * 3]
 
     run(scenario())
 
 
 def test_draining_takes_no_overdue_occurrence() -> None:
-    """What is tried again while draining arms the job, and leaves its run to the fire."""
+    """What is owed while draining arms the job, and leaves its run to the fire."""
 
     async def scenario() -> None:
-        world = World()
-        world.nas.is_down = True
-        world.now_us = T0 + 5 * MINUTE_US
-        await world.scheduler.create(every_hour())
+        world = World(attrs.evolve(every_hour(), next_us=T0 + HOUR_US))
+        world.nas.refuses = "provision"
+        await world.scheduler.start()
+        world.now_us = T0 + HOUR_US + 5 * MINUTE_US
         draining = asyncio.create_task(world.scheduler.drain(5))
-        await asyncio.sleep(0)
-        world.nas.is_down = False
+        await world.until(lambda: len(world.nas.asked) == 3)
+        world.nas.refuses = ""
         assert await draining == ()
-        assert (world.nas.arms, world.ran) == ({"j": at(0)}, [])
+        assert (world.nas.arms, world.ran) == ({"j": at(HOUR_US)}, [])
+
+    run(scenario())
+
+
+def test_an_agent_that_is_told_to_run_no_jobs_says_so_and_claims_nothing() -> None:
+    """The answer is settled: the fires would come again and again for as long as it lasts (incident L12)."""
+
+    async def scenario() -> None:
+        world = World(every_hour())
+        world.is_stopped = True
+        answer = await world.scheduler.fire("j", T0)
+        assert (answer.verdict, answer.settled) == (Verdict.STOPPED, True)
+        world.now_us += 2 * MINUTE_US
+        started = await world.scheduler.start()
+        assert (started.flows, started.settled) == (1, False)
+        assert [(each.reason, each.is_busy) for each in world.scheduler.pending()] == [
+            ("the agent is told to run no jobs", False)
+        ]
+        assert (world.job(), world.ran, world.nas.arms) == (every_hour(), [], {})
+
+    run(scenario())
+
+
+def test_the_start_after_a_stop_looks_after_every_job() -> None:
+    """NAS does not come back to the fires that were answered meanwhile (incident L12)."""
+
+    async def scenario() -> None:
+        world = World(every_hour(), every_hour("k"))
+        world.is_stopped = True
+        for job_id in ("j", "k"):
+            await world.scheduler.fire(job_id, T0)
+        world.is_stopped = False
+        world.now_us += 2 * MINUTE_US
+        assert (await world.scheduler.start()).settled
+        await world.settle()
+        assert sorted(context.job_id for context in world.ran) == ["j", "k"]
+        assert world.nas.arms == {"j": at(HOUR_US), "k": at(HOUR_US)}
+        assert world.scheduler.pending() == ()
+
+    run(scenario())
+
+
+def test_a_stop_leaves_the_run_in_flight_to_end() -> None:
+    """Its end is recorded, and nothing that it owes takes an occurrence."""
+
+    async def scenario() -> None:
+        world = World(every_hour())
+        await world.scheduler.fire("j", T0)
+        world.is_stopped = True
+        await world.settle()
+        assert world.outcomes() == [(Result.COMPLETED, "")]
 
     run(scenario())
 

@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from chronos.errors import JobsFileError, StoreError
 from chronos.protocol import transitions
-from chronos.protocol.job import Job, JobState, Outcome, Result, Verdict
+from chronos.protocol.job import Job, JobState, Liveness, Outcome, Result, Verdict
 from chronos.protocol.schedule import MINUTE_US, SECOND_US, Cron, Interval, Once, parse_instant
 from chronos.stores import JobStore, JsonFileStore, MemoryStore, json_file
 
@@ -146,7 +146,9 @@ def test_whole_life_of_a_job(store: JobStore) -> None:
     job = EVERY_MINUTE
     for number in range(3):
         at_us = NOON_US + number * MINUTE_US
-        fire = transitions.fire(job, fire_at_us=at_us, now_us=at_us + 7, owner="vm/1", liveness=Liveness.UNKNOWN)
+        fire = transitions.fire(
+            job, fire_at_us=at_us, now_us=at_us + 7, owner="vm/1", liveness=Liveness.UNKNOWN
+        )
         assert fire.run is not None
         assert store.swap(job.id, expected=job, replacement=fire.job, outcomes=fire.outcomes)
         finish = transitions.finish(

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from chronos.errors import NasUnavailable, StoreError, TokenError
 from chronos.nas import ArmAnswer
 from chronos.protocol.job import Job
-from chronos.protocol.messages import ErrorResponse, FireAnswer, FireClaims, decode
+from chronos.protocol.messages import ErrorResponse, FireAnswer, FireClaims
 from chronos.protocol.schedule import HOUR_US, Instant, Interval, parse_instant
-from chronos.scheduler import RunContext, Scheduler
+from chronos.protocol.wire import decode
+from chronos.runner import RunContext
+from chronos.scheduler import Scheduler
 from chronos.stores import MemoryStore
 from chronos.webhook import MAX_BODY_BYTES, FireEndpoint
 
@@ -74,7 +76,15 @@ class World:
         schedule = Interval(period_us=HOUR_US, anchor_us=T0)
         self.store = MemoryStore([Job(id="j", schedule=schedule, next_us=T0)])
         self.nas = Nas()
-        self.scheduler = Scheduler(self.store, self.nas, self.run, owner="me", clock=lambda: T0)
+        self.is_stopped = False
+        self.scheduler = Scheduler(
+            self.store,
+            self.nas,
+            self.run,
+            owner="me",
+            clock=lambda: T0,
+            is_stopped=lambda: self.is_stopped,
+        )
         self.app = FireEndpoint(self.scheduler, Verifier(), prefix=prefix)
 
     async def run(self, context: RunContext) -> None:
@@ -178,6 +188,20 @@ def test_a_draining_agent_claims_nothing() -> None:
         job = world.store.load("j")
         assert job is not None
         assert (job.run, job.next_us) == (None, T0)
+
+    run(scenario())
+
+
+def test_an_agent_that_is_told_to_run_no_jobs_answers_200() -> None:
+    """Nothing passes by itself, so that there is nothing to retry (incident L12)."""
+
+    async def scenario() -> None:
+        world = World()
+        world.is_stopped = True
+        response = await world.ask()
+        assert (response.status_code, response.json()["status"]) == (200, "stopped")
+        assert is_of_the_contract(response)
+        assert world.ran == []
 
     run(scenario())
 

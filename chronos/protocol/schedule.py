@@ -19,18 +19,17 @@ A change of three hours or more corrects the clock: the new time holds at once, 
 
 from __future__ import annotations
 
-import copy
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
-from itertools import chain, count
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
 import attrs
-from cronsim import CronSim, CronSimError
+
+from chronos.protocol import cron
 
 Instant: TypeAlias = int
 """Epoch microseconds, UTC."""
@@ -42,7 +41,6 @@ DAY_US = 24 * HOUR_US
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_WALL = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall clock has no zone; its offset is kept beside it
-_FIRST_WALL = datetime(1, 1, 1)  # noqa: DTZ001 - as above
 _DAY_S = 86_400
 
 
@@ -180,7 +178,13 @@ def _plain_expression(expr: str) -> str:
 
 
 def _check_matches(_: object, __: object, expr: str) -> None:
-    _matcher(expr)
+    try:
+        cron.matcher(expr)
+    except ValueError as error:
+        raise ScheduleError(
+            f"cron expression {expr!r}: {error}; expected 5 fields (minute hour day month weekday),"
+            " or 6 with seconds first, that match some date"
+        ) from None
 
 
 def _check_zone(_: object, __: object, tz: str) -> None:
@@ -303,7 +307,7 @@ def _chunk(expr: str, tz: str, index: int, width_us: int) -> tuple[Instant, ...]
     width_s = width_us // SECOND_US
     end_us = (index + 1) * width_us
     slots: list[Instant] = []
-    for second in _slots(expr, tz, index * width_s):
+    for second in cron.slots(expr, zone_of(tz), index * width_s):
         slot = second * SECOND_US
         if slot > _LAST_US:
             break
@@ -311,108 +315,6 @@ def _chunk(expr: str, tz: str, index: int, width_us: int) -> tuple[Instant, ...]
         if slot >= end_us:
             break
     return tuple(slots)
-
-
-# --- cron in a zone: matching walls, placed on the line of real time ----------------------------
-# A "wall" is what a clock on the wall shows, as seconds since a wall showing 1970-01-01 00:00:00. In a
-# span of constant offset, instant = wall - offset. The library that matches walls is asked without a
-# zone: with one, it passes over slots where a change is not a whole hour or comes at midnight.
-
-_NEVER = 1 << 62
-_SHORT_S = 3 * 3600  # "less than three hours", cron(8)
-_BLOCK_S = 366 * _DAY_S
-_RANGE_OF_ONE = re.compile(r"\b(\w+)-\1/0*[1-9][0-9]*(?=[\s,]|$)", re.IGNORECASE)
-
-
-@lru_cache(maxsize=4096)  # a few kB each; more expressions than one agent or simulated fleet has
-def _matcher(expr: str) -> tuple[CronSim, bool]:
-    """Return the parsed *expr*, and whether it names fixed times in the sense of cron(8)."""
-    fields = expr.split()
-    try:
-        # The library reads a range of one value with a step, `5-5/10`, as `5/10`; cron(8) as `5`.
-        plain = _RANGE_OF_ONE.sub(r"\1", expr)
-        # Dates repeat within 50 years, after which the library gives up: any start finds what there is.
-        parsed = CronSim(plain, _EPOCH_WALL)
-        if next(copy.copy(parsed), None) is None:
-            raise CronSimError("no date ever matches")
-    except (CronSimError, ValueError) as error:
-        raise ScheduleError(
-            f"cron expression {expr!r}: {error}; expected 5 fields (minute hour day month weekday),"
-            " or 6 with seconds first, that match some date"
-        ) from None
-    return parsed, len(fields) == 5 and not fields[0].startswith("*") and not fields[1].startswith("*")
-
-
-def _walls(parsed: CronSim, low: int) -> Iterator[int]:
-    """Yield the matching walls at or after *low*."""
-    walk = copy.copy(parsed)  # shares the parsed fields, which stay as they are; moves a date of its own
-    try:
-        walk.dt = max(_EPOCH_WALL + timedelta(seconds=low - 1), _FIRST_WALL)
-        for moment in walk:
-            delta = moment - _EPOCH_WALL
-            yield delta.days * _DAY_S + delta.seconds
-    except OverflowError:  # beyond the year 9999
-        return
-
-
-def _slots(expr: str, tz: str, at: int) -> Iterator[int]:
-    """Yield the slots at or after *at*, epoch seconds; a gap's slots repeat at the gap's end."""
-    parsed, fixed = _matcher(expr)
-    reached = _NEVER  # the wall up to which fixed times are settled
-    floor = wall = _NEVER  # no wall matches from floor up to wall
-    walls: Iterator[int] = iter(())
-    # A change of less than three hours still matters after it; a day earlier is early enough.
-    blocks = (_spans(tz, block) for block in count((at - _DAY_S) // _BLOCK_S))
-    for start, end, offset in chain.from_iterable(blocks):
-        low = start + offset
-        if fixed and abs(reached - low) < _SHORT_S:
-            low = reached  # after a gap: behind the new wall, to catch up; in an overlap: ahead of it
-        reached = max(low, end + offset)
-        if end <= at:
-            continue
-        if at > start:
-            low = max(low, at + offset)
-        if not floor <= low <= wall:
-            walls = _walls(parsed, low)
-            floor, wall = low, next(walls, _NEVER)
-        while wall - offset < end:
-            yield max(start, wall - offset)
-            floor, wall = wall + 1, next(walls, _NEVER)
-        if wall == _NEVER:
-            return
-
-
-@lru_cache(maxsize=4096)  # 40 zones for a century; some 300 bytes each
-def _spans(tz: str, block: int) -> tuple[tuple[int, int, int], ...]:
-    """Return the spans of constant offset in a block of 366 days, as (start, end, offset) in seconds."""
-    start, end = block * _BLOCK_S, (block + 1) * _BLOCK_S
-    zone = zone_of(tz)
-    before = _offset(zone, start)
-    if isinstance(zone, timezone):
-        return ((start, end, before),)
-    spans = []
-    # No zone has ever changed twice within three days.
-    for day in range(start, end, _DAY_S):
-        low, change = day, min(day + _DAY_S, end)
-        after = _offset(zone, change)
-        if after != before:
-            while change - low > 1:
-                middle = (low + change) // 2
-                low, change = (middle, change) if _offset(zone, middle) == before else (low, middle)
-            if change == end:
-                break  # the next block begins with it
-            spans.append((start, change, before))
-            start, before = change, after
-    spans.append((start, end, before))
-    return tuple(spans)
-
-
-def _offset(zone: tzinfo, second: int) -> int:
-    """Return the seconds by which the wall is ahead of UTC; constant in the first and last two days."""
-    instant_us = min(max(second * SECOND_US, _FIRST_US + 2 * DAY_US), _LAST_US - 2 * DAY_US)
-    offset = (_EPOCH + timedelta(0, 0, instant_us)).astimezone(zone).utcoffset()
-    assert offset is not None  # every zone made here knows its offset
-    return offset.days * _DAY_S + offset.seconds
 
 
 # --- what people write -------------------------------------------------------------------------

@@ -10,7 +10,11 @@ if TYPE_CHECKING:
     from chronos.stores.json_file import JsonFileStore
     from chronos.stores.memory import MemoryStore
 
-__all__ = ["JobStore", "JsonFileStore", "MemoryStore"]
+__all__ = ["HISTORY_LENGTH", "JobStore", "JsonFileStore", "MemoryStore"]
+
+# How many outcomes of a job a store keeps. Enough to see a bad night of a job that runs every ten
+# minutes, and still small beside the prompts that a jobs file holds.
+HISTORY_LENGTH = 50
 
 
 class JobStore(Protocol):
@@ -64,7 +68,7 @@ class JobStore(Protocol):
         """
 
     def history(self, job_id: str) -> tuple[Outcome, ...]:
-        """Return the newest outcomes of a job, oldest first; none when there is no such job.
+        """Return the newest `HISTORY_LENGTH` outcomes of a job, oldest first; none without such a job.
 
         Raises:
             StoreError: as for `load`.

@@ -26,15 +26,8 @@ from filelock import FileLock, Timeout
 from chronos.errors import JobsFileError, StoreError
 from chronos.protocol.job import Job, Outcome
 from chronos.protocol.schedule import Instant
-from chronos.stores.record import (
-    Document,
-    FileFacts,
-    new_record,
-    read_document,
-    read_history,
-    stamp,
-    write_job,
-)
+from chronos.stores.record import Document, FileFacts, read_document, read_history
+from chronos.stores.rewrite import new_record, stamp, write_job
 
 # Seconds that a swap waits for other processes. One change takes some milliseconds; who holds the
 # lock for longer is stopped or broken, and the fire must be answered well within its half minute.

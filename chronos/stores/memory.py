@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable
 
 from chronos.protocol.job import Job, Outcome
-from chronos.stores.record import HISTORY_LENGTH
+from chronos.stores import HISTORY_LENGTH
 
 
 class MemoryStore:

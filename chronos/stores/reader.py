@@ -1,0 +1,180 @@
+"""JSON as it was read from a jobs file, and what is wrong with it, with its place."""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, NoReturn, TypeVar
+
+import attrs
+
+from chronos.errors import JobsFileError
+from chronos.protocol.schedule import DAY_US, Instant, ScheduleError, parse_instant, zone_of
+
+# Up to here a fraction of a minute written as a JSON number comes back as the same microsecond
+# (2**51 us are 71 years). An interval that is longer is a mistake.
+MAX_DURATION_US = 50 * 366 * DAY_US
+
+_Word = TypeVar("_Word", bound=StrEnum)
+
+
+def parse_object(text: str, source: str) -> dict[str, Any]:
+    """Return the object that *text* is."""
+
+    def refuse_constant(name: str) -> NoReturn:
+        raise JobsFileError(source, None, None, f"expected JSON, which has no {name}")
+
+    def finite(digits: str) -> float:
+        if not math.isfinite(number := float(digits)):
+            raise JobsFileError(source, None, None, f"expected JSON, got a number too large: {digits}")
+        return number
+
+    try:
+        raw = json.loads(text, parse_constant=refuse_constant, parse_float=finite)
+    except json.JSONDecodeError as error:
+        problem = f"expected JSON, got an error at line {error.lineno}, column {error.colno}: {error.msg}"
+        raise JobsFileError(source, None, None, problem) from None
+    except ValueError:  # Python's limit on the digits of a whole number
+        raise JobsFileError(source, None, None, "expected JSON, got a number of too many digits") from None
+    except RecursionError:
+        raise JobsFileError(source, None, None, "expected JSON, got objects nested too deeply") from None
+    if not isinstance(raw, dict):
+        raise JobsFileError(source, None, None, f"expected an object with a list of jobs, got {shown(raw)}")
+    return raw
+
+
+@attrs.frozen(kw_only=True)
+class Reader:
+    """An object of the file, with its place for messages.
+
+    Its methods raise `JobsFileError` when what they are asked for is not there, or is something else.
+
+    Attributes:
+        source: the file's name.
+        job: the id of the job that it belongs to, if any.
+        raw: the object.
+        path: where it stands in the job or the file, such as `schedule.`.
+    """
+
+    source: str
+    job: str | None
+    raw: Mapping[str, Any]
+    path: str = ""
+
+    def refusal(self, name: str, problem: str) -> JobsFileError:
+        """Return the error that says what is wrong with the field *name*."""
+        return JobsFileError(self.source, self.job, self.path + name, problem)
+
+    def get(self, name: str) -> Any:
+        """Return what is under *name*; None when there is nothing."""
+        return self.raw.get(name)
+
+    def found(self, name: str) -> str:
+        """Return what is under *name*, for a message."""
+        return shown(self.raw[name]) if name in self.raw else "nothing"
+
+    def child(self, name: str) -> Reader:
+        """Return the object under *name*; an empty one when it is absent or null."""
+        raw = {} if self.get(name) is None else self.get(name)
+        if not isinstance(raw, Mapping):
+            raise self.refusal(name, f"expected an object, got {shown(raw)}")
+        return attrs.evolve(self, raw=raw, path=f"{self.path}{name}.")
+
+    def items(self, name: str) -> list[Reader]:
+        """Return the objects in the list under *name*; none when it is absent or null."""
+        raw = [] if self.get(name) is None else self.get(name)
+        if not isinstance(raw, list):
+            raise self.refusal(name, f"expected a list, got {shown(raw)}")
+        found = []
+        for index, item in enumerate(raw):
+            if not isinstance(item, Mapping):
+                raise self.refusal(f"{name}[{index}]", f"expected an object, got {shown(item)}")
+            found.append(attrs.evolve(self, raw=item, path=f"{self.path}{name}[{index}]."))
+        return found
+
+    def text(self, name: str) -> str:
+        """Return the text under *name*."""
+        value = self.get(name)
+        if not isinstance(value, str):
+            raise self.refusal(name, f"expected text, got {self.found(name)}")
+        return value
+
+    def word(self, name: str, words: type[_Word], default: _Word | None) -> _Word:
+        """Return the member of *words* under *name*, or *default* when there is none."""
+        if self.get(name) is None and default is not None:
+            return default
+        text = self.text(name)
+        if text not in list(words):
+            raise self.refusal(name, f"expected one of {', '.join(words)}, got {shown(text)}")
+        return words(text)
+
+    def whole(self, name: str, *, at_least: int, default: int | None = None) -> int:
+        """Return the whole number under *name*, or *default* when there is none."""
+        if name not in self.raw and default is not None:
+            return default
+        value = self.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+            raise self.refusal(name, f"expected a whole number of at least {at_least}, got {shown(value)}")
+        return value
+
+    def duration(self, name: str, unit_us: int) -> int:
+        """Return the number under *name*, counted in *unit_us*, as microseconds."""
+        value = self.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+            raise self.refusal(name, f"expected a number, got {self.found(name)}")
+        if abs(value) > MAX_DURATION_US // unit_us:
+            most = MAX_DURATION_US // unit_us
+            raise self.refusal(name, f"expected at most {most} (50 years), got {shown(value)}")
+        return round(value * unit_us)
+
+    def instant(self, name: str) -> Instant | None:
+        """Return the time stamp under *name*; None when it is absent or null."""
+        if self.get(name) is None:
+            return None
+        text = self.text(name)
+        try:
+            instant_us = parse_instant(text)
+            offset_of(text)
+        except ScheduleError as error:
+            raise self.refusal(name, str(error)) from None
+        return instant_us
+
+    def required_instant(self, name: str) -> Instant:
+        """Return the time stamp under *name*."""
+        instant_us = self.instant(name)
+        if instant_us is None:
+            raise self.refusal(name, f"expected a time stamp with its offset, got {self.found(name)}")
+        return instant_us
+
+    def zone(self, name: str) -> str | None:
+        """Return the name of the time zone under *name*; None when it is absent or null."""
+        if self.get(name) is None:
+            return None
+        try:
+            zone_of(self.text(name))
+        except ScheduleError as error:
+            raise self.refusal(name, str(error)) from None
+        return self.text(name)
+
+
+def shown(value: object) -> str:
+    """Return *value* for a message, cut to a sensible length."""
+    named = {None: "null", True: "true", False: "false"}
+    if value is None or isinstance(value, bool):
+        return named[value]
+    return reprlib.repr(value)
+
+
+def offset_of(text: str) -> str:
+    """Return the offset of the time stamp *text*, as the name of a zone."""
+    offset = datetime.fromisoformat(text).utcoffset()
+    assert offset is not None
+    minutes, rest = divmod(offset, timedelta(minutes=1))
+    if rest:
+        raise ScheduleError(f"time stamp {text!r}: expected an offset of whole minutes")
+    hours, minutes_of_hour = divmod(abs(minutes), 60)
+    return f"{'-' if minutes < 0 else '+'}{hours:02}:{minutes_of_hour:02}" if minutes else "UTC"

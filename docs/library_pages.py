@@ -1,0 +1,81 @@
+"""What the pages say of the library: its errors, and the numbers it goes by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from writing import attributes_of, code, prose, table
+
+from chronos import errors, stores
+from chronos.protocol import job, machine, schedule, wire
+from chronos.stores import rewrite
+
+_ROOTS = (errors.ChronosError, wire.MessageError, schedule.ScheduleError, machine.ProtocolError)
+
+
+def errors_page() -> str:
+    """Return the page with every exception."""
+    parts = [
+        "# Errors\n",
+        "Every error says what was found and what was expected. Where an effect is at stake, `definite` says"
+        " whether it certainly did not happen; when it is false, it may have happened.\n",
+        "## The tree\n",
+        *(line for root in _ROOTS for line in _tree(root, 0)),
+        "\n## Each of them\n",
+    ]
+    for root in _ROOTS:
+        parts += _describe(root)
+    return "\n".join(parts)
+
+
+def _subclasses(cls: type[Exception]) -> list[type[Exception]]:
+    return [each for each in cls.__subclasses__() if each.__module__.startswith("chronos.")]
+
+
+def _tree(cls: type[Exception], depth: int) -> Iterator[str]:
+    of = f" (a `{cls.__base__.__name__}`)" if depth == 0 and cls.__base__ not in (None, Exception) else ""
+    first = prose(cls).partition("\n\n")[0].replace("\n", " ")
+    yield f"{'    ' * depth}- [`{cls.__name__}`](#{cls.__name__.lower()}){of}: {first}"
+    for each in _subclasses(cls):
+        yield from _tree(each, depth + 1)
+
+
+def _describe(cls: type[Exception]) -> Iterator[str]:
+    yield f"### {cls.__name__}\n"
+    yield f"From `{cls.__module__}`. {prose(cls)}\n"
+    if attributes := attributes_of(cls):
+        yield table(["Attribute", "Meaning"], ([code(name), text] for name, text in attributes.items()))
+    for each in _subclasses(cls):
+        yield from _describe(each)
+
+
+def _span(duration_us: int) -> str:
+    """Return a duration in the largest unit that keeps it whole."""
+    for unit_us, name in ((schedule.HOUR_US, "h"), (schedule.MINUTE_US, "min")):
+        if duration_us % unit_us == 0:
+            return f"{duration_us // unit_us} {name}"
+    return f"{duration_us // schedule.SECOND_US} s"
+
+
+def _seconds(duration_us: int) -> str:
+    return f"{duration_us // schedule.SECOND_US} s"
+
+
+def _follow_ups() -> str:
+    *most, last = (str(delay_us // schedule.SECOND_US) for delay_us in machine.FOLLOW_UP_DELAYS_US)
+    return f"{', '.join(most)} and {last} s"
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "lease": lambda: _seconds(job.LEASE_US),
+    "renew_every": lambda: _seconds(job.RENEW_EVERY_US),
+    "clock_allowance": lambda: _seconds(job.CLOCK_ALLOWANCE_US),
+    "max_attempts": lambda: str(job.MAX_ATTEMPTS),
+    "min_grace": lambda: _span(job.MIN_GRACE_US),
+    "max_grace": lambda: _span(job.MAX_GRACE_US),
+    "max_conflicts": lambda: str(machine.MAX_CONFLICTS),
+    "recovery_margin": lambda: _seconds(machine.RECOVERY_MARGIN_US),
+    "follow_ups": _follow_ups,
+    "history_length": lambda: str(stores.HISTORY_LENGTH),
+    "longest_reason": lambda: str(rewrite.LONGEST_REASON),
+}

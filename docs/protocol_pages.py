@@ -1,0 +1,270 @@
+"""The protocol's tables, as the code has them: its transitions, walked through with sample jobs.
+
+`TRANSITIONS` names the phases, the events and the handlers; where a handler leads depends on the job.
+So every handler is called, with every intent on jobs in every state, and what came of it is noted.
+The page shows what happened. A cell of the table that the samples do not reach fails the build.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, get_args
+
+import attrs
+from state_diagram import sequence, states
+from writing import attributes_of, code, first_line, prose, table
+
+from chronos.protocol import machine
+from chronos.protocol.job import (
+    CLOCK_ALLOWANCE_US,
+    LEASE_US,
+    Job,
+    JobState,
+    Liveness,
+    OnInterrupt,
+    Origin,
+    Policy,
+    Run,
+    Verdict,
+)
+from chronos.protocol.machine import Phase
+from chronos.protocol.schedule import HOUR_US, Interval
+
+_OWNER = "this process"
+_AT_US = 1_000 * HOUR_US
+_LATE_US = _AT_US + LEASE_US + CLOCK_ALLOWANCE_US
+# An arm that was refused as old is looked into again, so often at most: the walk goes that deep.
+_DEPTH = 4
+
+Found = Mapping[tuple[str, type], Mapping[str, set[tuple[str, ...]]]]
+
+
+# --- walking through the table ----------------------------------------------------------------
+
+
+def _run(owner: str) -> Run:
+    return Run(
+        occurrence_us=_AT_US, attempt=1, owner=owner, claimed_us=_AT_US, lease_until_us=_AT_US + LEASE_US
+    )
+
+
+def _jobs() -> Iterator[Job | None]:
+    """Yield jobs in every state: due, in flight here or elsewhere, paused, completed, absent."""
+    due = Job(id="job", schedule=Interval(period_us=HOUR_US, anchor_us=0), next_us=_AT_US)
+    retried = Policy(on_interrupt=OnInterrupt.RETRY)
+    yield due
+    yield attrs.evolve(due, state=JobState.PAUSED)
+    yield attrs.evolve(due, state=JobState.COMPLETED, next_us=None)
+    for owner in (_OWNER, "another process"):
+        in_flight = attrs.evolve(due, next_us=_AT_US + HOUR_US, run=_run(owner))
+        yield in_flight
+        yield attrs.evolve(in_flight, policy=retried)
+        yield attrs.evolve(in_flight, next_us=None)
+    yield None
+
+
+def _intents() -> Iterator[machine.Intent]:
+    new = Job(id="job", schedule=Interval(period_us=HOUR_US, anchor_us=0), next_us=_AT_US)
+    for fire_at_us in (_AT_US, _LATE_US):
+        yield machine.Fire(job_id="job", fire_at_us=fire_at_us)
+        yield machine.Fire(job_id="job", fire_at_us=fire_at_us, origin=Origin.RECOVERY)
+    for confirm in (False, True):
+        yield machine.Finish(job_id="job", run=_run(_OWNER), succeeded=True, confirm=confirm)
+    yield machine.Renew(job_id="job", run=_run(_OWNER))
+    yield machine.Create(job_id="job", job=new)
+    yield machine.Pause(job_id="job")
+    yield machine.Resume(job_id="job")
+    yield machine.Remove(job_id="job")
+
+
+def _events() -> Iterator[machine.Event]:
+    for job in _jobs():
+        for liveness in Liveness:
+            yield machine.JobLoaded(job, liveness)
+            yield machine.SwapConflicted(job, liveness)
+    yield machine.JobSwapped()
+    yield machine.StoreFailed()
+    yield machine.ArmAccepted(echoed=True)
+    yield machine.ArmAccepted(echoed=False)
+    yield machine.ArmOutdated(0)
+    yield machine.ArmOutdated(99)
+    yield machine.ArmFailed()
+
+
+@cache
+def _walk() -> Found:
+    """Return, for each phase and kind of event, the phases it leads to and the effects on the way."""
+    found: dict[tuple[str, type], dict[str, set[tuple[str, ...]]]] = {}
+    events = tuple(_events())
+    for intent in _intents():
+        first = machine.begin(intent, owner=_OWNER)[0]
+        # The second one has been overtaken as often as a flow puts up with.
+        flows = {first, attrs.evolve(first, conflicts=machine.MAX_CONFLICTS)}
+        for _ in range(_DEPTH):
+            reached = set()
+            for flow in flows:
+                for event in events:
+                    if type(event) not in machine.TRANSITIONS[flow.phase]:
+                        continue
+                    after, effects = machine.step(flow, event, _AT_US)
+                    ends = found.setdefault((flow.phase, type(event)), {})
+                    ends.setdefault(after.phase, set()).add(tuple(type(each).__name__ for each in effects))
+                    reached.add(after)
+            flows = reached
+    return found
+
+
+@cache
+def _walk_of_start() -> Found:
+    """Return the same for a reconciliation, whose table is written as one `match`."""
+    events: Sequence[machine.Event] = (
+        *_events(),
+        machine.ArmsListed({"job": _AT_US}),
+        machine.JobsLoaded([(job, Liveness.UNKNOWN) for job in _jobs() if job is not None]),
+    )
+    found: dict[tuple[str, type], dict[str, set[tuple[str, ...]]]] = {}
+    reached = [machine.begin_reconciliation()[0]]
+    for start in reached:
+        for event in events:
+            try:
+                after, effects = machine.step_reconciliation(start, event, _AT_US)
+            except machine.ProtocolError:
+                continue
+            ends = found.setdefault((start.phase, type(event)), {})
+            ends.setdefault(after.phase, set()).add(tuple(type(each).__name__ for each in effects))
+            if after.phase not in [known.phase for known in reached]:
+                reached.append(after)
+    return found
+
+
+# --- the page ---------------------------------------------------------------------------------
+
+
+def protocol_page() -> str:
+    """Return the page with the two tables and everything that is named in them."""
+    return "\n".join(
+        [
+            "# The protocol's tables\n",
+            "Everything an agent does to a job is a *flow* through this table. The simulator, the exhaustive"
+            " search and the shipped scheduler step through the same code (`chronos/protocol/machine.py`). A"
+            " flow is a frozen value; `step(flow, event, now_us)` returns the flow after the event and the"
+            " effects to perform, in order. An event that a phase does not list is a `ProtocolError`.\n",
+            "The table below is `TRANSITIONS`; the column of effects was found by calling every handler with"
+            " every intent on jobs in every state.\n",
+            "## A flow\n",
+            _diagram(),
+            _flow_table(),
+            "## A start\n",
+            "A starting process asks NAS what is armed, reads the store, and begins one flow for each"
+            " difference.\n",
+            _diagram_of_start(),
+            table(["Phase", "Event", "Then"], _rows(_walk_of_start())),
+            "## What a flow is for\n",
+            table(["Intent", "Meaning"], _named(get_args(machine.Intent))),
+            "## Effects\n",
+            table(["Effect", "What the shell performs"], _named(get_args(machine.Effect))),
+            "## Events\n",
+            table(["Event", "What happened"], _named(get_args(machine.Event))),
+            "## Verdicts\n",
+            f"{first_line(Verdict)}\n",
+            ", ".join(code(verdict.value) for verdict in Verdict) + "\n",
+            "## What a flow holds\n",
+            table(["Field", "Meaning"], ([code(name), text] for name, text in _fields_of_flow())),
+        ]
+    )
+
+
+def _fields_of_flow() -> Iterator[tuple[str, str]]:
+    yield from attributes_of(machine.Flow).items()
+
+
+def _named(classes: Sequence[Any]) -> Iterator[list[str]]:
+    for cls in classes:
+        yield [code(cls.__name__), prose(cls).replace("\n\n", " ").replace("\n", " ")]
+
+
+def _flow_table() -> str:
+    found = _walk()
+    rows = []
+    for phase, transitions in machine.TRANSITIONS.items():
+        for event, handler in transitions.items():
+            if (phase, event) not in found:
+                raise ValueError(f"no sample reaches {event.__name__} while {phase}")
+            rows.append([code(phase), code(event.__name__), first_line(handler), _ends(found[phase, event])])
+    return table(["Phase", "Event", "What is decided", "Then"], rows)
+
+
+def _rows(found: Found) -> Iterator[list[str]]:
+    for (phase, event), ends in found.items():
+        yield [code(phase), code(event.__name__), _ends(ends)]
+
+
+def _ends(ends: Mapping[str, set[tuple[str, ...]]]) -> str:
+    """Return where an event may lead, and with which effects."""
+    return "<br>".join(
+        f"→ `{phase}`: " + " *or* ".join(" + ".join(map(code, effects)) for effects in _in_order(every))
+        for phase, every in sorted(ends.items(), key=lambda end: list(Phase).index(Phase(end[0])))
+    )
+
+
+def _in_order(every: set[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    return sorted(every, key=lambda effects: (len(effects), effects))
+
+
+# --- drawings ---------------------------------------------------------------------------------
+
+
+def _edges(found: Found) -> dict[tuple[str, str], list[str]]:
+    """Return the words on each line: the events, then the effects that come with them."""
+    edges: dict[tuple[str, str], list[str]] = {}
+    effects: dict[tuple[str, str], set[str]] = {}
+    for (phase, event), ends in found.items():
+        for end, every in ends.items():
+            edges.setdefault((phase, end), []).append(event.__name__)
+            effects.setdefault((phase, end), set()).update(name for names in every for name in names)
+    return {pair: [*lines, *(f"→ {name}" for name in sorted(effects[pair]))] for pair, lines in edges.items()}
+
+
+def _diagram() -> str:
+    phases = [phase for phase in Phase if phase in machine.TRANSITIONS]
+    return states(phases, _edges(_walk()), start="begin → LoadJob")
+
+
+def _diagram_of_start() -> str:
+    return states(
+        [Phase.LISTING, Phase.LOADING, Phase.DONE], _edges(_walk_of_start()), start="begin → ListArms"
+    )
+
+
+def _fire_diagram() -> str:
+    """Return the sequence of one ordinary fire, made by stepping through it."""
+    flow, effects = machine.begin(machine.Fire(job_id="job", fire_at_us=_AT_US), owner=_OWNER)
+    job = next(_jobs())
+    messages = [("NAS", "Agent", "fire: job, fire_at")]
+    while effects:
+        event: machine.Event | None = None
+        for effect in effects:
+            match effect:
+                case machine.LoadJob():
+                    messages += [("Agent", "Store", "load the job")]
+                    event = machine.JobLoaded(job)
+                case machine.SwapJob():
+                    messages += [("Agent", "Store", "compare-and-set: claim")]
+                    event = machine.JobSwapped()
+                case machine.ProvisionArm():
+                    messages += [("Agent", "NAS", "provision: wake_at"), ("NAS", "Agent", "200: it stands")]
+                    event = machine.ArmAccepted(echoed=True)
+                case machine.Answer():
+                    messages += [("Agent", "NAS", "202 accepted")]
+                case machine.StartRun():
+                    messages += [("Agent", "Agent", "the run starts")]
+        if event is None:
+            break
+        flow, effects = machine.step(flow, event, _AT_US)
+    return sequence(["NAS", "Agent", "Store"], messages)
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "fire_diagram": _fire_diagram,
+}

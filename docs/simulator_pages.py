@@ -1,0 +1,225 @@
+"""What the pages say of the simulator: properties, scenarios, faults, the command line, and samples."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
+
+from contract_pages import promises_of
+from writing import as_json, block, code, folded, incident_links, sentence, table
+
+from chronos.protocol.job import Result
+from chronos.protocol.schedule import SECOND_US
+from simulator import __main__ as command_line
+from simulator import explore, faults, fleet, watch, world
+from simulator.properties import PROPERTIES, Expectation
+from simulator.report import document, terminal
+from simulator.scenario import SCENARIOS, Plan, Scenario, simulate
+
+# Every incident that the page of incidents tells. A property that names another one has no row to link to.
+_GROUPS = {"L": 12, "D": 8, "O": 4, "W": 8, "S": 4}
+INCIDENTS = tuple(f"{group}{number + 1}" for group, count in _GROUPS.items() for number in range(count))
+
+# --- properties -------------------------------------------------------------------------------
+
+_EXPECTATIONS = {
+    Expectation.ALWAYS: "Always: decided at every moment it can be, faults or not.",
+    Expectation.EVENTUALLY: "Eventually: decided once faults are over and everything has settled.",
+}
+
+
+def properties_page() -> str:
+    """Return the page with every property."""
+    parts = [
+        "# Properties\n",
+        "What must hold, each sentence once: the simulated runs, the exhaustive search, the tests and this"
+        " page use the same list (`simulator/properties.py`).\n",
+        *(f"- {words}" for words in _EXPECTATIONS.values()),
+        "\nA job is *at rest* when nobody is at work on it: no message about it is on its way, no flow of a"
+        " living process concerns it, no run of it is in flight, and no machine is starting. The properties"
+        " of arms are decided then, since in between store and NAS differ rightly.\n",
+    ]
+    for each in PROPERTIES:
+        parts += [f"## {each.id}\n", f"*{each.expectation.capitalize()}.* {each.statement}\n"]
+        if each.incidents:
+            parts.append(f"Incidents: {incident_links(each.incidents, up='../')}.\n")
+    return "\n".join(parts)
+
+
+def _closed_by(incident: str) -> str:
+    """Return links to the properties and promises that name an incident, for the page of incidents."""
+    properties = [each.id for each in PROPERTIES if incident in each.incidents]
+    promises = [name for name, (_, closes) in promises_of().items() if incident in closes]
+    links = [f"[{each}](reference/properties.md#{each.lower()})" for each in properties]
+    links += [f"NAS: [`{name}`](contract/nas.md#{name})" for name in promises]
+    return "<br>".join(links) or "—"
+
+
+# --- scenarios and faults ---------------------------------------------------------------------
+
+
+def scenarios_page() -> str:
+    """Return the page with every shipped scenario."""
+    parts = [
+        "# Scenarios\n",
+        "`python -m simulator list` names them, `python -m simulator run NAME` runs one. Options of `run`"
+        " replace what the scenario says; see [the command line](command-line.md).\n",
+    ]
+    for each in SCENARIOS.values():
+        parts += [f"## {each.name}\n", f"{sentence(each.about)}\n", _setting_of(each)]
+    return "\n".join(parts)
+
+
+def _setting_of(scenario: Scenario) -> str:
+    jobs = fleet.load_shipped(scenario.fleet).jobs
+    return table(
+        ["Fleet", "Days", "Faults", "NAS", "Agent", "Machines"],
+        [
+            [
+                f"`{scenario.fleet}`, {len(jobs)} jobs",
+                str(scenario.days),
+                scenario.faults,
+                scenario.nas,
+                scenario.agent,
+                str(scenario.machines),
+            ]
+        ],
+    )
+
+
+def faults_page() -> str:
+    """Return the page with every decision that the simulated world leaves open."""
+    on, factors = faults._SWITCHED_ON, ", ".join(f"{factor:g}" for factor in faults._FACTORS)
+    return "\n".join(
+        [
+            "# Faults\n",
+            "Whatever the simulated world leaves open is one decision with a label, and option 0 is the"
+            " ordinary one. The numbers are the weights of the options, in their order.\n",
+            f"Levels: {', '.join(map(code, faults.LEVELS))}. At `none`, only ordinary variation remains. At"
+            f" `heavy`, each run is one of a swarm: every fault is switched on with a probability of {on:g},"
+            f" and its weights are multiplied by one of {factors}; so some runs meet a fault often and some"
+            f" never. At `light`, every fault is on with {faults.LIGHT_FACTOR:g} of its weight, and nobody"
+            " changes jobs.\n",
+            "## What may go wrong\n",
+            table(["Label", "Options", "Weights"], _decisions(faults.HEAVY)),
+            "## Ordinary variation\n",
+            "At every level. An option is an index into a table of durations; the first is the likeliest.\n",
+            table(["Label", "Weights"], ([label, row] for label, _, row in _decisions(faults.ORDINARY))),
+        ]
+    )
+
+
+def _decisions(weights: Mapping[str, object]) -> Iterator[list[str]]:
+    notes = dict(re.findall(r'^    "([\w.]+)": \(.*\),  # (.+)$', inspect.getsource(faults), re.MULTILINE))
+    for label, row in weights.items():
+        numbers = [f"{weight:g}" for weight in row]  # type: ignore[attr-defined]
+        if len(numbers) > 4 and len(set(numbers[1:])) == 1:
+            numbers = [numbers[0], f"{numbers[1]} each of {len(numbers) - 1}"]
+        options = "no, yes" if len(numbers) == 2 else f"ordinary, or one of {len(numbers) - 1} others"
+        yield [code(label), notes.get(label, options), ", ".join(numbers)]
+
+
+# --- the command line -------------------------------------------------------------------------
+
+
+def command_line_page() -> str:
+    """Return the page with the help of every command, and the exit statuses."""
+    parser = command_line._parser()
+    parts = ["# Command line\n", block(_help(parser)), "## Exit statuses\n", _statuses()]
+    for name, sub in _commands(parser).items():
+        parts += [f"## {name}\n", block(_help(sub))]
+    return "\n".join(parts)
+
+
+def _commands(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
+    action = next(each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
+    return action.choices
+
+
+def _help(parser: argparse.ArgumentParser) -> str:
+    """Return the help as a terminal of 100 columns shows it."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "100"
+    try:
+        return parser.format_help()
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
+
+
+def _statuses() -> str:
+    """Return the exit statuses, as the command line's own docstring has them."""
+    told = re.findall(r"(\d+): ([^;.]+)", inspect.getdoc(command_line.main) or "")
+    rows = [[status, sentence(words)] for status, words in told]
+    if str(command_line.INTERRUPTED) not in dict(told):
+        rows.append([str(command_line.INTERRUPTED), "Interrupted from the keyboard."])
+    return table(["Status", "Meaning"], rows)
+
+
+# --- samples, worked out at every build -------------------------------------------------------
+
+
+@cache
+def _sample(name: str) -> tuple[Plan, world.Summary]:
+    chosen = SCENARIOS[name]
+    plan = Plan(
+        scenario=name,
+        fleet=fleet.load_shipped(chosen.fleet),
+        days=chosen.days,
+        faults=chosen.faults,
+        nas=chosen.nas,
+        agent=chosen.agent,
+        machines=chosen.machines,
+    )
+    return plan, simulate(plan, 0)
+
+
+def _sample_run() -> str:
+    return block("\n".join(terminal.summary_lines(_sample("quiet-month")[0], 0, _sample("quiet-month")[1])))
+
+
+def _sample_violation() -> str:
+    """Return the first violation that the naive agent is caught with, as the terminal tells it."""
+    lines = list(terminal.summary_lines(_sample("naive-agent")[0], 0, _sample("naive-agent")[1]))
+    first = next(number for number, line in enumerate(lines) if line.startswith("violated"))
+    after = next(number for number in range(first + 1, len(lines)) if not lines[number].startswith(" "))
+    return block("\n".join(lines[:after]))
+
+
+def _sample_json() -> str:
+    _, summary = _sample("quiet-month")
+    shown = block(as_json(document.summary_object("quiet-month", 0, summary)), "json")
+    return folded("The object of the run above", shown)
+
+
+def _cases() -> str:
+    """Return the bounded worlds of the exhaustive search."""
+    rows = []
+    for case in explore.CASES:
+        instants = ", ".join(str(instant_us // SECOND_US) for instant_us in case.instants_us)
+        size = "only with `--deep`" if case.is_deep else "always"
+        rows.append([case.name, instants, "yes" if case.can_pause else "no", size])
+    return table(["Case", "Where time may stand, s", "May somebody pause the job?", "Searched"], rows)
+
+
+def _results() -> str:
+    return ", ".join(code(result.value) for result in Result)
+
+
+PARTS: Mapping[str, Callable[[], str]] = {
+    "sample_run": _sample_run,
+    "sample_violation": _sample_violation,
+    "sample_json": _sample_json,
+    "statuses": _statuses,
+    "cases": _cases,
+    "results": _results,
+    "hops": lambda: ", ".join(code(hop) for hop in watch.HOPS if hop != "total"),
+    "settling": lambda: f"{world.SETTLING_US // (3600 * SECOND_US)} hours",
+    **{f"closes-{incident}": partial(_closed_by, incident) for incident in INCIDENTS},
+}

@@ -1,0 +1,2 @@
+"""placeholder"""
+Mutant=agent_of=follow_up_of=None
