@@ -13,6 +13,7 @@ the world, left alone, can still settle with store and NAS in agreement.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -45,6 +46,7 @@ from chronos.protocol.machine import (
     StartRun,
     SwapJob,
     follow_up,
+    holds,
 )
 from chronos.protocol.schedule import SECOND_US, Interval, format_instant
 from simulator import nas, properties
@@ -328,8 +330,8 @@ class Space:
                 yield f"{name} arrives", False, _bind(self._deliver, state, message)
             if state.losses:
                 yield f"{name} is lost", True, _bind(self._lose, state, message)
-                if message.flow != NOBODY:
-                    yield f"{name} is late: nobody waits for it any more", True, _bind(self._give_up, state, message)
+                if message.flow != NOBODY and message.kind in _ORDERED:
+                    yield f"{name} arrives, and the reply is lost", True, _bind(self._lose_reply, state, message)
             if state.duplicates and message.kind in ("provision", "cancel", "fire"):
                 if message.kind == "fire":
                     for number in self._callable(state):
@@ -428,7 +430,7 @@ class Space:
         if reply.outdated is not None:
             return _reply(state, message, "outdated", NOBODY, reply.outdated)
         # The reply is taken at once: all that it leads to is an answer, which may be late by itself, or
-        # a run, which may last. A lost reply is a request that nobody waits for any more.
+        # a run, which may last. A lost reply is an event of its own.
         task = _task(state, message.process, message.flow)
         if task is None:
             return state
@@ -447,12 +449,11 @@ class Space:
             return self._close_relay(state, message.relay, False)
         return self._fail(state, message)
 
-    def _give_up(self, state: State, message: Message) -> State:
-        late = message._replace(process=NOBODY, flow=NOBODY)
+    def _lose_reply(self, state: State, message: Message) -> State:
+        unheard = message._replace(process=NOBODY, flow=NOBODY)
         kept = _without(state.messages, message)
-        if message.kind in ("provision", "cancel"):
-            kept = _sorted((*kept, late))
-        return self._fail(state._replace(losses=state.losses - 1, messages=kept), message)
+        decided = self._decide(state._replace(losses=state.losses - 1, messages=kept), unheard)
+        return self._fail(decided, message)
 
     def _fail(self, state: State, message: Message) -> State:
         """Whoever waits for *message*, or for its reply, learns that there is none."""
@@ -497,8 +498,9 @@ class Space:
             return Liveness.UNKNOWN
         if job.run.owner != _owner(number, proc):
             return Liveness.DEAD
-        others = any(task.number != task_number and _is_flow(task) for task in proc.tasks)
-        return Liveness.ALIVE if proc.runs or others else Liveness.DEAD
+        held = any(task.number != task_number and _is_flow(task) and holds(task.flow, job.run) for task in proc.tasks)
+        running = any(started.run.is_same_as(job.run) for started in proc.runs)
+        return Liveness.ALIVE if held or running else Liveness.DEAD
 
     def _up(self, state: State, number: int) -> State:
         """Return the state with the process up; one that was down starts, and reconciles."""
@@ -635,23 +637,23 @@ class Space:
         anything; who sent an answer matters while a crash may take it back; which jobs a process has
         begun to work on matters while it starts.
         """
-        messages = state.messages
-        if self.promises.orders:
-            seen = state.row.revision
-            messages = tuple(
-                message
-                for message in messages
-                if not (message.flow == NOBODY and message.kind in _ORDERED and NOBODY < message.number < seen)
-            )
-        if not state.crashes:
-            messages = tuple(
-                message._replace(process=NOBODY) if message.kind == "answer" else message for message in messages
-            )
-        procs = tuple(
-            proc._replace(converging=False) if proc.converging and all(map(_is_flow, proc.tasks)) else proc
-            for proc in state.procs
-        )
-        return state._replace(messages=_sorted(messages), procs=procs)
+        seen = state.row.revision if self.promises.orders else NOBODY
+        changed = False
+        messages = []
+        for message in state.messages:
+            if message.flow == NOBODY and message.kind in _ORDERED and NOBODY < message.number < seen:
+                changed = True
+            elif message.kind == "answer" and message.process != NOBODY and not state.crashes:
+                changed = True
+                messages.append(message._replace(process=NOBODY))
+            else:
+                messages.append(message)
+        if changed:
+            state = state._replace(messages=_sorted(messages))
+        for number, proc in enumerate(state.procs):
+            if proc.converging and all(map(_is_flow, proc.tasks)):
+                state = _with_proc(state, number, proc._replace(converging=False))
+        return state
 
     # --- what is decided of a state ---
 
@@ -823,6 +825,17 @@ def search(space: Space, *, limit: int | None = None, progress: Callable[[int], 
         progress: called now and then with the number of states.
     """
     began = time.monotonic()
+    # Millions of values that live to the end, and no cycles: looking for those takes half of the time.
+    gc.disable()
+    try:
+        return _search(space, limit, progress, began)
+    finally:
+        gc.enable()
+
+
+def _search(
+    space: Space, limit: int | None, progress: Callable[[int], None] | None, began: float
+) -> Result:
     start = space.initial()
     numbers: dict[State, int] = {start: 0}
     came_from: list[tuple[int, str]] = [(0, "")]

@@ -34,6 +34,7 @@ from chronos.protocol.machine import (
     SwapConflicted,
     SwapJob,
     follow_up,
+    holds,
 )
 from chronos.protocol.schedule import MINUTE_US, SECOND_US, Instant
 from simulator.agents import Agent
@@ -401,10 +402,15 @@ class Machine:
         process = self.process
         if job is None or job.run is None or process is None:
             return Liveness.UNKNOWN
-        if job.run.owner == process.owner:
-            at_work = process.at_work.get(subject, 0) - asking
-            return Liveness.ALIVE if at_work or subject in process.runs or subject in process.owed else Liveness.DEAD
-        return Liveness.DEAD if self._owners.get(job.run.owner) is self else Liveness.UNKNOWN
+        if job.run.owner != process.owner:
+            return Liveness.DEAD if self._owners.get(job.run.owner) is self else Liveness.UNKNOWN
+        if subject in process.runs or subject in process.owed:
+            return Liveness.ALIVE
+        at_work = process.at_work.get(subject, 0) > asking and any(
+            activity.subject == subject and holds(activity.flow, job.run)
+            for activity in process.activities.values()
+        )
+        return Liveness.ALIVE if at_work else Liveness.DEAD
 
     def _swap(self, subject: int, effect: SwapJob) -> Event:
         kernel, old, new = self._kernel, effect.expected, effect.replacement

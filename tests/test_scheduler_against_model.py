@@ -161,6 +161,7 @@ class Expected:
         attempts: how often each occurrence was claimed.
         consumed: how many runs have ended.
         starts: how often each attempt was started.
+        results: how each attempt ended, and the process that knows it.
         faults: what happened that must not.
     """
 
@@ -173,6 +174,7 @@ class Expected:
     attempts: Counter[int] = attrs.field(factory=Counter)
     consumed: int = 0
     starts: Counter[tuple[int, int]] = attrs.field(factory=Counter)
+    results: dict[tuple[int, int], tuple[str, Result]] = attrs.field(factory=dict)
     faults: list[str] = attrs.field(factory=list)
 
     def waiting_us(self) -> int | None:
@@ -263,6 +265,7 @@ class Task:
         asked: the change that somebody waits for, if any.
         tries: how many follow-ups came before.
         decided_us: when it last took a decision.
+        life: the job of which it claimed a run.
     """
 
     flow: Any
@@ -271,11 +274,20 @@ class Task:
     asked: Intent | None = None
     tries: int = 0
     decided_us: int = 0
+    life: Expected | None = None
 
     @property
     def job_id(self) -> str | None:
         """The job that it concerns; None stands for all."""
         return self.flow.intent.job_id if hasattr(self.flow, "intent") else None
+
+
+@attrs.define(eq=False)
+class Running:
+    """A run in flight, and the job that it is of: one that is removed and created again is another one."""
+
+    started: StartRun
+    life: Expected
 
 
 @attrs.define(eq=False)
@@ -286,7 +298,7 @@ class Process:
     life: int = 0
     is_up: bool = False
     tasks: list[Task] = attrs.field(factory=list)
-    runs: list[StartRun] = attrs.field(factory=list)
+    runs: list[Running] = attrs.field(factory=list)
     owed: list[tuple[Intent, int]] = attrs.field(factory=list)
     converging: set[str] = attrs.field(factory=set)
     memory: dict[str, int] = attrs.field(factory=dict)
@@ -299,7 +311,7 @@ class Process:
     def jobs_at_work(self) -> Iterable[str | None]:
         """Yield the jobs on which it is at work, None for all of them."""
         yield from (task.job_id for task in self.tasks)
-        yield from (run.job_id for run in self.runs)
+        yield from (each.started.job_id for each in self.runs)
         yield from (intent.job_id for intent, _ in self.owed)
 
     def liveness(self, job: Job | None, asking: Task) -> Liveness:
@@ -308,10 +320,11 @@ class Process:
             return Liveness.UNKNOWN
         if job.run.owner != self.owner:
             return Liveness.DEAD
-        at_work = list(self.jobs_at_work())
-        if asking.job_id is not None:
-            at_work.remove(asking.job_id)
-        return Liveness.ALIVE if job.id in at_work else Liveness.DEAD
+        flows = [task.flow for task in self.tasks if task.job_id is not None and task is not asking]
+        owned = [each.started.run for each in self.runs]
+        owned += [intent.run for intent, _ in self.owed if isinstance(intent, Finish | Renew)]
+        is_held = any(machine.holds(flow, job.run) for flow in flows) or any(map(job.run.is_same_as, owned))
+        return Liveness.ALIVE if is_held else Liveness.DEAD
 
 
 picks = st.integers(0, 63)
@@ -342,6 +355,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         self.late: list[ProvisionArm | CancelArm] = []
         self.asking: list[Intent] = []
         self.acknowledged: dict[str, Job | None] = {}
+        self.given_up: set[str] = set()
         self.plans: list[str] = []
 
     @initialize(plans=st.lists(st.sampled_from(sorted(PLANS)), min_size=1, max_size=2, unique=True))
@@ -367,14 +381,13 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
     def slack_us(self) -> int:
         """Return how far time may move on: a run in flight renews its lease before that ends."""
         slack_us = LAST_LOOK_US
-        for process in self.processes:
-            pending = [
-                effect for task in process.tasks for effect in task.effects if isinstance(effect, StartRun)
-            ]
-            for started in (*process.runs, *pending):
-                job = self.store.get(started.job_id)
-                if job is not None and job.run is not None and started.run.is_same_as(job.run):
-                    slack_us = min(slack_us, job.run.lease_until_us - 1 - self.now_us)
+        pending = [
+            effect for _, task in self.tasks() for effect in task.effects if isinstance(effect, StartRun)
+        ]
+        for started in (*pending, *(each.started for _, each in self.runs())):
+            job = self.store.get(started.job_id)
+            if job is not None and job.run is not None and started.run.is_same_as(job.run):
+                slack_us = min(slack_us, job.run.lease_until_us - 1 - self.now_us)
         return slack_us
 
     @precondition(lambda self: self.slack_us() > 0)
@@ -565,7 +578,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
             case Answer():
                 self.answer(process, task, effect)
             case StartRun(job_id=job_id, run=run):
-                self.start(process, effect)
+                self.start(process, task, effect)
             case Begin(intents=intents):
                 for intent in intents:
                     self.begin(process, intent)
@@ -614,23 +627,21 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
             owed = type(self).follow_up(intent, answer, self.now_us)
             if owed is not None and task.tries < len(FOLLOW_UP_DELAYS_US):
                 process.owed.append((owed, task.tries + 1))
+            elif owed is not None:
+                self.given_up.add(intent.job_id)
 
-    def start(self, process: Process, started: StartRun) -> None:
-        run, expected, job = started.run, self.expected[started.job_id], self.store.get(started.job_id)
-        # A job that was removed and created again is another one; the run of the removed one goes on.
-        is_removed = job is None or run.occurrence_us < expected.from_us
+    def start(self, process: Process, task: Task, started: StartRun) -> None:
+        run, job, life = started.run, self.store.get(started.job_id), task.life
+        assert life is not None
+        is_removed = job is None or life is not self.expected[started.job_id]
+        is_claimed = job is not None and not is_removed and run.is_same_as(job.run)
         if self.starts_only_what_is_there or not is_removed:
-            others = [
-                each.run
-                for _, each in self.runs()
-                if each.job_id == started.job_id and each.run.occurrence_us >= expected.from_us
-            ]
-            slot, is_claimed = run.occurrence_us, job is not None and run.is_same_as(job.run)
-            expected.expect(is_claimed, f"{slot} was started and the store does not hold its claim")
-            expected.expect(not others, f"{slot} was started beside {others}")
-            expected.expect(slot <= self.now_us, f"{slot} was started before its time")
-            expected.starts[slot, run.attempt] += 1
-        process.runs.append(started)
+            life.expect(is_claimed, f"{run} was started and the store does not hold its claim")
+        others = [each.started.run for _, each in self.runs() if each.life is life]
+        life.expect(not others, f"{run} was started beside {others}")
+        life.expect(run.occurrence_us <= self.now_us, f"{run} was started before its time")
+        life.starts[run.occurrence_us, run.attempt] += 1
+        process.runs.append(Running(started, life))
 
     def swap(self, process: Process, task: Task, effect: SwapJob) -> Event:
         old, new = self.store.get(effect.job_id), effect.replacement
@@ -641,14 +652,12 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         else:
             self.store[effect.job_id] = new
         if old is None or new is None or attrs.evolve(old, revision=new.revision) != new:
-            self.expect_swap(old, new, effect.outcomes, task)
+            self.expect_swap(process, task, old, effect)
         return JobSwapped()
 
-    def expect_swap(
-        self, old: Job | None, new: Job | None, outcomes: tuple[Outcome, ...], task: Task
-    ) -> None:
+    def expect_swap(self, process: Process, task: Task, old: Job | None, effect: SwapJob) -> None:
         """Tell what is expected of the job that its store moved."""
-        intent = task.flow.intent
+        intent, new = task.flow.intent, effect.replacement
         if isinstance(intent, Create):
             assert intent.job.next_us is not None
             self.expected[intent.job_id] = Expected(PLANS[intent.job_id], intent.job.next_us)
@@ -657,10 +666,14 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         if isinstance(intent, Remove):
             self.earlier.append(expected)
             return
-        for outcome in outcomes:
+        for outcome in effect.outcomes:
             expected.end(outcome)
+            owner, result = expected.results.get((outcome.occurrence_us, outcome.attempt), (None, None))
+            is_known = owner == process.owner and intent.job_id not in self.given_up
+            expected.expect(not is_known or outcome.result is result, f"{outcome} ended as {result}")
         if new is not None and new.run is not None and (old is None or not new.run.is_same_as(old.run)):
             expected.claim(new.run)
+            task.life = expected
         if isinstance(intent, Pause):
             expected.is_paused = True
         if isinstance(intent, Resume):
@@ -668,25 +681,28 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
 
     # --- runs, and what a process owes ---
 
-    def runs(self) -> list[tuple[Process, StartRun]]:
-        return [(process, run) for process in self.processes for run in process.runs]
+    def runs(self) -> list[tuple[Process, Running]]:
+        return [(process, each) for process in self.processes for each in process.runs]
 
     @precondition(lambda self: self.runs())
     @rule(run=picks, succeeded=st.booleans(), stride=strides)
     def run_ends(self, run: int, succeeded: bool, stride: int) -> None:
-        process, started = pick(self.runs(), run)
-        self.go_on(process, self.end_run(process, started, succeeded), stride)
+        process, ended = pick(self.runs(), run)
+        self.go_on(process, self.end_run(process, ended, succeeded), stride)
 
-    def end_run(self, process: Process, started: StartRun, succeeded: bool) -> Task:
-        process.runs.remove(started)
+    def end_run(self, process: Process, ended: Running, succeeded: bool) -> Task:
+        process.runs.remove(ended)
+        started = ended.started
+        result = Result.COMPLETED if succeeded else Result.FAILED
+        ended.life.results[started.run.occurrence_us, started.run.attempt] = (process.owner, result)
         finish = Finish(job_id=started.job_id, run=started.run, succeeded=succeeded, confirm=started.confirm)
         return self.begin(process, finish)
 
     @precondition(lambda self: self.runs())
     @rule(run=picks, stride=strides)
     def lease_is_renewed(self, run: int, stride: int) -> None:
-        process, started = pick(self.runs(), run)
-        renew = Renew(job_id=started.job_id, run=started.run)
+        process, renewed = pick(self.runs(), run)
+        renew = Renew(job_id=renewed.started.job_id, run=renewed.started.run)
         self.go_on(process, self.begin(process, renew), stride)
 
     @precondition(lambda self: any(process.owed for process in self.processes))

@@ -338,6 +338,14 @@ def step(flow: Flow, event: Event, now_us: Instant) -> Step:
     return transition(flow, event, now_us)
 
 
+def holds(flow: Flow, run: Run) -> bool:
+    """Return whether *flow* claims, renews or ends *run*: a process with such a flow owns it alive."""
+    claimed = flow.move.run if flow.move is not None else None
+    if claimed is not None and run.is_same_as(claimed):
+        return True
+    return isinstance(flow.intent, Finish | Renew) and run.is_same_as(flow.intent.run)
+
+
 def _on_loaded(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -> Step:
     """Decide the move; when it changes nothing, go on to NAS."""
     if flow.move is not None:

@@ -1,0 +1,326 @@
+"""The documentation: it builds, says what the code says, needs no network, and its examples run."""
+
+from __future__ import annotations
+
+import asyncio
+import doctest
+import json
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import attrs
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from filelock import FileLock
+
+from chronos import Interval, Job, JsonFileStore
+from chronos.errors import ChronosError
+from chronos.protocol import machine
+from chronos.protocol.messages import FIRE, REGISTRY
+from chronos.protocol.schedule import HOUR_US, SECOND_US, format_instant
+from chronos.protocol.schema import json_schema, vectors
+from chronos.protocol.wire import fields_of
+from chronos.stores.record import read_document
+from simulator import __main__ as command_line
+from simulator.faults import HEAVY, ORDINARY
+from simulator.nas import Promises
+from simulator.properties import PROPERTIES
+from simulator.scenario import SCENARIOS
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+HAND_WRITTEN = sorted(DOCS.rglob("*.md"))
+
+# Whose scheduler NAS uses is NAS's own matter: no name of one belongs into what this project ships.
+VENDORS = (
+    "qstash",
+    "upstash",
+    "temporal cloud",
+    "eventbridge",
+    "cloud scheduler",
+    "cloud tasks",
+    "inngest",
+    "trigger.dev",
+    "cron-job.org",
+    "easycron",
+    "zeplo",
+    "cronhooks",
+)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """Return the site, built once for all workers; a warning fails the build."""
+    pytest.importorskip("material")
+    shared = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        shared = shared.parent
+    folder, is_built = shared / "site", shared / "site.built"
+    with FileLock(shared / "site.lock"):
+        if not is_built.exists():
+            command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+            built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert built.returncode == 0, built.stderr
+            is_built.touch()
+    return folder
+
+
+def text_of(page: Path) -> str:
+    """Return what a reader sees of a page, without the white space between."""
+    parts: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_data(self, data: str) -> None:
+            parts.append(data)
+
+    Reader().feed(page.read_text(encoding="utf-8"))
+    return "".join(parts)
+
+
+# --- what the code says -----------------------------------------------------------------------
+
+
+def test_contract_page_tells_every_message_and_field(site: Path) -> None:
+    """Each message has a section, with each field's name, rule and meaning, and each status."""
+    page = site / "contract" / "messages.html"
+    html, text = page.read_text(encoding="utf-8"), text_of(page)
+    for cls, about in REGISTRY.items():
+        start = html.index(f'<h3 id="{cls.__name__.lower()}"')
+        section = html[start : html.find("<h3", start + 1)]
+        assert all(f">{field.name}</code>" in section for field in fields_of(cls))
+        assert all(f"<td>{status}</td>" in section for status in about.statuses)
+        assert all(plain(field.meaning) in text for field in fields_of(cls))
+        assert all(f"{each.method} {each.path}" in text for each in about.endpoints)
+
+
+def plain(words: str) -> str:
+    return words.replace("`", "")
+
+
+def test_schemas_and_vectors_are_those_of_the_code(site: Path) -> None:
+    """Whoever writes the other side downloads what validates this one."""
+    for cls in REGISTRY:
+        schema = json.loads((site / "contract" / "schemas" / f"{cls.__name__}.json").read_text("utf-8"))
+        assert schema == json_schema(cls)
+        found = json.loads((site / "contract" / "vectors" / f"{cls.__name__}.json").read_text("utf-8"))
+        assert found == json.loads(json.dumps([attrs.asdict(vector) for vector in vectors(cls)]))
+
+
+def test_properties_page_tells_every_property(site: Path) -> None:
+    """Each has an anchor, its sentence, and links to its incidents, which are told."""
+    page = site / "reference" / "properties.html"
+    html, text = page.read_text(encoding="utf-8"), text_of(page)
+    incidents = (site / "incidents.html").read_text(encoding="utf-8")
+    for each in PROPERTIES:
+        assert f'id="{each.id.lower()}"' in html
+        assert each.statement in text
+        for incident in each.incidents:
+            assert f"../incidents.html#{incident.lower()}" in html
+            assert f'<span id="{incident.lower()}">' in incidents
+
+
+def test_every_promise_of_nas_is_told(site: Path) -> None:
+    """Each has an anchor that incidents link to."""
+    html = (site / "contract" / "nas.html").read_text(encoding="utf-8")
+    assert all(f'<span id="{field.name}">' in html for field in attrs.fields(Promises))
+
+
+def test_protocol_page_tells_every_transition(site: Path) -> None:
+    """The table has a row for each phase and event, and the drawing is part of the page."""
+    page = site / "reference" / "protocol.html"
+    rows = re.findall(r"<tr>.*?</tr>", page.read_text(encoding="utf-8"), re.DOTALL)
+    for phase, events in machine.TRANSITIONS.items():
+        for event, handler in events.items():
+            words = (handler.__doc__ or "").partition("\n")[0]
+            assert any(f">{phase}<" in row and f">{event.__name__}<" in row and words in row for row in rows)
+    assert page.read_text(encoding="utf-8").count("<svg viewBox") >= 2
+
+
+def test_simulator_pages_tell_every_scenario_fault_and_command(site: Path) -> None:
+    """What the command line takes is what the pages tell."""
+    assert all(name in text_of(site / "reference" / "scenarios.html") for name in SCENARIOS)
+    assert all(label in text_of(site / "reference" / "faults.html") for label in {**HEAVY, **ORDINARY})
+    shown = text_of(site / "reference" / "command-line.html")
+    options = re.findall(r"--[a-z]+", command_line._parser().format_help())
+    assert all(option in shown for option in options)
+
+
+def test_errors_page_tells_every_error(site: Path) -> None:
+    """The tree of exceptions is the code's."""
+    text = text_of(site / "reference" / "errors.html")
+    todo: list[type[Exception]] = [ChronosError]
+    while todo:
+        cls = todo.pop()
+        assert cls.__name__ in text
+        todo += [each for each in cls.__subclasses__() if each.__module__.startswith("chronos.")]
+
+
+def test_decisions_are_numbered_and_listed() -> None:
+    """The list has every note, and every note has the parts that are asked of it."""
+    notes = sorted(path for path in (DOCS / "decisions").glob("*.md") if path.name != "index.md")
+    listed = (DOCS / "decisions" / "index.md").read_text(encoding="utf-8")
+    assert [path.name[:4] for path in notes] == [f"{number:04}" for number in range(1, len(notes) + 1)]
+    for path in notes:
+        note = path.read_text(encoding="utf-8")
+        assert f"({path.name})" in listed
+        assert re.findall(r"^## (.*)$", note, re.MULTILINE) == ["Context", "Decision", "Consequence"]
+
+
+# --- no network -------------------------------------------------------------------------------
+
+_LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "use": "href", "object": "data"}
+
+
+def test_no_page_loads_anything_from_the_network(site: Path) -> None:
+    """Scripts, styles, fonts and images come from the site itself.
+
+    The theme's own script knows three addresses, and asks none of them here: that of mermaid, for a page
+    with a mermaid block; that of a code host, for a site with a repository link; and that of a polyfill,
+    for browsers of a decade ago.
+    """
+    found: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, given: list[tuple[str, str | None]]) -> None:
+            attributes = {name: value or "" for name, value in given}
+            found.append(attributes.get(_LOADS.get(tag, ""), ""))
+            if tag == "link" and attributes.get("rel") not in ("next", "prev", "canonical"):
+                found.append(attributes.get("href", ""))
+            assert "mermaid" not in attributes.get("class", "")
+            assert attributes.get("data-md-component") != "source"
+            found.extend(re.findall(r"url\((.*?)\)", attributes.get("style", "")))
+
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > 20
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        Reader().feed(text)
+        found += (
+            each for style in re.findall(r"<style.*?</style>", text, re.DOTALL) for each in _loads(style)
+        )
+    for sheet in site.rglob("*.css"):
+        found += _loads(sheet.read_text(encoding="utf-8"))
+    assert not [each for each in found if re.match(r"[\"']?(https?:)?//", each)]
+
+
+def _loads(css: str) -> list[str]:
+    return re.findall(r"url\(([^)]*)\)", css) + re.findall(r"@import\s+([^;]+)", css)
+
+
+# --- examples run -----------------------------------------------------------------------------
+
+
+def blocks(language: str) -> list[Any]:
+    """Return the fenced blocks of a language in the hand-written pages."""
+    fenced = re.compile(rf"^ *```{language}\b[^\n]*\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+    return [
+        pytest.param(block, id=path.stem)
+        for path in HAND_WRITTEN
+        for block in fenced.findall(path.read_text(encoding="utf-8"))
+    ]
+
+
+@pytest.mark.parametrize("block", blocks("pycon"))
+def test_interactive_examples_show_what_happens(block: str) -> None:
+    """What a page shows after the prompt is what Python says."""
+    test = doctest.DocTestParser().get_doctest(block, {}, "docs", None, 0)
+    assert doctest.DocTestRunner().run(test).failed == 0
+
+
+@pytest.mark.parametrize("block", blocks("console"))
+def test_commands_are_understood(block: str) -> None:
+    """Every command of the simulator that a page shows is one."""
+    for line in block.splitlines():
+        if line.strip().startswith("$ python -m simulator "):
+            command_line._parser().parse_args(shlex.split(line)[4:])
+
+
+@pytest.mark.parametrize("block", blocks("json"))
+def test_jobs_file_example_can_be_read(block: str) -> None:
+    """The jobs file that a page shows is one."""
+    (job,) = read_document(block, source="docs").jobs
+    assert (job.id, job.policy.misfire_grace_us) == ("job-7", 900 * SECOND_US)
+
+
+class Portal:
+    """NAS behind the example: publishes its keys, keeps arms, and mints tokens."""
+
+    def __init__(self) -> None:
+        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.armed: dict[str, str] = {}
+
+    async def handle(self, _transport: object, request: httpx.Request) -> httpx.Response:
+        assert request.url.host == "portal.example"
+        if request.url.path == "/jwks.json":
+            jwk = jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
+            return httpx.Response(200, json={"keys": [jwk]})
+        assert request.headers["authorization"] == "Bearer the-token"
+        if request.url.path == "/api/agent-cron/list":
+            return httpx.Response(200, json={"armed": []})
+        body = json.loads(await request.aread())
+        assert request.url.path == "/api/agent-cron/provision"
+        self.armed[body["job_id"]] = body["fire_at"]
+        return httpx.Response(200, json={"schedule_id": "s", "revision": body["revision"]})
+
+    def token(self) -> str:
+        claims = {"iss": "https://portal.example", "aud": "agent:inst-1", "purpose": "cron_fire"}
+        return jwt.encode({**claims, "exp": time.time() + 90}, self.key, "RS256")
+
+
+def test_the_example_of_embedding_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands on the page: a fire is verified and accepted, the next one is armed, the job runs."""
+    ran: list[str] = []
+
+    async def run_job(job_id: str) -> None:
+        ran.append(job_id)
+
+    portal, agent = Portal(), ModuleType("my_agent")
+    vars(agent).update(run_job=run_job, access_token=lambda _fresh: "the-token")
+    monkeypatch.setitem(sys.modules, "my_agent", agent)
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", lambda *call: portal.handle(*call))
+    monkeypatch.chdir(tmp_path)
+    due_us = (time.time_ns() // 1000 // SECOND_US) * SECOND_US
+    job = Job(id="job-7", schedule=Interval(period_us=HOUR_US, anchor_us=due_us), next_us=due_us)
+    JsonFileStore.create("jobs.json").swap("job-7", expected=None, replacement=job)
+    example = runpy.run_path(str(DOCS / "examples" / "embed.py"))
+
+    async def scenario() -> None:
+        fire = {"job_id": "job-7", "fire_at": format_instant(due_us)}
+        transport = httpx.ASGITransport(example["app"])
+        async with httpx.AsyncClient(transport=transport, base_url="https://agent.example") as client:
+            await example["scheduler"].start()
+            assert portal.armed == {"job-7": format_instant(due_us)}
+            headers = {"Authorization": f"Bearer {portal.token()}"}
+            accepted = await client.post(FIRE.path, json=fire, headers=headers)
+            refused = await client.post(FIRE.path, json=fire, headers={"Authorization": "Bearer x"})
+        assert (accepted.status_code, refused.status_code) == (202, 401)
+        await example["scheduler"].drain(timeout_s=5)
+        await example["nas"].aclose()
+
+    asyncio.run(scenario())
+    assert portal.armed == {"job-7": format_instant(due_us + HOUR_US)}
+    assert ran == ["job-7"]
+
+
+# --- words ------------------------------------------------------------------------------------
+
+
+def test_no_vendor_of_a_scheduler_is_named() -> None:
+    """The external scheduler is NAS's own detail."""
+    files = (path for folder in ("chronos", "simulator", "docs") for path in (ROOT / folder).rglob("*"))
+    named = re.compile(
+        "|".join(re.escape(name).replace(r"\ ", r"[\s_-]*") for name in VENDORS), re.IGNORECASE
+    )
+    for path in files:
+        if path.suffix in (".py", ".md", ".json", ".css", ".html", ".js", ".yml", ".yaml"):
+            assert named.search(path.read_text(encoding="utf-8")) is None, path
