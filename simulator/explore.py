@@ -14,6 +14,7 @@ the world, left alone, can still settle with store and NAS in agreement.
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -57,6 +58,8 @@ from simulator.nas import EMPTY, OneShot, Promises, Reply, Row
 NOBODY = -1
 JOB_ID = "job"
 PROCESSES = 2
+# Once a property is violated, so many states more are searched for others that are.
+MORE_STATES = 60_000
 _FAILED = ArmFailed()
 _SWAPPED = JobSwapped()
 # What a process sends.
@@ -199,8 +202,10 @@ CASES = (
     _case("close occurrences, interruptions are recorded", 200, (0, 200, 400)),
     _case("close occurrences, interruptions are retried", 200, (0, 200, 400), policy=_RETRY),
     _case("distant occurrences, interruptions are recorded", 600, (0, 600, 1200, 1740)),
-    _case("distant occurrences, interruptions are retried", 600, (0, 600, 1200), policy=_RETRY),
     _case("the schedule ends after two runs", 200, (0, 200, 400), times=2),
+    _case("one occurrence, and somebody pauses the job", 200, (0, 200), can_pause=True),
+    _case("distant occurrences, interruptions are retried", 600, (0, 600, 1200), policy=_RETRY, is_deep=True),
+    _case("close occurrences, and somebody pauses the job", 200, (0, 200, 400), can_pause=True, is_deep=True),
 )
 
 
@@ -845,6 +850,7 @@ def _search(
     converged: list[int] = []
     found: dict[str, Counterexample] = {}
     queue = deque([start])
+    last, is_ending = (sys.maxsize if limit is None else limit), False
     while queue:
         state = queue.popleft()
         number = numbers[state]
@@ -873,7 +879,9 @@ def _search(
                     progress(known)
             if not is_fault:
                 sources[known].append(number)
-        if limit is not None and len(numbers) >= limit:
+        if found and not is_ending:
+            is_ending, last = True, min(last, len(numbers) + MORE_STATES)
+        if len(numbers) >= last:
             break
     is_complete = not queue
     if is_complete and not found:

@@ -30,6 +30,7 @@ HEAVY: Mapping[str, Sequence[float]] = {
     "external.duplicate": (0.99, 0.01),
     # NAS
     "nas.create": (0.99, 0.01),  # crashes between its row and the one-shot
+    "nas.delete": (0.98, 0.02),  # cannot delete the one-shot that it replaces or cancels
     "nas.outage": (0.94, 0.03, 0.02, 0.01),  # asked every six hours: none, minutes, an hour, half a day
     # the agent's machine and its host
     "machine.crash": (0.997, 0.003),  # before each effect

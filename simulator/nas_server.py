@@ -137,8 +137,7 @@ class NasServer:
         )
         self._rows[subject] = decision.row
         self._kernel.record(Kind.PROVISIONED, subject, fire_at_us)
-        if decision.delete is not None:
-            self.external.delete(decision.delete)
+        self._delete(decision.delete)
         if decision.create is not None:
             if self._kernel.fault("nas.create"):
                 self._crash_before_create(subject, decision.create)
@@ -155,8 +154,7 @@ class NasServer:
         decision = nas.cancel(self._promises, self._rows[call.subject], revision=revision)
         self._rows[call.subject] = decision.row
         self._kernel.record(Kind.CANCELLED, call.subject)
-        if decision.delete is not None:
-            self.external.delete(decision.delete)
+        self._delete(decision.delete)
         self._answer(call, decision.reply)
 
     def list(self, call: Call) -> None:
@@ -204,6 +202,15 @@ class NasServer:
         if not is_held:
             self._watch.marks["arm-swallowed-by-dedup-window"] += 1
             kernel.record(Kind.SWALLOWED, subject, shot.fire_at_us)
+
+    def _delete(self, shot: OneShot | None) -> None:
+        """Delete a one-shot that was replaced or cancelled; that may fail, and nobody repeats it."""
+        if shot is None:
+            return
+        if self._kernel.fault("nas.delete"):
+            self._watch.marks["replaced-one-shot-not-deleted"] += 1
+        else:
+            self.external.delete(shot)
 
     def _crash_before_create(self, subject: int, shot: OneShot) -> None:
         self._watch.marks["nas-crashed-before-the-one-shot"] += 1

@@ -81,7 +81,7 @@ NO_OVERLAP = Property(
 DURABLE_CLAIM = Property(
     id="DURABLE-CLAIM",
     expectation=Expectation.ALWAYS,
-    statement="A run starts only while the store holds its claim, made for a job whose schedule is in force.",
+    statement="A run starts only while the store holds its claim, which was made while the schedule was in force.",
     incidents=("D3", "D8", "D6"),
 )
 NOT_EARLY = Property(
@@ -195,8 +195,11 @@ def overlaps(in_flight: int) -> str | None:
 
 
 def undurable(job: Job | None, run: Run) -> str | None:
-    """Decide `DURABLE_CLAIM` for a run that starts now; *job* is as stored."""
-    if job is not None and run.is_same_as(job.run):
+    """Decide `DURABLE_CLAIM` for a run that starts now; *job* is as stored.
+
+    A job that was removed since its claim is like one that is removed during its run.
+    """
+    if job is None or run.is_same_as(job.run):
         return None
     return f"the run of {format_instant(run.occurrence_us)} was started, but the store does not hold its claim"
 

@@ -1,0 +1,254 @@
+"""The simulated world: real fleets hold every property, and what is broken is caught."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import attrs
+import pytest
+
+from chronos.protocol.job import OnInterrupt, Policy
+from chronos.protocol.schedule import DAY_US, upcoming
+from simulator import faults, nas
+from simulator.agents import CHRONOS
+from simulator.fleet import Fleet, load_shipped, shipped
+from simulator.kernel import RandomChoices, RecordedChoices
+from simulator.scenario import SCENARIOS, Plan, simulate
+from simulator.world import Setting, Summary, World
+
+
+def plan(fleet: str | Fleet, days: int, level: str = "none", **options: object) -> Plan:
+    loaded = load_shipped(fleet) if isinstance(fleet, str) else fleet
+    chosen = {"nas": "hardened", "agent": "chronos", "machines": 1, **options}
+    return Plan(scenario="test", fleet=loaded, days=days, faults=level, **chosen)  # type: ignore[arg-type]
+
+
+def told(summary: Summary) -> str:
+    """Say what was violated, with the history, for the failure message of a test."""
+    lines = [f"{each.property} {each.job_id} {each.message}" for each in summary.violations[:3]]
+    lines += summary.violations[0].history if summary.violations else []
+    return "\n".join([summary.verdict, *summary.unsettled, *lines])
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_fleet_without_faults_completes_every_occurrence(name: str) -> None:
+    """In thirty days in which nothing goes wrong, each occurrence that the schedules name completes."""
+    fleet = load_shipped(name)
+    summary = simulate(plan(fleet, 30), 0)
+    assert summary.verdict == "ok", told(summary)
+    end_us = fleet.start_us + 30 * DAY_US
+    expected = 0
+    for job in fleet.jobs:
+        if job.state != "scheduled" or job.next_us is None:
+            continue
+        expected += job.next_us < end_us
+        for slot in upcoming(job.schedule, job.next_us):
+            if slot >= end_us:
+                break
+            expected += 1
+    assert Counter(summary.runs) == Counter(completed=expected, failed=0, missed=0, skipped=0, interrupted=0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("name", shipped())
+def test_fleet_with_heavy_faults_holds_every_property(name: str, seed: int) -> None:
+    """Whatever goes wrong, the project's own scheduler loses nothing on a NAS that keeps the promises."""
+    summary = simulate(plan(name, 4, "heavy"), seed)
+    assert summary.verdict == "ok", told(summary)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_replicas_with_heavy_faults_hold_every_property(seed: int) -> None:
+    """Two machines on one store, of which each may die, claim every occurrence once."""
+    summary = simulate(plan("fleet-02", 10, "heavy", machines=2), seed)
+    assert summary.verdict == "ok", told(summary)
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+@pytest.mark.parametrize("seed", range(8))
+def test_retried_jobs_with_heavy_faults_hold_every_property(seed: int, machines: int) -> None:
+    """Jobs that ask for at-least-once are guarded by the end of their lease."""
+    fleet = load_shipped("fleet-02")
+    policy = Policy(on_interrupt=OnInterrupt.RETRY)
+    jobs = tuple(attrs.evolve(job, policy=policy) for job in fleet.jobs)
+    summary = simulate(plan(attrs.evolve(fleet, jobs=jobs), 10, "heavy", machines=machines), seed)
+    assert summary.verdict == "ok", told(summary)
+
+
+def test_naive_agent_is_caught_for_lost_arms_and_for_orphans() -> None:
+    """Arming after the run and believing a map in memory loses jobs and leaves arms behind."""
+    violated = Counter(
+        violation.property
+        for seed in range(20)
+        for violation in simulate(plan("fleet-02", 10, "heavy", agent="naive"), seed).violations
+    )
+    assert violated["NO-LOST-REARM"]
+    assert violated["NO-ORPHAN"]
+
+
+def test_naive_agent_works_while_nothing_goes_wrong() -> None:
+    """What is wrong with it shows only under faults: it is not caught by its looks."""
+    assert simulate(plan("fleet-02", 10, agent="naive"), 0).verdict == "ok"
+
+
+# Each promise of NAS is earned: without it alone, this is what a run with these faults violates.
+EARNED = {
+    "names_by_generation": ({"operator.change": (0, 1, 0)}, "NO-LOST-REARM"),
+    "deletes_own_generation": ({"machine.crash": (0.98, 0.02)}, "NO-LOST-REARM"),
+    "sweeps_missing": ({"nas.create": (0.95, 0.05)}, "NO-LOST-REARM"),
+    "sweeps_undelivered": ({"nas.outage": (0.5, 0, 0, 0.5)}, "NO-LOST-REARM"),
+    "drops_older_relays": ({"operator.change": (0, 1, 0), "nas.delete": (0, 1)}, "ONE-ARM"),
+    "orders": (
+        {"operator.change": (0, 1, 0), "network.request": (0.5, 0, 0, 0.5)},
+        "NO-ORPHAN",
+    ),
+}
+
+
+def earned(promise: str, promises: nas.Promises, seed: int) -> Counter[str]:
+    fleet = load_shipped("fleet-02")
+    setting = Setting(
+        jobs=fleet.jobs,
+        start_us=fleet.start_us,
+        duration_us=6 * DAY_US,
+        has_faults=True,
+        promises=promises,
+        agent=CHRONOS,
+    )
+    table = {**faults.weights("none", seed, jobs=len(fleet.jobs), machines=1), **EARNED[promise][0]}
+    summary = World(setting, RandomChoices(seed, table)).run()
+    return Counter(violation.property for violation in summary.violations)
+
+
+@pytest.mark.parametrize("promise", EARNED)
+def test_promise_of_nas_is_earned(promise: str) -> None:
+    """A NAS that breaks this one promise loses or orphans an arm; one that keeps all does not."""
+    broken = attrs.evolve(nas.HARDENED, **{promise: False})
+    expected = EARNED[promise][1]
+    seeds = range(12)
+    assert any(earned(promise, broken, seed)[expected] for seed in seeds)
+    assert not any(earned(promise, nas.HARDENED, seed) for seed in seeds)
+
+
+def test_each_seed_has_its_own_digest() -> None:
+    """Two runs of one seed have one history; another seed has another."""
+    digests = [simulate(plan("fleet-12", 3, "heavy"), seed).digest for seed in (1, 1, 2)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize("hash_seed", ["0", "1", "4242"])
+def test_digest_is_the_same_in_another_process(hash_seed: str) -> None:
+    """Nothing depends on the process or on its hash seed."""
+    code = (
+        "from tests.test_simulator import plan\nfrom simulator.scenario import simulate\n"
+        "print(simulate(plan('fleet-12', 3, 'heavy', machines=2), 7).digest)"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == simulate(plan("fleet-12", 3, "heavy", machines=2), 7).digest
+
+
+class Recording:
+    """Choices that note what was decided."""
+
+    def __init__(self, inner: RandomChoices) -> None:
+        self.inner = inner
+        self.decided: list[int] = []
+
+    def choose(self, label: str, options: int) -> int:
+        decision = self.inner.choose(label, options)
+        assert 0 <= decision < options, label
+        self.decided.append(decision)
+        return decision
+
+
+def test_recorded_decisions_repeat_the_history() -> None:
+    """A list of decisions is the whole of a run, and can be handed on as a report."""
+    wanted = plan("fleet-12", 3, "heavy")
+    recording = Recording(wanted.choices(5))  # type: ignore[arg-type]
+    first = World(wanted.setting, recording).run()
+    again = World(wanted.setting, RecordedChoices(recording.decided)).run()
+    assert again == first
+    assert max(recording.decided) > 0
+
+
+def test_ordinary_decisions_alone_hold_every_property() -> None:
+    """The empty list of decisions is the plainest history there is."""
+    summary = World(plan("fleet-12", 2, "heavy").setting, RecordedChoices([])).run()
+    assert summary.verdict == "ok", told(summary)
+
+
+SOMETIMES = {
+    "another-process-was-faster",
+    "answer-to-a-fire-lost",
+    "changed-during-a-run",
+    "clock-wrong-after-boot",
+    "crash-between-arm-and-answer",
+    "crash-between-claim-and-arm",
+    "crash-during-a-run",
+    "fire-answered-accepted",
+    "fire-answered-duplicate",
+    "fire-answered-gone",
+    "fire-answered-missed",
+    "fire-answered-skipped",
+    "fire-overlaps-its-retry",
+    "host-outage",
+    "interrupted-run-starts-again",
+    "lease-renewed",
+    "list-failed",
+    "missing-one-shot-swept",
+    "nas-crashed-before-the-one-shot",
+    "nas-outage",
+    "older-relay-dropped",
+    "older-revision-refused",
+    "outcome-completed",
+    "outcome-failed",
+    "outcome-interrupted",
+    "outcome-missed",
+    "outcome-skipped",
+    "overdue-occurrence-taken-at-start",
+    "replaced-one-shot-not-deleted",
+    "retries-spent",
+    "run-started-though-the-arm-failed",
+    "settled-afterwards",
+    "slow-boot",
+    "store-failed-after-the-write",
+    "token-refused-by-a-wrong-clock",
+}
+
+
+def test_every_interesting_situation_is_met() -> None:
+    """A suite that never meets a situation proves nothing about it."""
+    fleet = load_shipped("fleet-02")
+    policy = Policy(on_interrupt=OnInterrupt.RETRY)
+    first, *others = fleet.jobs
+    jobs = tuple(attrs.evolve(job, policy=policy) for job in (attrs.evolve(first, state="scheduled"), *others))
+    seen: set[str] = set()
+    for seed in range(24):
+        retried = attrs.evolve(fleet, jobs=jobs if seed % 2 else fleet.jobs)
+        seen |= set(simulate(plan(retried, 12, "heavy", machines=1 + seed % 2), seed).marks)
+    assert sorted(SOMETIMES - seen) == []
+
+
+def test_published_contract_without_promises_loses_arms() -> None:
+    """The agent cannot make up for a NAS that promises no more than the published contract."""
+    violated = Counter(
+        violation.property
+        for seed in range(4)
+        for violation in simulate(plan("fleet-12", 10, "heavy", nas="minimal"), seed).violations
+    )
+    assert violated["NO-LOST-REARM"]
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_scenario_names_what_exists(name: str) -> None:
+    """Each shipped scenario stands on a shipped fleet and known parts."""
+    scenario = SCENARIOS[name]
+    assert scenario.fleet in shipped()
+    assert scenario.nas in nas.BUILDS
+    assert scenario.faults in faults.LEVELS
