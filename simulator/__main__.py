@@ -20,7 +20,7 @@ from simulator.agents import AGENTS
 from simulator.nas import BUILDS
 from simulator.report import document, terminal
 from simulator.scenario import DEFAULT, SCENARIOS, Plan, simulate
-from simulator.sweep import spread, sweep
+from simulator.sweep import search_case, spread, sweep
 from simulator.world import Summary
 
 OK, VIOLATED, BAD_INPUT, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -96,8 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--agent", choices=tuple(AGENTS), default="chronos", help="which agent")
     check.add_argument("--nas", choices=tuple(BUILDS), default="hardened", help="which promises NAS keeps")
     check.add_argument("--crashes", type=_whole(0, 3), default=1, metavar="N", help="how many crashes (default: 1)")
-    check.add_argument("--duplicates", type=_whole(0, 3), default=1, metavar="N", help="how many duplicates (1)")
-    check.add_argument("--losses", type=_whole(0, 3), default=1, metavar="N", help="how many losses (1)")
+    check.add_argument("--duplicates", type=_whole(0, 3), default=1, metavar="N", help="how many duplicates (default: 1)")
+    check.add_argument("--losses", type=_whole(0, 3), default=1, metavar="N", help="how many losses (default: 1)")
     check.add_argument("--deep", action="store_true", help="search the large cases too; takes long")
     check.add_argument("--limit", type=_whole(1, 10**9), metavar="N", help="give up a case after so many states")
     check.set_defaults(command=_check)
@@ -235,7 +235,9 @@ def _check(options: argparse.Namespace) -> int:
     cases = [case.name for case in explore.CASES if options.deep or not case.is_deep]
     results = []
     with _progress("check", float(len(cases))) as advance:
-        for result in spread(_search, cases, [options] * len(cases)):
+        budget = (options.crashes, options.duplicates, options.losses)
+        same = ([each] * len(cases) for each in (options.agent, options.nas, budget, options.limit))
+        for result in spread(search_case, cases, *same):
             results.append(result)
             advance(float(len(results)))
     print(
@@ -250,19 +252,6 @@ def _check(options: argparse.Namespace) -> int:
     is_complete = all(result.is_complete for result in results)
     print("verdict    " + ("ok: every state holds every property and can still settle" if is_complete else "inconclusive"))
     return OK if is_complete else INCONCLUSIVE
-
-
-def _search(case_name: str, options: argparse.Namespace) -> explore.Result:
-    case = next(case for case in explore.CASES if case.name == case_name)
-    space = explore.Space(
-        case,
-        AGENTS[options.agent],
-        BUILDS[options.nas],
-        crashes=options.crashes,
-        duplicates=options.duplicates,
-        losses=options.losses,
-    )
-    return explore.search(space, limit=options.limit)
 
 
 def _bench(_options: argparse.Namespace) -> int:

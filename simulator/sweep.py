@@ -1,4 +1,4 @@
-"""Many seeds of one plan, on all cores."""
+"""Many seeds of one plan, or many cases of the exhaustive search, on all cores."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
+from simulator import explore
+from simulator.agents import AGENTS
+from simulator.explore import Result
+from simulator.nas import BUILDS
 from simulator.scenario import Plan, simulate
 from simulator.world import Summary
 
@@ -18,6 +22,24 @@ B = TypeVar("B")
 def sweep(plan: Plan, seeds: range) -> Iterator[tuple[int, Summary]]:
     """Yield the summary of every seed, in the order of the seeds."""
     return zip(seeds, spread(simulate, [plan] * len(seeds), seeds), strict=True)
+
+
+def search_case(name: str, agent: str, promises: str, budget: tuple[int, int, int], limit: int | None) -> Result:
+    """Search the case called *name*; all that is sent to another process is plain values.
+
+    Args:
+        name: of one of `explore.CASES`.
+        agent: the name of the agent under test.
+        promises: the name of the NAS.
+        budget: how many crashes, duplicates and losses may strike.
+        limit: give up after so many states.
+    """
+    case = next(case for case in explore.CASES if case.name == name)
+    crashes, duplicates, losses = budget
+    space = explore.Space(
+        case, AGENTS[agent], BUILDS[promises], crashes=crashes, duplicates=duplicates, losses=losses
+    )
+    return explore.search(space, limit=limit)
 
 
 def spread(function: Callable[..., B], *arguments: Iterable[A]) -> Iterator[B]:

@@ -104,7 +104,7 @@ _CLOSE, _CLOSE_RETRIED = "close occurrences, interruptions are recorded", "close
 _DISTANT = "distant occurrences, interruptions are recorded"
 _DISTANT_RETRIED = "distant occurrences, interruptions are retried"
 _TWICE = "the schedule ends after two runs"
-PAUSED = "paused"
+PAUSED = "one occurrence, and somebody pauses the job"
 
 _LOST, _ORPHAN, _DEDUP = properties.NO_LOST_REARM.id, properties.NO_ORPHAN.id, properties.IDEMPOTENT_DEDUP.id
 _CLAIM, _OUTCOME, _OVERLAP = properties.DURABLE_CLAIM.id, properties.ONE_OUTCOME.id, properties.NO_OVERLAP.id
@@ -131,14 +131,14 @@ MUTANTS = (
     Mutant(
         name="a claim leaves the next occurrence where it was",
         module=transitions,
-        old="    return attrs.evolve(job, next_us=next_us, run=run, state=_state(job.state, next_us, run))",
-        new="    return attrs.evolve(job, run=run)",
+        old="    return attrs.evolve(job, next_us=next_us, run=run, state=state, revision=revision)",
+        new="    return attrs.evolve(job, run=run, revision=revision)",
         case=_CLOSE,
     ),
     Mutant(
         name="the next occurrence is counted from the clock",
         module=transitions,
-        old="            due = _due(current, max(fire_at_us, now_us))" if False else "        due = _due(current, max(fire_at_us, now_us))",
+        old="        due = _due(current, max(fire_at_us, now_us))",
         new="        due = attrs.evolve(_due(current, max(fire_at_us, now_us)), following_us=now_us + 600_000_000)",
         case=_CLOSE,
     ),
@@ -152,8 +152,8 @@ MUTANTS = (
     Mutant(
         name="a run in flight is ignored by the next fire",
         module=transitions,
-        old="        if current.run is not None:\n            current = _pass_over(current, due, None)",
-        new="        if False:\n            current = _pass_over(current, due, None)",
+        old="        if current.run is not None:\n            current = _pass_over(",
+        new="        if False:\n            current = _pass_over(",
         case=_CLOSE,
     ),
     Mutant(
@@ -173,7 +173,7 @@ MUTANTS = (
     Mutant(
         name="the fire of a guard leaves the lease of a living run",
         module=transitions,
-        old="        return attrs.evolve(job, run=attrs.evolve(run, lease_until_us=horizon_us + LEASE_US)), (), None",
+        old="        return attrs.evolve(job, run=renewed, revision=revision), (), None",
         new="        return job, (), None",
         case=_DISTANT_RETRIED,
     ),
@@ -215,15 +215,19 @@ MUTANTS = (
     Mutant(
         name="a duplicate is answered and arms nothing",
         module=machine,
-        old="        return _arm(decided, move, now_us)\n    return _swap(decided",
-        new="        return _close(decided, move, now_us, settled=True, echoed=True)\n    return _swap(decided",
+        old="if is_changed else _arm(decided, move, now_us)",
+        new="if is_changed else _close(decided, move, now_us, settled=True, echoed=True)",
         case=_CLOSE,
     ),
     Mutant(
         name="the run starts before its claim is stored",
         module=machine,
-        old="    return attrs.evolve(flow, phase=Phase.SWAPPING), (effect,)\n\n\ndef _arm",
-        new="    start = () if move.run is None else (StartRun(job_id=flow.intent.job_id, run=move.run, confirm=True),)\n    return attrs.evolve(flow, phase=Phase.SWAPPING), (*start, effect)\n\n\ndef _arm",
+        old="    return (flow if flow.phase is Phase.SWAPPING else attrs.evolve(flow, phase=Phase.SWAPPING)), (effect,)",
+        new=(
+            "    start = StartRun(job_id=flow.intent.job_id, run=move.run, confirm=True) if move.run else None\n"
+            "    flow = attrs.evolve(flow, phase=Phase.SWAPPING, move=attrs.evolve(move, run=None))\n"
+            "    return flow, (effect,) if start is None else (start, effect)"
+        ),
         case=_CLOSE,
     ),
     Mutant(
@@ -272,7 +276,7 @@ MUTANTS = (
         name="arms go without their place in the order",
         module=machine,
         old="        effect = ProvisionArm(job_id=job_id, fire_at_us=wake_us, revision=job.revision)",
-        new="        effect = ProvisionArm(job_id=job_id, fire_at_us=wake_us, revision=None)",
+        new="        effect = ProvisionArm(job_id=job_id, fire_at_us=wake_us, revision=-1)",
         case=_CLOSE,
     ),
     Mutant(
@@ -298,7 +302,7 @@ MUTANTS = (
     Mutant(
         name="a start does not look for ended processes",
         module=machine,
-        old=" or (liveness is Liveness.DEAD and job.run is not None)",
+        old=" or _is_abandoned(job, liveness, now_us)",
         new="",
         case=_CLOSE,
     ),
@@ -330,8 +334,8 @@ MUTANTS = (
     Mutant(
         name="the end of a run is not counted",
         module=transitions,
-        old="        job, run=None, completed=job.completed + 1,",
-        new="        job, run=None,",
+        old="        completed=job.completed + 1,\n",
+        new="",
         case=_TWICE,
     ),
     Mutant(

@@ -506,6 +506,12 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
     def flow_goes_on(self, task: int, stride: int) -> None:
         self.go_on(*pick(self.tasks(), task), stride + 1)
 
+    @precondition(lambda self: self.tasks())
+    @rule()
+    def all_flows_go_on_to_their_end(self) -> None:
+        while self.tasks():
+            self.go_on(*self.tasks()[0], ALL)
+
     @precondition(lambda self: self.tasks(*NAS_REQUESTS))
     @rule(task=picks)
     def request_is_lost(self, task: int) -> None:
@@ -723,7 +729,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         self.ask(self.up(at), kind(job_id=pick(self.plans, job)), stride)
 
     def creatable(self) -> list[str]:
-        return [name for name in self.plans if PLANS[name].next_after(self.now_us) is not None]
+        return [name for name in self.plans if name not in self.store and self.fresh(name).next_us is not None]
 
     @precondition(lambda self: self.creatable())
     @rule(job=picks, at=picks, stride=strides)

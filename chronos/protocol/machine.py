@@ -24,7 +24,7 @@ from typing import TypeAlias
 import attrs
 
 from chronos.protocol import transitions
-from chronos.protocol.job import Job, Liveness, Move, Origin, Outcome, Run, Verdict, wake_at
+from chronos.protocol.job import CLOCK_ALLOWANCE_US, Job, Liveness, Move, Origin, Outcome, Run, Verdict, wake_at
 from chronos.protocol.schedule import MINUTE_US, SECOND_US, Instant
 
 # How often a flow starts over because another process changed the job between its read and its
@@ -639,7 +639,14 @@ def differences(
         else:
             disagrees = arms.get(job.id) != wake_us
         is_overdue = wake_us is not None and wake_us <= overdue_us
-        if disagrees or is_overdue or (liveness is Liveness.DEAD and job.run is not None):
+        if disagrees or is_overdue or _is_abandoned(job, liveness, now_us):
             wanting.append(job.id)
     wanting += [job_id for job_id in arms or () if job_id not in known]
     return tuple(Fire(job_id=job_id, fire_at_us=overdue_us, origin=Origin.RECOVERY) for job_id in wanting)
+
+
+def _is_abandoned(job: Job, liveness: Liveness, now_us: Instant) -> bool:
+    """Return whether the job's run has lost its process, or its lease where nothing is known of that."""
+    if job.run is None or liveness is Liveness.ALIVE:
+        return False
+    return liveness is Liveness.DEAD or now_us >= job.run.lease_until_us + CLOCK_ALLOWANCE_US

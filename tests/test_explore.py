@@ -1,0 +1,91 @@
+"""The exhaustive search: it proves the protocol within its bounds, and finds what is broken."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from simulator import explore, nas
+from simulator.agents import CHRONOS, NAIVE
+from simulator.explore import CASES, Case, Result, Space, search
+
+
+def case(name: str) -> Case:
+    return next(each for each in CASES if each.name == name)
+
+
+CLOSE = case("close occurrences, interruptions are recorded")
+PAUSE = case("one occurrence, and somebody pauses the job")
+
+
+def told(result: Result) -> str:
+    return "\n".join(
+        line for found in result.counterexamples for line in (found.property, found.reason, *found.history)
+    )
+
+
+@pytest.mark.parametrize("budget", [(1, 0, 0), (0, 1, 0), (0, 0, 1)], ids=["crash", "duplicate", "loss"])
+@pytest.mark.parametrize("each", CASES, ids=lambda each: each.name)
+def test_one_fault_anywhere_is_survived(each: Case, budget: tuple[int, int, int]) -> None:
+    """With one fault of one kind at any moment, every order of events holds every property."""
+    crashes, duplicates, losses = budget
+    space = Space(each, CHRONOS, nas.HARDENED, crashes=crashes, duplicates=duplicates, losses=losses)
+    result = search(space, limit=30_000 if each.is_deep else None)
+    assert not result.counterexamples, told(result)
+    assert result.is_complete or each.is_deep
+
+
+@pytest.mark.parametrize("budget", [(1, 1, 0), (1, 0, 1), (0, 1, 1)], ids=["no loss", "no duplicate", "no crash"])
+def test_two_faults_anywhere_are_survived(budget: tuple[int, int, int]) -> None:
+    """The same with two faults of different kinds."""
+    crashes, duplicates, losses = budget
+    space = Space(CLOSE, CHRONOS, nas.HARDENED, crashes=crashes, duplicates=duplicates, losses=losses)
+    result = search(space)
+    assert result.is_complete
+    assert not result.counterexamples, told(result)
+
+
+@pytest.mark.parametrize(
+    ("promise", "violated", "within"),
+    [
+        ("orders", "NO-ORPHAN", PAUSE),
+        ("fires_past_at_once", "NO-LOST-REARM", CLOSE),
+        ("deletes_own_generation", "NO-LOST-REARM", CLOSE),
+    ],
+)
+def test_promise_of_nas_is_earned_by_the_search(promise: str, violated: str, within: Case) -> None:
+    """A NAS that breaks this one promise is caught with a history of a few steps."""
+    broken = attrs.evolve(nas.HARDENED, **{promise: False})
+    result = search(Space(within, CHRONOS, broken), limit=60_000)
+    found = {each.property: each for each in result.counterexamples}
+    assert violated in found, told(result)
+    assert len(found[violated].history) <= 16
+
+
+def test_naive_agent_is_caught_with_short_histories() -> None:
+    """Both of its faults are found, each in a handful of events."""
+    result = search(Space(PAUSE, NAIVE, nas.HARDENED), limit=20_000)
+    found = {each.property: len(each.history) for each in result.counterexamples}
+    assert found["NO-LOST-REARM"] <= 6
+    assert found["NO-ORPHAN"] <= 4
+
+
+def test_search_is_the_same_every_time() -> None:
+    """The number of states and the depth are facts, not measurements."""
+    results = [search(Space(CLOSE, CHRONOS, nas.HARDENED, duplicates=0, losses=0)) for _ in range(2)]
+    assert (results[0].states, results[0].depth) == (results[1].states, results[1].depth)
+
+
+def test_limit_is_said_and_not_taken_for_a_proof() -> None:
+    """A search that was cut off is not complete."""
+    result = search(Space(CLOSE, CHRONOS, nas.HARDENED), limit=100)
+    assert not result.is_complete
+    assert not result.counterexamples
+
+
+def test_state_from_which_nothing_heals_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When no history leads to agreement, the search says so and shows how to get there."""
+    monkeypatch.setattr(explore.Space, "has_converged", lambda _space, state: state.crashes == 1)
+    result = search(Space(CLOSE, CHRONOS, nas.HARDENED, duplicates=0, losses=0))
+    assert [found.property for found in result.counterexamples] == ["CONVERGES"]
+    assert "crashes" in " ".join(result.counterexamples[0].history)
