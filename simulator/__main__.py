@@ -76,30 +76,50 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
     run = commands.add_parser("run", help="simulate a fleet and tell what came of it", allow_abbrev=False)
-    run.add_argument("scenario", nargs="?", metavar="SCENARIO", help=f"a shipped scenario (default: {DEFAULT})")
+    run.add_argument(
+        "scenario", nargs="?", metavar="SCENARIO", help=f"a shipped scenario (default: {DEFAULT})"
+    )
     run.add_argument("--jobs", type=Path, metavar="FILE", help="a jobs file instead of the scenario's fleet")
-    run.add_argument("--start", type=_instant, metavar="INSTANT", help="where to start, ISO 8601 with an offset")
+    run.add_argument(
+        "--start", type=_instant, metavar="INSTANT", help="where to start, ISO 8601 with an offset"
+    )
     run.add_argument("--days", type=_whole(1, MAX_DAYS), metavar="N", help="how long the calendar lasts")
-    run.add_argument("--seed", type=_whole(0, 2**63 - 1), default=0, metavar="N", help="the seed (default: 0)")
+    run.add_argument(
+        "--seed", type=_whole(0, 2**63 - 1), default=0, metavar="N", help="the seed (default: 0)"
+    )
     run.add_argument("--seeds", type=_whole(1, MAX_SEEDS), metavar="N", help="so many seeds, from --seed on")
     run.add_argument("--faults", choices=faults.LEVELS, help="what goes wrong")
     run.add_argument("--nas", choices=tuple(BUILDS), help="which promises NAS keeps")
-    run.add_argument("--agent", choices=tuple(AGENTS), metavar="NAME", help="which agent: " + ", ".join(AGENTS))
+    run.add_argument(
+        "--agent", choices=tuple(AGENTS), metavar="NAME", help="which agent: " + ", ".join(AGENTS)
+    )
     run.add_argument("--machines", type=_whole(1, 16), metavar="N", help="how many replicas share the store")
-    run.add_argument("--json", type=Path, metavar="FILE", help="write what came of it as JSON; - for the output")
+    run.add_argument(
+        "--json", type=Path, metavar="FILE", help="write what came of it as JSON; - for the output"
+    )
     run.set_defaults(command=_run)
 
     listing = commands.add_parser("list", help="name the shipped scenarios", allow_abbrev=False)
     listing.set_defaults(command=_list)
 
-    check = commands.add_parser("check", help="search every order of events of a small world", allow_abbrev=False)
+    check = commands.add_parser(
+        "check", help="search every order of events of a small world", allow_abbrev=False
+    )
     check.add_argument("--agent", choices=tuple(AGENTS), default="chronos", help="which agent")
     check.add_argument("--nas", choices=tuple(BUILDS), default="hardened", help="which promises NAS keeps")
-    check.add_argument("--crashes", type=_whole(0, 3), default=1, metavar="N", help="how many crashes (default: 1)")
-    check.add_argument("--duplicates", type=_whole(0, 3), default=1, metavar="N", help="how many duplicates (default: 1)")
-    check.add_argument("--losses", type=_whole(0, 3), default=1, metavar="N", help="how many losses (default: 1)")
+    check.add_argument(
+        "--crashes", type=_whole(0, 3), default=1, metavar="N", help="how many crashes (default: 1)"
+    )
+    check.add_argument(
+        "--duplicates", type=_whole(0, 3), default=1, metavar="N", help="how many duplicates (default: 1)"
+    )
+    check.add_argument(
+        "--losses", type=_whole(0, 3), default=1, metavar="N", help="how many losses (default: 1)"
+    )
     check.add_argument("--deep", action="store_true", help="search the large cases too; takes long")
-    check.add_argument("--limit", type=_whole(1, 10**9), metavar="N", help="give up a case after so many states")
+    check.add_argument(
+        "--limit", type=_whole(1, 10**9), metavar="N", help="give up a case after so many states"
+    )
     check.set_defaults(command=_check)
 
     measure = commands.add_parser("bench", help="measure the simulator's speed", allow_abbrev=False)
@@ -250,7 +270,10 @@ def _check(options: argparse.Namespace) -> int:
         print("verdict    violated")
         return VIOLATED
     is_complete = all(result.is_complete for result in results)
-    print("verdict    " + ("ok: every state holds every property and can still settle" if is_complete else "inconclusive"))
+    print(
+        "verdict    "
+        + ("ok: every state holds every property and can still settle" if is_complete else "inconclusive")
+    )
     return OK if is_complete else INCONCLUSIVE
 
 

@@ -22,7 +22,10 @@ REPEATS = 3
 def lines() -> Iterator[str]:
     """Yield the figures, one line for each level of faults."""
     fleet = load_shipped(FLEET)
-    yield f"{FLEET}, {len(fleet.jobs)} jobs, {DAYS} days, one core, model fidelity, all properties on, median of {REPEATS}"
+    yield (
+        f"{FLEET}, {len(fleet.jobs)} jobs, {DAYS} days, one core, model fidelity, all properties on, "
+        f"median of {REPEATS}"
+    )
     for level in ("none", "light", "heavy"):
         plan = Plan(
             scenario="bench",

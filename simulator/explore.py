@@ -123,7 +123,8 @@ class State(NamedTuple):
         crashes: how many crashes are left.
         duplicates: how many duplicates are left.
         losses: how many losses are left.
-        pause: whether somebody may still pause the job (0), wants to (1), waits for the answer (2) or has it (3).
+        pause: whether somebody may still pause the job (0), wants to again (1), waits for the answer (2)
+            or has it (3).
         acknowledged: whether the job as stored was reported as settled.
         started: the latest occurrence and attempt that was started.
     """
@@ -288,13 +289,19 @@ class Space:
         yield from self._process_events(state)
         if state.pause in (0, 1):
             for number in self._callable(state):
-                yield f"somebody asks process {number} to pause the job", False, _bind(self._ask_pause, state, number)
+                yield (
+                    f"somebody asks process {number} to pause the job",
+                    False,
+                    _bind(self._ask_pause, state, number),
+                )
 
     def _callable(self, state: State) -> range:
         """Return the processes that may be called next; one of two that nothing tells apart is enough."""
         run = state.job.run if state.job is not None else None
         first, *others = state.procs
-        is_symmetric = run is None and not state.messages_of_processes() and all(proc == first for proc in others)
+        is_symmetric = (
+            run is None and not state.messages_of_processes() and all(proc == first for proc in others)
+        )
         return range(1 if is_symmetric and not first.tasks and not first.runs else PROCESSES)
 
     def _can_tick(self, state: State) -> bool:
@@ -322,20 +329,32 @@ class Space:
             name = _message_name(message)
             if message.kind == "fire":
                 for number in self._callable(state):
-                    yield f"{name} reaches process {number}", False, _bind(self._deliver_fire, state, message, number)
+                    yield (
+                        f"{name} reaches process {number}",
+                        False,
+                        _bind(self._deliver_fire, state, message, number),
+                    )
             else:
                 yield f"{name} arrives", False, _bind(self._deliver, state, message)
             if state.losses:
                 yield f"{name} is lost", True, _bind(self._lose, state, message)
                 if message.flow != NOBODY and message.kind in _ORDERED:
-                    yield f"{name} arrives, and the reply is lost", True, _bind(self._lose_reply, state, message)
+                    yield (
+                        f"{name} arrives, and the reply is lost",
+                        True,
+                        _bind(self._lose_reply, state, message),
+                    )
             if state.duplicates and message.kind in ("provision", "cancel", "fire"):
                 if message.kind == "fire":
                     for number in self._callable(state):
                         twice = _bind(self._deliver_fire, self._double(state, message), message, number)
                         yield f"{name} reaches process {number}, and will again", True, twice
                 else:
-                    yield f"{name} arrives, and will again", True, _bind(self._deliver, self._double(state, message), message)
+                    yield (
+                        f"{name} arrives, and will again",
+                        True,
+                        _bind(self._deliver, self._double(state, message), message),
+                    )
 
     def _process_events(self, state: State) -> Iterator[tuple[str, bool, Callable[[], State]]]:
         for number, proc in enumerate(state.procs):
@@ -343,7 +362,11 @@ class Space:
                 continue
             for index, run in enumerate(proc.runs):
                 at = _time(run.run.occurrence_us)
-                yield f"process {number}: the run of {at} ends", False, _bind(self._end_run, state, number, index)
+                yield (
+                    f"process {number}: the run of {at} ends",
+                    False,
+                    _bind(self._end_run, state, number, index),
+                )
             if state.crashes:
                 yield f"process {number} crashes", True, _bind(self._crash, state, number, None)
                 for message in state.messages:
@@ -495,7 +518,9 @@ class Space:
             return Liveness.UNKNOWN
         if job.run.owner != _owner(number, proc):
             return Liveness.DEAD
-        held = any(task.number != task_number and _is_flow(task) and holds(task.flow, job.run) for task in proc.tasks)
+        held = any(
+            task.number != task_number and _is_flow(task) and holds(task.flow, job.run) for task in proc.tasks
+        )
         running = any(started.run.is_same_as(job.run) for started in proc.runs)
         return Liveness.ALIVE if held or running else Liveness.DEAD
 
@@ -542,7 +567,9 @@ class Space:
             case "outdated":
                 event = ArmOutdated(reply.number)
             case _:
-                event = ArmsListed(_Arms() if reply.instant_us == NOBODY else _Arms({JOB_ID: reply.instant_us}))
+                event = ArmsListed(
+                    _Arms() if reply.instant_us == NOBODY else _Arms({JOB_ID: reply.instant_us})
+                )
         return self._step(state, reply.process, task, event)
 
     def _step(self, state: State, number: int, task: Task, event: Event) -> State:
@@ -569,13 +596,8 @@ class Space:
                     return self._step(state, number, task, loaded)
                 case LoadJobs():
                     return self._step(state, number, task, self._jobs_loaded(state, number))
-                case ProvisionArm(fire_at_us=fire_at_us, revision=revision):
-                    state = _send(state, Message("provision", number, task.number, NOBODY, fire_at_us, revision))
-                case CancelArm(revision=revision):
-                    place = NOBODY if revision is None else revision
-                    state = _send(state, Message("cancel", number, task.number, number=place))
-                case ListArms():
-                    state = _send(state, Message("list", number, task.number))
+                case ProvisionArm() | CancelArm() | ListArms():
+                    state = _send(state, _request(number, task.number, effect))
                 case Answer():
                     state = self._answer(state, number, task, effect)
                 case StartRun():
@@ -698,7 +720,9 @@ class Space:
             return False
         armed_us = self.armed_us(state)
         # An arm that is still to come and comes in time brings agreement with its fire.
-        comes_in_time = armed_us is not None and armed_us > self.now_us(state) and armed_us <= (wake_us or armed_us)
+        comes_in_time = (
+            armed_us is not None and armed_us > self.now_us(state) and armed_us <= (wake_us or armed_us)
+        )
         return armed_us == wake_us or comes_in_time
 
 
@@ -739,6 +763,17 @@ def _send(state: State, message: Message) -> State:
     return state._replace(messages=_sorted((*state.messages, message)))
 
 
+def _request(number: int, task_number: int, effect: ProvisionArm | CancelArm | ListArms) -> Message:
+    """Return the message by which a task asks NAS."""
+    match effect:
+        case ProvisionArm(fire_at_us=fire_at_us, revision=revision):
+            return Message("provision", number, task_number, NOBODY, fire_at_us, revision)
+        case CancelArm(revision=revision):
+            return Message("cancel", number, task_number, number=NOBODY if revision is None else revision)
+        case ListArms():
+            return Message("list", number, task_number)
+
+
 def _reply(state: State, request: Message, kind: str, instant_us: int, number: int) -> State:
     """Send NAS's answer to whoever waits for it."""
     if request.flow == NOBODY:
@@ -755,7 +790,7 @@ def _without(things: tuple[Any, ...], thing: Any) -> tuple[Any, ...]:
 
 
 def _with_proc(state: State, number: int, proc: Proc) -> State:
-    return state._replace(procs=state.procs[:number] + (proc,) + state.procs[number + 1 :])
+    return state._replace(procs=(*state.procs[:number], proc, *state.procs[number + 1 :]))
 
 
 def _task(state: State, number: int, task_number: int) -> Task | None:
@@ -818,85 +853,98 @@ class Result:
     is_complete: bool
 
 
-def search(space: Space, *, limit: int | None = None, progress: Callable[[int], None] | None = None) -> Result:
+def search(space: Space, *, limit: int | None = None) -> Result:
     """Search every state of *space*, breadth first.
 
     Args:
         space: what can happen.
-        limit: stop after so many states; None means never.
-        progress: called now and then with the number of states.
+        limit: give up after so many states; None means never.
     """
-    began = time.monotonic()
     # Millions of values that live to the end, and no cycles: looking for those takes half of the time.
     gc.disable()
     try:
-        return _search(space, limit, progress, began)
+        return _Search(space, sys.maxsize if limit is None else limit).run()
     finally:
         gc.enable()
 
 
-def _search(
-    space: Space, limit: int | None, progress: Callable[[int], None] | None, began: float
-) -> Result:
-    start = space.initial()
-    numbers: dict[State, int] = {start: 0}
-    came_from: list[tuple[int, str]] = [(0, "")]
-    depths = [0]
-    # For the second question: who leads to whom without a fault.
-    sources: list[list[int]] = [[]]
-    converged: list[int] = []
-    found: dict[str, Counterexample] = {}
-    queue = deque([start])
-    last, is_ending = (sys.maxsize if limit is None else limit), False
-    while queue:
-        state = queue.popleft()
-        number = numbers[state]
-        if space.has_converged(state):
-            converged.append(number)
-        for label, is_fault, happen in space.successors(state):
-            try:
-                successor = space.reduced(happen())
-                known = numbers.get(successor)
-                if known is None:
-                    space.decide(successor)
-            except Violated as violated:
-                if violated.property.id not in found:
-                    history = (*_history(came_from, number), label)
-                    found[violated.property.id] = Counterexample(
-                        property=violated.property.id, reason=violated.reason, history=history
-                    )
-                continue
+class _Search:
+    """A search in progress.
+
+    Attributes:
+        numbers: the states reached, numbered in the order in which they were.
+        came_from: for each, the state and the event that first led to it.
+        depths: for each, how many events that took.
+        sources: for each, the states that lead to it without a fault.
+        converged: those in which everything has come to its end.
+        found: for each property that does not hold, its shortest history.
+    """
+
+    def __init__(self, space: Space, limit: int) -> None:
+        start = space.initial()
+        self.space = space
+        self.last = limit
+        self.numbers: dict[State, int] = {start: 0}
+        self.came_from: list[tuple[int, str]] = [(0, "")]
+        self.depths = [0]
+        self.sources: list[list[int]] = [[]]
+        self.converged: list[int] = []
+        self.found: dict[str, Counterexample] = {}
+        self.queue = deque([start])
+
+    def run(self) -> Result:
+        """Search until every state was looked at, or the limit is reached."""
+        began = time.monotonic()
+        while self.queue and len(self.numbers) < self.last:
+            state = self.queue.popleft()
+            number = self.numbers[state]
+            if self.space.has_converged(state):
+                self.converged.append(number)
+            for label, is_fault, happen in self.space.successors(state):
+                self._follow(number, label, is_fault, happen)
+        is_complete = not self.queue
+        if is_complete and not self.found:
+            self._find_unhealable()
+        return Result(
+            case=self.space.case.name,
+            states=len(self.numbers),
+            depth=self.depths[-1],
+            seconds=time.monotonic() - began,
+            counterexamples=tuple(self.found.values()),
+            is_complete=is_complete,
+        )
+
+    def _follow(self, number: int, label: str, is_fault: bool, happen: Callable[[], State]) -> None:
+        """Look at the state to which an event leads."""
+        try:
+            successor = self.space.reduced(happen())
+            known = self.numbers.get(successor)
             if known is None:
-                known = numbers[successor] = len(came_from)
-                came_from.append((number, label))
-                depths.append(depths[number] + 1)
-                sources.append([])
-                queue.append(successor)
-                if progress is not None and known % 5000 == 0:
-                    progress(known)
-            if not is_fault:
-                sources[known].append(number)
-        if found and not is_ending:
-            is_ending, last = True, min(last, len(numbers) + MORE_STATES)
-        if len(numbers) >= last:
-            break
-    is_complete = not queue
-    if is_complete and not found:
-        stuck = _first_unhealable(sources, converged)
+                self.space.decide(successor)
+        except Violated as violated:
+            self._note(violated.property.id, violated.reason, (*_history(self.came_from, number), label))
+            return
+        if known is None:
+            known = self.numbers[successor] = len(self.came_from)
+            self.came_from.append((number, label))
+            self.depths.append(self.depths[number] + 1)
+            self.sources.append([])
+            self.queue.append(successor)
+        if not is_fault:
+            self.sources[known].append(number)
+
+    def _note(self, name: str, reason: str, history: tuple[str, ...]) -> None:
+        """Keep the first history that violates a property; breadth first, it is a shortest one."""
+        if not self.found:
+            self.last = min(self.last, len(self.numbers) + MORE_STATES)
+        if name not in self.found:
+            self.found[name] = Counterexample(property=name, reason=reason, history=history)
+
+    def _find_unhealable(self) -> None:
+        stuck = _first_unhealable(self.sources, self.converged)
         if stuck is not None:
-            found[properties.CONVERGES.id] = Counterexample(
-                property=properties.CONVERGES.id,
-                reason="left alone, the world cannot settle from here with store and NAS in agreement",
-                history=_history(came_from, stuck),
-            )
-    return Result(
-        case=space.case.name,
-        states=len(numbers),
-        depth=depths[-1],
-        seconds=time.monotonic() - began,
-        counterexamples=tuple(found.values()),
-        is_complete=is_complete,
-    )
+            reason = "left alone, the world cannot settle from here with store and NAS in agreement"
+            self._note(properties.CONVERGES.id, reason, _history(self.came_from, stuck))
 
 
 def _history(came_from: list[tuple[int, str]], number: int) -> tuple[str, ...]:

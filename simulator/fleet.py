@@ -54,7 +54,9 @@ def load_file(path: Path, *, start_us: Instant | None = None) -> Fleet:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise JobsFileError(str(path), None, None, f"expected text in UTF-8, got byte {error.start}") from None
+        raise JobsFileError(
+            str(path), None, None, f"expected text in UTF-8, got byte {error.start}"
+        ) from None
     except OSError as error:
         raise JobsFileError(str(path), None, None, f"cannot be read: {error.strerror}") from None
     return _fleet(text, str(path), start_us)

@@ -186,7 +186,7 @@ class Machine:
         self._lives = 0
         self._orders = 0
         self._is_booting = False
-        self._waiting: list[Callable[[Process], None]] = []
+        self._waiting: list[Callable[[Process | None], None]] = []
         self._clock_error_us = 0
         self._clock_right_us = 0
         self._runs_of_life = 0
@@ -212,7 +212,7 @@ class Machine:
                 then(process)
             self._watch.release(subject)
 
-        self._waiting.append(arrive)  # type: ignore[arg-type]
+        self._waiting.append(arrive)
         if not self._is_booting:
             self._is_booting = True
             boot_us = BOOT_US[self._kernel.choose("machine.boot", len(BOOT_US))]
@@ -249,7 +249,7 @@ class Machine:
             self._runs_of_life = self._watch.runs_started
             self.start(self.process)
         for then in waiting:
-            then(self.process)  # type: ignore[arg-type]
+            then(self.process)
 
     def crash(self) -> None:
         """End the process at once, whatever it is doing; nobody is told but those who wait for it."""
@@ -371,8 +371,6 @@ class Machine:
                     self._start_run(process, subject, effect)
                 elif kind is Remember:
                     self._remember(process, subject, effect)
-                if not process.is_alive:
-                    return
             if event is None:
                 del process.activities[id(activity)]
                 process.at_work[subject] -= 1

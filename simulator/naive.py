@@ -48,6 +48,7 @@ from chronos.protocol.machine import (
 )
 from chronos.protocol.schedule import Instant
 
+
 @attrs.frozen(cache_hash=True)
 class Remember:
     """Note in this process's memory that the job is armed at the instant, or that it is not."""
@@ -196,8 +197,7 @@ def step_reconciliation(
         case JobsLoaded(jobs=jobs):
             wanting = _wanting(tuple(jobs), dict(start.remembered))
             intents = tuple(
-                Fire(job_id=job_id, fire_at_us=now_us, origin=Origin.RECOVERY)
-                for job_id in wanting
+                Fire(job_id=job_id, fire_at_us=now_us, origin=Origin.RECOVERY) for job_id in wanting
             )
             return attrs.evolve(start, phase=Phase.DONE), (Begin(intents, settled=True),)
     # NAS could not say: there will be another start.

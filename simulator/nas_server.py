@@ -101,9 +101,7 @@ class NasServer:
         self._relays_open = [0] * len(job_ids)
         self.is_up = True
         self.calls = {"provision": 0, "cancel": 0, "list": 0, "fire": 0}
-        self.external = ExternalScheduler(
-            kernel, relay=self._relay, spent=self._spent, horizon_us=horizon_us
-        )
+        self.external = ExternalScheduler(kernel, relay=self._relay, spent=self._spent, horizon_us=horizon_us)
 
     # --- what the watch asks ---
 
@@ -303,4 +301,3 @@ class NasServer:
         else:
             self.external.failed(relay.pending)
         self._watch.release(subject)
-

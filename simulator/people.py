@@ -45,9 +45,7 @@ class People:
         jobs: the jobs as they were at the start; what was removed is created like this again.
     """
 
-    def __init__(
-        self, kernel: Kernel, watch: Watch, machines: list[Machine], jobs: tuple[Job, ...]
-    ) -> None:
+    def __init__(self, kernel: Kernel, watch: Watch, machines: list[Machine], jobs: tuple[Job, ...]) -> None:
         self._kernel, self._watch, self._machines, self._jobs = kernel, watch, machines, jobs
         self._is_away = [False] * len(jobs)
 

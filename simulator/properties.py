@@ -81,7 +81,7 @@ NO_OVERLAP = Property(
 DURABLE_CLAIM = Property(
     id="DURABLE-CLAIM",
     expectation=Expectation.ALWAYS,
-    statement="A run starts only while the store holds its claim, which was made while the schedule was in force.",
+    statement="A run starts only while the store holds its claim, made while the schedule was in force.",
     incidents=("D3", "D8", "D6"),
 )
 NOT_EARLY = Property(
@@ -119,7 +119,9 @@ CONVERGES = Property(
 EVERY_OCCURRENCE = Property(
     id="EVERY-OCCURRENCE",
     expectation=Expectation.EVENTUALLY,
-    statement="Once faults are over and everything has settled, no occurrence that has come is left without an end.",
+    statement=(
+        "Once faults are over and everything has settled, no occurrence that has come is left without an end."
+    ),
     incidents=("L1", "L2", "D8"),
 )
 
@@ -186,7 +188,8 @@ def started_again(run: Run, last: tuple[Instant, int] | None) -> str | None:
     at = format_instant(run.occurrence_us)
     if this == last:
         return f"attempt {run.attempt} of the occurrence {at} was started twice"
-    return f"attempt {run.attempt} of the occurrence {at} was started after a later one, {format_instant(last[0])}"
+    later = format_instant(last[0])
+    return f"attempt {run.attempt} of the occurrence {at} was started after a later one, {later}"
 
 
 def overlaps(in_flight: int) -> str | None:
@@ -201,7 +204,9 @@ def undurable(job: Job | None, run: Run) -> str | None:
     """
     if job is None or run.is_same_as(job.run):
         return None
-    return f"the run of {format_instant(run.occurrence_us)} was started, but the store does not hold its claim"
+    return (
+        f"the run of {format_instant(run.occurrence_us)} was started, but the store does not hold its claim"
+    )
 
 
 def early(run: Run, now_us: Instant, clock_error_us: int) -> str | None:
@@ -209,7 +214,9 @@ def early(run: Run, now_us: Instant, clock_error_us: int) -> str | None:
     by_us = run.occurrence_us - now_us
     if by_us <= max(0, clock_error_us):
         return None
-    return f"the occurrence {format_instant(run.occurrence_us)} was started {by_us / 1e6:.0f} s before its time"
+    return (
+        f"the occurrence {format_instant(run.occurrence_us)} was started {by_us / 1e6:.0f} s before its time"
+    )
 
 
 # --- When the store moves -------------------------------------------------------------------
@@ -227,7 +234,11 @@ def repeats_too_often(new: Job | None) -> str | None:
     if new is None or new.times is None:
         return None
     consumed = new.completed + (new.run is not None)
-    return None if consumed <= new.times else f"{consumed} runs were consumed of a job that repeats {new.times} times"
+    return (
+        None
+        if consumed <= new.times
+        else f"{consumed} runs were consumed of a job that repeats {new.times} times"
+    )
 
 
 def unaccounted(old: Job | None, new: Job | None, outcomes: tuple[Outcome, ...]) -> str | None:
@@ -257,7 +268,8 @@ def _run_unaccounted(old: Job, new: Job, ended: list[Outcome]) -> str | None:
     if found == expected:
         return None
     names = ", ".join(map(format_instant, found)) or "none"
-    return f"the outcomes of runs are those of {names}, expected {', '.join(map(format_instant, expected)) or 'none'}"
+    wanted = ", ".join(map(format_instant, expected)) or "none"
+    return f"the outcomes of runs are those of {names}, expected {wanted}"
 
 
 def _slots_unaccounted(old: Job, new: Job, passed: list[Outcome]) -> str | None:
@@ -272,7 +284,9 @@ def _slots_unaccounted(old: Job, new: Job, passed: list[Outcome]) -> str | None:
                 f"but the next occurrence is {_shown(stretch[0])}"
             )
     if claimed is not None and (slot := next(slots, None)) != claimed.occurrence_us:
-        return f"{format_instant(claimed.occurrence_us)} was claimed, but the next occurrence is {_shown(slot)}"
+        return (
+            f"{format_instant(claimed.occurrence_us)} was claimed, but the next occurrence is {_shown(slot)}"
+        )
     slot = next(slots, None)
     exhausted = new.next_us is None and new.times is not None and new.completed + 1 >= new.times
     if slot == new.next_us or exhausted:

@@ -24,7 +24,9 @@ def sweep(plan: Plan, seeds: range) -> Iterator[tuple[int, Summary]]:
     return zip(seeds, spread(simulate, [plan] * len(seeds), seeds), strict=True)
 
 
-def search_case(name: str, agent: str, promises: str, budget: tuple[int, int, int], limit: int | None) -> Result:
+def search_case(
+    name: str, agent: str, promises: str, budget: tuple[int, int, int], limit: int | None
+) -> Result:
     """Search the case called *name*; all that is sent to another process is plain values.
 
     Args:

@@ -151,9 +151,7 @@ class Watch:
         self.check(properties.IDEMPOTENT_DEDUP, subject, properties.started_again(run, last))
         self.check(properties.NO_OVERLAP, subject, properties.overlaps(self._in_flight[subject]))
         self.check(properties.DURABLE_CLAIM, subject, properties.undurable(self.store[subject], run))
-        self.check(
-            properties.NOT_EARLY, subject, properties.early(run, self.kernel.now_us, clock_error_us)
-        )
+        self.check(properties.NOT_EARLY, subject, properties.early(run, self.kernel.now_us, clock_error_us))
         self._last_started[subject] = (run.occurrence_us, run.attempt)
         self._in_flight[subject] += 1
         self.runs_started += 1

@@ -102,9 +102,7 @@ class World:
         self._setting = setting
         self._progress = progress
         jobs, machines = setting.jobs, setting.machines
-        kernel = self.kernel = Kernel(
-            choices, start_us=setting.start_us, subjects=len(jobs) + machines
-        )
+        kernel = self.kernel = Kernel(choices, start_us=setting.start_us, subjects=len(jobs) + machines)
         self.watch = Watch(
             kernel,
             jobs,
@@ -289,4 +287,3 @@ def _percentiles_ms(ordered_us: list[int]) -> dict[str, int]:
         "p99": ordered_us[last * 99 // 100] // 1000,
         "max": ordered_us[-1] // 1000,
     }
-

@@ -78,7 +78,9 @@ def _machine_of(mutant: Mutant) -> dict[str, Any]:
         source = inspect.getsource(module)
         if module is mutant.module:
             if source.count(mutant.old) != 1:
-                raise StaleMutantError(f"{mutant.name}: {mutant.old!r} occurs {source.count(mutant.old)} times")
+                raise StaleMutantError(
+                    f"{mutant.name}: {mutant.old!r} occurs {source.count(mutant.old)} times"
+                )
             source = source.replace(mutant.old, mutant.new)
         names = dict(vars(module))
         names.update((name, value) for name, value in rebuilt.items() if name in names)
@@ -100,7 +102,10 @@ def _without_public_classes(source: str) -> ast.Module:
     return tree
 
 
-_CLOSE, _CLOSE_RETRIED = "close occurrences, interruptions are recorded", "close occurrences, interruptions are retried"
+_CLOSE, _CLOSE_RETRIED = (
+    "close occurrences, interruptions are recorded",
+    "close occurrences, interruptions are retried",
+)
 _DISTANT = "distant occurrences, interruptions are recorded"
 _DISTANT_RETRIED = "distant occurrences, interruptions are retried"
 _TWICE = "the schedule ends after two runs"
@@ -108,7 +113,11 @@ PAUSED = "one occurrence, and somebody pauses the job"
 
 _LOST, _ORPHAN, _DEDUP = properties.NO_LOST_REARM.id, properties.NO_ORPHAN.id, properties.IDEMPOTENT_DEDUP.id
 _CLAIM, _OUTCOME, _OVERLAP = properties.DURABLE_CLAIM.id, properties.ONE_OUTCOME.id, properties.NO_OVERLAP.id
-_LIMIT, _CONVERGES, _EVERY = properties.REPEAT_LIMIT.id, properties.CONVERGES.id, properties.EVERY_OCCURRENCE.id
+_LIMIT, _CONVERGES, _EVERY = (
+    properties.REPEAT_LIMIT.id,
+    properties.CONVERGES.id,
+    properties.EVERY_OCCURRENCE.id,
+)
 _EARLY, _ONE_ARM = properties.NOT_EARLY.id, properties.ONE_ARM.id
 
 _ANYTHING = frozenset(prop.id for prop in properties.PROPERTIES)
@@ -145,8 +154,8 @@ MUTANTS = (
     Mutant(
         name="anybody may end a run",
         module=transitions,
-        old="    if job is None or not run.is_same_as(job.run):\n        return Move(job=job, verdict=Verdict.LOST, reason=\"the run is no longer this process's to end\")",
-        new="    if job is None or job.run is None:\n        return Move(job=job, verdict=Verdict.LOST, reason=\"\")",
+        old='    if job is None or not run.is_same_as(job.run):\n        return Move(job=job, verdict=Verdict.LOST, reason="the run is no longer this process\'s to end")',
+        new='    if job is None or job.run is None:\n        return Move(job=job, verdict=Verdict.LOST, reason="")',
         case=_CLOSE_RETRIED,
     ),
     Mutant(
@@ -241,7 +250,7 @@ MUTANTS = (
         name="a failed arm is taken for an accepted one",
         module=machine,
         old='def _on_arm_failed(flow: Flow, _event: Event, now_us: Instant) -> Step:\n    """Start the run all the same, and let whoever asked come back to finish the arm."""\n    assert flow.move is not None\n    return _close(flow, flow.move, now_us, settled=False',
-        new='def _on_arm_failed(flow: Flow, _event: Event, now_us: Instant) -> Step:\n    assert flow.move is not None\n    return _close(flow, flow.move, now_us, settled=True',
+        new="def _on_arm_failed(flow: Flow, _event: Event, now_us: Instant) -> Step:\n    assert flow.move is not None\n    return _close(flow, flow.move, now_us, settled=True",
         case=_CLOSE,
     ),
     Mutant(

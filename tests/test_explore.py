@@ -35,7 +35,9 @@ def test_one_fault_anywhere_is_survived(each: Case, budget: tuple[int, int, int]
     assert result.is_complete or each.is_deep
 
 
-@pytest.mark.parametrize("budget", [(1, 1, 0), (1, 0, 1), (0, 1, 1)], ids=["no loss", "no duplicate", "no crash"])
+@pytest.mark.parametrize(
+    "budget", [(1, 1, 0), (1, 0, 1), (0, 1, 1)], ids=["no loss", "no duplicate", "no crash"]
+)
 def test_two_faults_anywhere_are_survived(budget: tuple[int, int, int]) -> None:
     """The same with two faults of different kinds."""
     crashes, duplicates, losses = budget

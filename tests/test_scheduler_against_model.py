@@ -729,7 +729,9 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         self.ask(self.up(at), kind(job_id=pick(self.plans, job)), stride)
 
     def creatable(self) -> list[str]:
-        return [name for name in self.plans if name not in self.store and self.fresh(name).next_us is not None]
+        return [
+            name for name in self.plans if name not in self.store and self.fresh(name).next_us is not None
+        ]
 
     @precondition(lambda self: self.creatable())
     @rule(job=picks, at=picks, stride=strides)

@@ -225,7 +225,9 @@ def test_every_interesting_situation_is_met() -> None:
     fleet = load_shipped("fleet-02")
     policy = Policy(on_interrupt=OnInterrupt.RETRY)
     first, *others = fleet.jobs
-    jobs = tuple(attrs.evolve(job, policy=policy) for job in (attrs.evolve(first, state="scheduled"), *others))
+    jobs = tuple(
+        attrs.evolve(job, policy=policy) for job in (attrs.evolve(first, state="scheduled"), *others)
+    )
     seen: set[str] = set()
     for seed in range(24):
         retried = attrs.evolve(fleet, jobs=jobs if seed % 2 else fleet.jobs)

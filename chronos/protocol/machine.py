@@ -24,7 +24,17 @@ from typing import TypeAlias
 import attrs
 
 from chronos.protocol import transitions
-from chronos.protocol.job import CLOCK_ALLOWANCE_US, Job, Liveness, Move, Origin, Outcome, Run, Verdict, wake_at
+from chronos.protocol.job import (
+    CLOCK_ALLOWANCE_US,
+    Job,
+    Liveness,
+    Move,
+    Origin,
+    Outcome,
+    Run,
+    Verdict,
+    wake_at,
+)
 from chronos.protocol.schedule import MINUTE_US, SECOND_US, Instant
 
 # How often a flow starts over because another process changed the job between its read and its
@@ -188,7 +198,9 @@ class Begin:
     settled: bool
 
 
-Effect: TypeAlias = LoadJob | SwapJob | ProvisionArm | CancelArm | StartRun | Answer | ListArms | LoadJobs | Begin
+Effect: TypeAlias = (
+    LoadJob | SwapJob | ProvisionArm | CancelArm | StartRun | Answer | ListArms | LoadJobs | Begin
+)
 
 
 # --- Events: what happened ------------------------------------------------------------------
@@ -405,9 +417,7 @@ def _on_outdated(flow: Flow, event: ArmOutdated, now_us: Instant) -> Step:
     """Look into the store again: somebody may have moved it on."""
     if flow.conflicts >= MAX_CONFLICTS:
         return _on_arm_failed(flow, event, now_us)
-    again = attrs.evolve(
-        flow, phase=Phase.LOADING, conflicts=flow.conflicts + 1, nas_revision=event.revision
-    )
+    again = attrs.evolve(flow, phase=Phase.LOADING, conflicts=flow.conflicts + 1, nas_revision=event.revision)
     return again, (LoadJob(flow.intent.job_id),)
 
 

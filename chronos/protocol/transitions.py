@@ -65,7 +65,9 @@ def fire(
     if job is None:
         return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
     revision = job.revision + 1
-    current, outcomes, taken = _look_after_run(job, revision, max(fire_at_us, now_us), now_us, owner, liveness)
+    current, outcomes, taken = _look_after_run(
+        job, revision, max(fire_at_us, now_us), now_us, owner, liveness
+    )
     verdict, reason = Verdict.ACCEPTED, "the interrupted run starts again"
     if current.state is JobState.SCHEDULED and current.next_us is not None and current.next_us <= fire_at_us:
         due = _due(current, max(fire_at_us, now_us))
@@ -218,7 +220,9 @@ class _Stretch:
 def _due(job: Job, until_us: Instant) -> _Stretch:
     """Return the occurrences of *job* that are due by *until_us*, of which there is at least one."""
     first_us = before_us = newest_us = job.next_us
-    assert first_us is not None and before_us is not None and newest_us is not None
+    assert first_us is not None
+    assert before_us is not None
+    assert newest_us is not None
     count = 1
     following_us = next_after(job.schedule, newest_us)
     while following_us is not None and following_us <= until_us:

@@ -34,14 +34,16 @@ def summary_lines(plan: Plan, seed: int, summary: Summary) -> Iterator[str]:
     always_on = max(summary.simulated_seconds * plan.machines, 1)
     yield (
         f"machine    {summary.wakes:,} wakes ({summary.wakes_for_nothing:,} ran nothing), up "
-        f"{summary.agent_up_seconds:,} s of {always_on:,} s always-on: {summary.agent_up_seconds / always_on:.1%}"
+        f"{summary.agent_up_seconds:,} s of {always_on:,} s always-on: "
+        f"{summary.agent_up_seconds / always_on:.1%}"
     )
     calls = ", ".join(f"{count:,} {name}" for name, count in summary.nas_calls.items())
     yield f"NAS calls  {calls}"
     lateness = summary.lateness_ms
     yield f"lateness   {'':10}{'p50':>10}{'p99':>10}{'max':>12}"
     for hop, row in (*lateness["by_hop"].items(), ("total", lateness)):
-        yield f"           {hop:10}{_seconds(row['p50']):>10}{_seconds(row['p99']):>10}{_seconds(row['max']):>12}"
+        p50, p99, longest = (_seconds(row[key]) for key in ("p50", "p99", "max"))
+        yield f"           {hop:10}{p50:>10}{p99:>10}{longest:>12}"
     yield f"history    {summary.events:,} events in {days:,.0f} days, digest {summary.digest}"
 
 
@@ -53,7 +55,9 @@ def sweep_lines(plan: Plan, results: Sequence[tuple[int, Summary]]) -> Iterator[
         f"scenario   {plan.scenario}: {len(plan.fleet.jobs)} jobs of {plan.fleet.name}, {plan.days} days, "
         f"faults {plan.faults}, NAS {plan.nas}, agent {plan.agent}"
     )
-    yield f"seeds      {seeds}: " + ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
+    yield f"seeds      {seeds}: " + ", ".join(
+        f"{count} {verdict}" for verdict, count in sorted(verdicts.items())
+    )
     by_property: dict[str, list[tuple[int, Violation]]] = {}
     for seed, summary in results:
         for violation in summary.violations:
@@ -61,7 +65,10 @@ def sweep_lines(plan: Plan, results: Sequence[tuple[int, Summary]]) -> Iterator[
     for name, found in sorted(by_property.items()):
         count = len({seed for seed, _ in found})
         seed, first = found[0]
-        yield f"violated   {name} in {count} of {len(results)} seeds, {len(found)} times; first with --seed {seed}:"
+        yield (
+            f"violated   {name} in {count} of {len(results)} seeds, {len(found)} times; "
+            f"first with --seed {seed}:"
+        )
         yield f"           {_place(first)}: {first.message}"
     runs: Counter[str] = Counter()
     for _, summary in results:
@@ -89,7 +96,8 @@ def check_lines(results: Iterable[Result]) -> Iterator[str]:
             yield f"           the shortest history, {len(found.history)} events:"
             for number, line in enumerate(found.history, start=1):
                 yield f"           {number:>3}. {line}"
-    yield f"in all     {states:,} distinct states, depth {depth}, {states / max(seconds, 1e-9):,.0f} states/s per core"
+    rate = states / max(seconds, 1e-9)
+    yield f"in all     {states:,} distinct states, depth {depth}, {rate:,.0f} states/s per core"
 
 
 def _verdict(result: Result) -> str:
