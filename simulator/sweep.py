@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
@@ -50,9 +51,16 @@ def spread(function: Callable[..., B], *arguments: Iterable[A]) -> Iterator[B]:
     A fresh interpreter for each worker: a forked one could inherit a lock that a thread holds.
     """
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=_leave_interrupts) as pool:
         try:
             yield from pool.map(function, *arguments)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()
             raise
+
+
+def _leave_interrupts() -> None:
+    """Let the parent alone answer Ctrl-C; it ends its workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
