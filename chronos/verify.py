@@ -68,7 +68,7 @@ class FireVerifier:
         jwks_url: str | None = None,
         jwks: Mapping[str, Any] | None = None,
         fetch: Fetch | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = lambda: time.time(),  # looked up at each call: a test may freeze it
     ) -> None:
         if not audience:
             raise ValueError("the audience is empty; expected agent:{instance_id}")

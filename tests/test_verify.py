@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from freezegun import freeze_time
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -386,3 +388,14 @@ def test_keys_are_fetched_with_headers_that_firewalls_let_through(monkeypatch: p
     assert run(checks.verify(token()))
     (request,) = asked
     assert (request.headers["accept"], request.headers["user-agent"]) == ("application/json", "chronos-cron")
+
+
+def test_real_clock_decides_when_none_is_given() -> None:
+    """Without a clock of the caller's, a token is good until the machine's own says otherwise."""
+    with freeze_time(datetime.fromtimestamp(NOW_S, UTC)) as frozen:
+        believed = FireVerifier(AUDIENCE, issuer=ISSUER, jwks={"keys": [jwk()]})
+        text = token()
+        assert run(believed.verify(text))
+        frozen.tick(90 + LEEWAY_S + 1)
+        with pytest.raises(TokenError):
+            run(believed.verify(text))
