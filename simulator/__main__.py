@@ -19,7 +19,7 @@ from simulator import bench, explore, faults, fleet
 from simulator.agents import AGENTS
 from simulator.nas import BUILDS
 from simulator.report import document, terminal
-from simulator.scenario import DEFAULT, SCENARIOS, Plan, simulate
+from simulator.scenario import DEFAULT, OWN_JOBS, SCENARIOS, Plan, simulate
 from simulator.sweep import search_case, spread, sweep
 from simulator.world import Summary
 
@@ -77,7 +77,10 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="simulate a fleet and tell what came of it", allow_abbrev=False)
     run.add_argument(
-        "scenario", nargs="?", metavar="SCENARIO", help=f"a shipped scenario (default: {DEFAULT})"
+        "scenario",
+        nargs="?",
+        metavar="SCENARIO",
+        help=f"a shipped scenario (default: {DEFAULT}; with --jobs, a year without faults)",
     )
     run.add_argument("--jobs", type=Path, metavar="FILE", help="a jobs file instead of the scenario's fleet")
     run.add_argument(
@@ -171,10 +174,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> Plan:
     """Return what the options ask for; what they leave open is the scenario's."""
-    name = options.scenario or DEFAULT
-    if name not in SCENARIOS:
+    name = options.scenario or (DEFAULT if options.jobs is None else OWN_JOBS.name)
+    if name not in SCENARIOS and options.scenario is not None:
         raise BadUsage(f"there is no scenario {name!r}, expected one of: {', '.join(SCENARIOS)}")
-    chosen = SCENARIOS[name]
+    chosen = SCENARIOS.get(name, OWN_JOBS)
     if options.jobs is not None:
         loaded = fleet.load_file(options.jobs, start_us=options.start)
     else:

@@ -90,6 +90,10 @@ SCENARIOS = {
     )
 }
 DEFAULT = "year"
+# What a jobs file of one's own goes through unless a scenario or options say more.
+OWN_JOBS = Scenario(
+    name="own-jobs", about="a year of a jobs file in which nothing goes wrong", fleet="", days=365
+)
 
 
 @attrs.frozen(kw_only=True)

@@ -191,6 +191,18 @@ def test_start_moves_the_calendar(tmp_path: Path) -> None:
     assert [job.next_us for job in moved.jobs] == [parse_instant("2030-01-01T03:00:00+00:00")]
 
 
+def test_own_jobs_file_meets_no_faults_unless_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An operator who drops in a jobs file sees a year of it in which nothing goes wrong."""
+    path = tmp_path / "jobs.json"
+    path.write_text(with_job())
+    assert main(["run", "--jobs", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert "365 completed, 0 failed, 0 missed, 0 skipped, 0 interrupted" in out
+    assert "faults none" in out
+
+
 def test_list_names_the_scenarios(capsys: pytest.CaptureFixture[str]) -> None:
     """Each with what it shows."""
     assert main(["list"]) == 0

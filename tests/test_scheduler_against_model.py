@@ -210,6 +210,8 @@ class Expected:
         if outcome.attempt:
             this = (outcome.occurrence_us, outcome.attempt)
             self.expect(self.in_flight == this, f"the run {this} ended, in flight is {self.in_flight}")
+            if outcome.result is not Result.INTERRUPTED:
+                self.expect(self.results.get(this, (None, None))[1] is outcome.result, f"{outcome}: nobody said so")
             self.in_flight = None
             self.consumed += 1
 
@@ -356,6 +358,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         self.asking: list[Intent] = []
         self.acknowledged: dict[str, Job | None] = {}
         self.given_up: set[str] = set()
+        self.abandoned: set[str] = set()
         self.plans: list[str] = []
 
     @initialize(plans=st.lists(st.sampled_from(sorted(PLANS)), min_size=1, max_size=2, unique=True))
@@ -750,6 +753,11 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
             intent = Create(job_id=intent.job_id, job=fresh)
         self.ask(self.up(at), intent)
 
+    @precondition(lambda self: self.asking)
+    @rule(which=picks)
+    def somebody_asks_no_more(self, which: int) -> None:
+        self.abandoned.add(self.asking.pop(which % len(self.asking)).job_id)
+
     # --- what must hold ---
 
     def is_at_rest(self, name: str) -> bool:
@@ -757,7 +765,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         at_work = [job_id for process in self.processes for job_id in process.jobs_at_work()]
         at_work += [each.job_id for each in (*self.late, *self.asking)]
         at_work += [relay.shot.job_id for relay in self.relays if relay.shot is not None]
-        return name not in at_work and None not in at_work
+        return name not in at_work and name not in self.abandoned and None not in at_work
 
     def armed_us(self, name: str) -> int | None:
         shot = self.rows.get(name, nas.EMPTY).shot
