@@ -132,13 +132,18 @@ Reply: TypeAlias = "Relay | Callable[[Answer | None], None] | None"
 
 @attrs.define(eq=False)
 class Activity:
-    """A flow in progress, and whom it answers: a relay, somebody with a callback, or nobody."""
+    """A flow in progress, and whom it answers: a relay, somebody with a callback, or nobody.
+
+    `clock_error_us` is how far the machine's clock was ahead when it began: what the flow decides may
+    be that early, also when the clock was put right before its run starts.
+    """
 
     process: Process
     subject: int
     flow: Any
     reply: Reply
     tries: int = 0
+    clock_error_us: int = 0
     is_fire: bool = False
 
 
@@ -329,7 +334,8 @@ class Machine:
     def begin(self, process: Process, subject: int, intent: Intent, reply: Reply, tries: int = 0) -> None:
         """Begin a flow."""
         flow, effects = self._agent.begin(intent, owner=process.owner)
-        activity = Activity(process, subject, flow, reply, tries, isinstance(reply, Relay))
+        error_us = self.now_us() - self._kernel.now_us
+        activity = Activity(process, subject, flow, reply, tries, error_us, isinstance(reply, Relay))
         self._orders += 1
         process.idle_since = self._orders
         process.converging.add(intent.job_id)
@@ -368,7 +374,7 @@ class Machine:
                 elif kind is Answer:
                     self._answer(activity, effect)
                 elif kind is StartRun:
-                    self._start_run(process, subject, effect)
+                    self._start_run(activity, effect)
                 elif kind is Remember:
                     self._remember(process, subject, effect)
             if event is None:
@@ -509,11 +515,10 @@ class Machine:
 
     # --- runs ---
 
-    def _start_run(self, process: Process, subject: int, effect: StartRun) -> None:
-        kernel, run = self._kernel, effect.run
+    def _start_run(self, activity: Activity, effect: StartRun) -> None:
+        kernel, process, subject, run = self._kernel, activity.process, activity.subject, effect.run
         kernel.record(Kind.STARTED, subject, run.occurrence_us)
-        clock_error_us = max(self.now_us() - kernel.now_us, 0)
-        self._watch.started(subject, run, clock_error_us)
+        self._watch.started(subject, run, activity.clock_error_us)
         self._watch.hold(subject)
         process.runs[subject] = process.runs.get(subject, 0) + 1
         duration_us = RUN_US[kernel.choose("machine.run", len(RUN_US))]
