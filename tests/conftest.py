@@ -1,4 +1,4 @@
-"""How Hypothesis searches: the same way every time in CI, and for long when asked to (`--hypothesis-profile long`)."""
+"""How Hypothesis searches: always the same way in CI, and for long with `--hypothesis-profile long`."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import attrs
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -21,6 +22,7 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
+    run_state_machine_as_test,
 )
 
 from chronos.protocol import machine
@@ -77,15 +79,19 @@ from chronos.protocol.schedule import (
     parse_instant,
 )
 from simulator import nas
-from simulator.agents import CHRONOS, Agent
+from simulator.agents import CHRONOS, NAIVE, Agent
 from simulator.naive import Remember
 from simulator.nas import HARDENED, OneShot, Row
+from tests.mutants import MUTANTS, Mutant, agent_of, follow_up_of
 
 T0 = parse_instant("2026-06-26T12:00:00Z")
 LAST_LOOK_US = 2 * HOUR_US
 
 
 # --- what is expected: plain arithmetic and dictionaries ----------------------------------------
+
+
+RECORD, RETRY = Policy(), Policy(on_interrupt=OnInterrupt.RETRY)
 
 
 @attrs.frozen(kw_only=True)
@@ -104,7 +110,7 @@ class Plan:
     first_us: int
     period_us: int | None
     times: int | None = None
-    policy: Policy = Policy()
+    policy: Policy = RECORD
 
     def slots(self, from_us: int, until_us: int) -> range:
         """Return the occurrences from one instant to another, both included."""
@@ -120,7 +126,6 @@ class Plan:
         return slots[0] if slots else None
 
 
-RETRY = Policy(on_interrupt=OnInterrupt.RETRY)
 _CLOSE, _DISTANT = 200 * SECOND_US, 700 * SECOND_US
 PLANS: Mapping[str, Plan] = {
     "close": Plan(schedule=Interval(period_us=_CLOSE, anchor_us=T0), first_us=T0 + _CLOSE, period_us=_CLOSE),
@@ -211,7 +216,8 @@ class Expected:
             this = (outcome.occurrence_us, outcome.attempt)
             self.expect(self.in_flight == this, f"the run {this} ended, in flight is {self.in_flight}")
             if outcome.result is not Result.INTERRUPTED:
-                self.expect(self.results.get(this, (None, None))[1] is outcome.result, f"{outcome}: nobody said so")
+                said = self.results.get(this, (None, None))[1]
+                self.expect(said is outcome.result, f"{outcome}, but the run ended as {said}")
             self.in_flight = None
             self.consumed += 1
 
@@ -332,6 +338,8 @@ class Process:
 picks = st.integers(0, 63)
 # How many effects a flow performs at once before others may come between; the most is to its end.
 ALL = 99
+# More of them hide what the processes would have done.
+MOST_CRASHES = 3
 strides = st.sampled_from((ALL, 1, 2, 3, 4, ALL))
 NAS_REQUESTS = (ProvisionArm, CancelArm, ListArms)
 
@@ -359,6 +367,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         self.acknowledged: dict[str, Job | None] = {}
         self.given_up: set[str] = set()
         self.abandoned: set[str] = set()
+        self.crashes = 0
         self.plans: list[str] = []
 
     @initialize(plans=st.lists(st.sampled_from(sorted(PLANS)), min_size=1, max_size=2, unique=True))
@@ -398,12 +407,6 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
     def time_passes(self, by_s: int) -> None:
         self.now_us += min(by_s * SECOND_US, self.slack_us())
 
-    @precondition(lambda self: self.slack_us() > 0 and any(row.shot for row in self.rows.values()))
-    @rule()
-    def time_passes_to_the_next_arm(self) -> None:
-        next_us = min(row.shot.fire_at_us for row in self.rows.values() if row.shot is not None)
-        self.now_us += min(max(0, next_us - self.now_us), self.slack_us())
-
     # --- fires ---
 
     def due(self) -> list[OneShot]:
@@ -423,6 +426,14 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
     def fire_arrives(self, shot: int, at: int, stride: int) -> None:
         process = self.up(at)
         self.go_on(process, self.deliver(process, pick(self.due(), shot)), stride)
+
+    @precondition(lambda self: not self.due() and self.slack_us() > 0 and any(map(self.armed_us, self.rows)))
+    @rule(at=picks, stride=strides)
+    def next_fire_comes_due_and_arrives(self, at: int, stride: int) -> None:
+        next_us = min(armed_us for armed_us in map(self.armed_us, self.rows) if armed_us is not None)
+        self.now_us += min(max(0, next_us - self.now_us), self.slack_us())
+        if self.due():
+            self.fire_arrives(0, at, stride)
 
     @precondition(lambda self: self.fired)
     @rule(fire=picks, at=picks, stride=strides)
@@ -462,9 +473,12 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         down = [number for number, process in enumerate(self.processes) if not process.is_up]
         self.up(pick(down, at))
 
-    @precondition(lambda self: any(process.is_up for process in self.processes))
+    @precondition(
+        lambda self: self.crashes < MOST_CRASHES and any(process.is_up for process in self.processes)
+    )
     @rule(at=picks)
     def process_crashes(self, at: int) -> None:
+        self.crashes += 1
         self.crash(pick([process for process in self.processes if process.is_up], at))
 
     def crash(self, process: Process) -> None:
@@ -518,23 +532,23 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: self.tasks(*NAS_REQUESTS))
     @rule(task=picks)
     def request_is_lost(self, task: int) -> None:
-        process, lost = pick(self.tasks(*NAS_REQUESTS), task)
+        _, lost = pick(self.tasks(*NAS_REQUESTS), task)
         lost.effects.popleft()
-        self.tell(process, lost, ArmFailed())
+        self.tell(lost, ArmFailed())
 
     @precondition(lambda self: self.tasks(*NAS_REQUESTS))
     @rule(task=picks)
     def reply_is_lost(self, task: int) -> None:
-        process, lost = pick(self.tasks(*NAS_REQUESTS), task)
+        _, lost = pick(self.tasks(*NAS_REQUESTS), task)
         self.ask_nas(lost.effects.popleft())
-        self.tell(process, lost, ArmFailed())
+        self.tell(lost, ArmFailed())
 
     @precondition(lambda self: self.tasks(ProvisionArm, CancelArm))
     @rule(task=picks)
     def request_is_late(self, task: int) -> None:
-        process, delayed = pick(self.tasks(ProvisionArm, CancelArm), task)
+        _, delayed = pick(self.tasks(ProvisionArm, CancelArm), task)
         self.late.append(delayed.effects.popleft())
-        self.tell(process, delayed, ArmFailed())
+        self.tell(delayed, ArmFailed())
 
     @precondition(lambda self: self.late)
     @rule(request=picks)
@@ -548,7 +562,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         effect = failed.effects.popleft()
         if is_written and isinstance(effect, SwapJob):
             self.swap(process, failed, effect)
-        self.tell(process, failed, StoreFailed())
+        self.tell(failed, StoreFailed())
 
     @precondition(lambda self: any(task.relay for _, task in self.tasks(Answer)))
     @rule(task=picks)
@@ -568,14 +582,14 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         match task.effects.popleft():
             case LoadJob(job_id=job_id):
                 job = self.store.get(job_id)
-                self.tell(process, task, JobLoaded(job, process.liveness(job, task)))
+                self.tell(task, JobLoaded(job, process.liveness(job, task)))
             case SwapJob() as effect:
-                self.tell(process, task, self.swap(process, task, effect))
+                self.tell(task, self.swap(process, task, effect))
             case ProvisionArm() | CancelArm() | ListArms() as effect:
-                self.tell(process, task, self.ask_nas(effect))
+                self.tell(task, self.ask_nas(effect))
             case LoadJobs():
                 jobs = [(job, process.liveness(job, task)) for job in self.store.values()]
-                self.tell(process, task, JobsLoaded(jobs, frozenset(process.converging)))
+                self.tell(task, JobsLoaded(jobs, frozenset(process.converging)))
             case effect:
                 self.perform_last(process, task, effect)
                 if not task.effects:
@@ -586,7 +600,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         match effect:
             case Answer():
                 self.answer(process, task, effect)
-            case StartRun(job_id=job_id, run=run):
+            case StartRun():
                 self.start(process, task, effect)
             case Begin(intents=intents):
                 for intent in intents:
@@ -596,7 +610,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
             case Remember(job_id=job_id, fire_at_us=fire_at_us):
                 process.memory[job_id] = fire_at_us
 
-    def tell(self, process: Process, task: Task, event: Event) -> None:
+    def tell(self, task: Task, event: Event) -> None:
         step = self.agent.step if task.job_id is not None else self.agent.step_reconciliation
         task.flow, effects = step(task.flow, event, self.now_us)
         task.effects.extend(effects)
@@ -641,7 +655,9 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
 
     def start(self, process: Process, task: Task, started: StartRun) -> None:
         run, job, life = started.run, self.store.get(started.job_id), task.life
-        assert life is not None
+        if life is None:
+            self.expected[started.job_id].expect(False, f"{run} was started and was never claimed")
+            return
         is_removed = job is None or life is not self.expected[started.job_id]
         is_claimed = job is not None and not is_removed and run.is_same_as(job.run)
         if self.starts_only_what_is_there or not is_removed:
@@ -699,6 +715,16 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         process, ended = pick(self.runs(), run)
         self.go_on(process, self.end_run(process, ended, succeeded), stride)
 
+    @precondition(lambda self: self.runs())
+    @rule(run=picks, effects=st.sampled_from((0, 1)), is_written=st.booleans())
+    def run_ends_while_the_store_fails(self, run: int, effects: int, is_written: bool) -> None:
+        process, ended = pick(self.runs(), run)
+        task = self.end_run(process, ended, succeeded=True)
+        self.go_on(process, task, effects)
+        failing = self.tasks(LoadJob, SwapJob)
+        if (process, task) in failing:
+            self.store_fails(failing.index((process, task)), is_written)
+
     def end_run(self, process: Process, ended: Running, succeeded: bool) -> Task:
         process.runs.remove(ended)
         started = ended.started
@@ -727,9 +753,10 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
     def ask(self, process: Process, intent: Intent, stride: int = 0) -> None:
         self.go_on(process, self.begin(process, intent, asked=intent), stride)
 
+    @precondition(lambda self: self.store and not self.asking)
     @rule(job=picks, at=picks, kind=st.sampled_from((Pause, Resume, Remove)), stride=strides)
     def somebody_changes_a_job(self, job: int, at: int, kind: type[Any], stride: int) -> None:
-        self.ask(self.up(at), kind(job_id=pick(self.plans, job)), stride)
+        self.ask(self.up(at), kind(job_id=pick(sorted(self.store), job)), stride)
 
     def creatable(self) -> list[str]:
         return [
@@ -753,10 +780,16 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
             intent = Create(job_id=intent.job_id, job=fresh)
         self.ask(self.up(at), intent)
 
-    @precondition(lambda self: self.asking)
-    @rule(which=picks)
-    def somebody_asks_no_more(self, which: int) -> None:
-        self.abandoned.add(self.asking.pop(which % len(self.asking)).job_id)
+    @precondition(lambda self: any(task.asked for _, task in self.tasks(ProvisionArm, CancelArm)))
+    @rule(task=picks)
+    def request_is_lost_and_nobody_asks_again(self, task: int) -> None:
+        asked = [each for each in self.tasks(ProvisionArm, CancelArm) if each[1].asked]
+        process, lost = pick(asked, task)
+        self.request_is_lost(self.tasks(*NAS_REQUESTS).index((process, lost)))
+        assert lost.asked is not None
+        self.abandoned.add(lost.asked.job_id)
+        lost.asked, lost.relay = None, None
+        self.go_on(process, lost, ALL)
 
     # --- what must hold ---
 
@@ -844,7 +877,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
             elif self.asking:
                 self.ask_again(0, 0)
             elif self.due():
-                self.deliver(self.up(0), self.due()[0])
+                self.deliver(self.up(len(self.fired)), self.due()[0])
             else:
                 return
         raise AssertionError(f"it never comes to rest: {self.rows}, {self.store}")
@@ -888,5 +921,41 @@ def pick(things: Any, number: int) -> Any:
 
 TestSchedulerAgainstModel = SchedulerAgainstModel.TestCase
 TestSchedulerAgainstModel.settings = settings(
-    max_examples=300, stateful_step_count=60, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=max(300, settings.default.max_examples), stateful_step_count=60
 )
+
+
+# --- the machine finds what is broken -----------------------------------------------------------
+
+# The same search each time, and no time spent on a shorter example than the first.
+SEARCH = settings(
+    max_examples=3000,
+    stateful_step_count=60,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.generate],
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+def against_model(agent: Agent, follow_up: Callable[..., Intent | None] = machine.follow_up) -> type[Any]:
+    """Return the machine for another agent."""
+    names = {"agent": agent, "follow_up": staticmethod(follow_up)}
+    return type(f"{agent.name} against model", (SchedulerAgainstModel,), names)
+
+
+def test_naive_agent_is_found_out() -> None:
+    """An agent that arms after the run and trusts its memory does not pass for the scheduler."""
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(against_model(NAIVE), settings=SEARCH)
+
+
+@pytest.mark.parametrize(
+    "mutant", [pytest.param(each, id=each.name) for each in MUTANTS if each.is_found_by_model]
+)
+def test_broken_protocol_is_found_out(mutant: Mutant) -> None:
+    """Each deliberate mistake makes the machine fail."""
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(against_model(agent_of(mutant), follow_up_of(mutant)), settings=SEARCH)

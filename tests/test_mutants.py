@@ -1,0 +1,94 @@
+"""The exhaustive search names the property that one changed line breaks, with a history of a few steps."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from chronos.protocol import machine
+from chronos.protocol.job import OnInterrupt, Policy
+from simulator import nas, scenario
+from simulator.agents import AGENTS, CHRONOS
+from simulator.explore import Case, Space, search
+from simulator.fleet import Fleet, load_shipped
+from simulator.properties import NO_LOST_REARM
+from tests.mutants import (
+    ACCEPTS_THE_ARM_ITSELF,
+    CLOSE,
+    DISTANT,
+    MUTANTS,
+    ONE_RUN,
+    PAUSED,
+    RETRIED,
+    Mutant,
+    StaleMutantError,
+    agent_of,
+)
+
+# A sceptic reads a history of so many events at one sitting.
+MAX_EVENTS = 14
+
+
+@pytest.mark.parametrize(
+    "mutant", [pytest.param(each, id=each.name) for each in MUTANTS if each.case is not None]
+)
+def test_search_names_the_property_that_a_mutant_breaks(mutant: Mutant) -> None:
+    """Each mistake is told by a property that speaks of it, after a history of a few steps."""
+    assert mutant.case is not None
+    result = search(Space(mutant.case, agent_of(mutant), nas.HARDENED), limit=mutant.states)
+    found = {each.property: len(each.history) for each in result.counterexamples}
+    named = [found[each.id] for each in mutant.found_by if each.id in found]
+    assert named, found
+    assert min(named) <= MAX_EVENTS
+
+
+@pytest.mark.parametrize("case", [CLOSE, RETRIED, DISTANT, ONE_RUN, PAUSED], ids=lambda case: case.name)
+def test_search_finds_nothing_wrong_with_the_protocol_itself(case: Case) -> None:
+    """In the very worlds in which every mistake is found, the protocol makes none."""
+    assert not search(Space(case, CHRONOS, nas.HARDENED), limit=10_000).counterexamples
+
+
+def _retried(fleet: Fleet) -> Fleet:
+    policy = Policy(on_interrupt=OnInterrupt.RETRY)
+    return attrs.evolve(fleet, jobs=tuple(attrs.evolve(job, policy=policy) for job in fleet.jobs))
+
+
+def test_simulation_finds_what_only_a_wrong_clock_brings_to_light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accepting the guard's fire by a clock that is behind loses the arm: some simulated weeks show it."""
+    broken = agent_of(ACCEPTS_THE_ARM_ITSELF)
+    monkeypatch.setitem(AGENTS, broken.name, broken)
+    plan = scenario.Plan(
+        scenario="two machines that retry",
+        fleet=_retried(load_shipped("fleet-12")),
+        days=20,
+        faults="heavy",
+        nas="hardened",
+        agent=broken.name,
+        machines=2,
+    )
+    # Any seed will do: which one it is depends on every choice of the simulated world.
+    found = (
+        violation.property for seed in range(200) for violation in scenario.simulate(plan, seed).violations
+    )
+    assert NO_LOST_REARM.id in found
+
+
+def test_every_mutant_is_found_by_something() -> None:
+    """A mistake that nothing finds shows a hole in the checks, and has no place in the list."""
+    assert [each.name for each in MUTANTS if each.case is None and not each.is_found_by_model] == []
+
+
+@pytest.mark.parametrize(
+    "mutant", [pytest.param(each, id=each.name) for each in (*MUTANTS, ACCEPTS_THE_ARM_ITSELF)]
+)
+def test_mutant_still_changes_the_source(mutant: Mutant) -> None:
+    """A mutant whose place in the source has moved on is no test any more."""
+    assert mutant.old != mutant.new
+    assert agent_of(mutant).name == mutant.name
+
+
+@pytest.mark.parametrize("old", ["no such text", "return"], ids=["missing", "ambiguous"])
+def test_mutant_that_no_longer_fits_fails_loudly(old: str) -> None:
+    """A mutant whose text is gone, or stands in several places, would prove nothing."""
+    with pytest.raises(StaleMutantError, match="expected once"):
+        agent_of(Mutant(name="stale", module=machine, old=old, new=""))
