@@ -681,7 +681,7 @@ def test_transition_keeps_what_the_owner_chose(moved: tuple[Job, Move]) -> None:
 
 @given(moves())
 def test_nothing_that_is_not_in_force_is_woken(moved: tuple[Job, Move]) -> None:
-    """`wake_at` depends on the record alone, wants no job out of force, and nothing after the next occurrence."""
+    """`wake_at` asks for nothing out of force, and for nothing after the next occurrence."""
     job = job_of(moved[1])
     wake_us = wake_at(job)
     assert wake_us == wake_at(attrs.evolve(job))
