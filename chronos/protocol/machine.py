@@ -437,7 +437,9 @@ def _on_reloaded(flow: Flow, move: Move, job: Job | None, now_us: Instant) -> St
     restored from a copy), and this life must come after that one.
     """
     assert flow.nas_revision is not None
-    newest = attrs.evolve(move, job=job)
+    # A run that the store does not hold any more is not started: its job was removed meanwhile.
+    is_held = job is not None and move.run is not None and move.run.is_same_as(job.run)
+    newest = attrs.evolve(move, job=job, run=move.run if is_held else None)
     if job is None or job.revision >= flow.nas_revision:
         return _arm(attrs.evolve(flow, move=newest), newest, now_us)
     raised = attrs.evolve(newest, job=attrs.evolve(job, revision=flow.nas_revision + 1), outcomes=())
