@@ -219,9 +219,6 @@ class Violated(Exception):
         self.reason = reason
 
 
-Successor = tuple[str, bool, State]
-
-
 class Space:
     """The states of one case, and what can happen in each.
 
