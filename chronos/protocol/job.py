@@ -7,11 +7,23 @@ Instants and durations are integers, microseconds (`_us`); instants count from t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from enum import StrEnum
+from typing import Any
 
 import attrs
 
-from chronos.protocol.schedule import HOUR_US, MINUTE_US, SECOND_US, Instant, Once, Schedule, next_after
+from chronos.protocol.schedule import (
+    HOUR_US,
+    MINUTE_US,
+    SECOND_US,
+    Instant,
+    Once,
+    Schedule,
+    ScheduleError,
+    format_instant,
+    next_after,
+)
 
 # The contract's lease. A run renews it while it is in flight, every third of it (two renewals
 # may fail before the lease is over).
@@ -24,6 +36,13 @@ CLOCK_ALLOWANCE_US = 30 * SECOND_US
 # A run that is retried after an interruption starts at most this often in all: a job that kills
 # its machine must not do so for ever.
 MAX_ATTEMPTS = 3
+
+# How many occurrences of a job may be in flight at once where they may overlap. A record is read and
+# written with every claim: it must stay small, also when no run ever ends.
+MAX_IN_FLIGHT = 10
+
+# The most that a job may ask to be caught up after an outage. They wait in its record.
+MAX_CATCH_UP = 100
 
 # How late an occurrence may still run, unless its job says otherwise: half of the time to the
 # next one, within these bounds. A minute job must survive one slow delivery; a yearly one must
@@ -38,6 +57,31 @@ class JobState(StrEnum):
     SCHEDULED = "scheduled"
     PAUSED = "paused"
     COMPLETED = "completed"
+
+
+class CatchUp(StrEnum):
+    """What becomes of occurrences that are found later than the misfire grace allows.
+
+    `SKIP`: they are missed. `ONCE`: the newest of them runs, the older ones are missed. `ALL`: each
+    of them runs, one after another from the oldest, as many as `Policy.catch_up_limit` allows.
+    """
+
+    SKIP = "skip"
+    ONCE = "once"
+    ALL = "all"
+
+
+class Overlap(StrEnum):
+    """What becomes of an occurrence that is due while an earlier one is in progress.
+
+    An occurrence is in progress from its claim to its outcome, the time between two attempts
+    included. `SKIP`: the new one is skipped. `QUEUE`: it waits, if nothing waits yet, and is skipped
+    otherwise. `ALLOW`: it starts, up to `MAX_IN_FLIGHT` in all.
+    """
+
+    SKIP = "skip"
+    QUEUE = "queue"
+    ALLOW = "allow"
 
 
 class OnInterrupt(StrEnum):
@@ -58,10 +102,18 @@ class Result(StrEnum):
 
 
 class Origin(StrEnum):
-    """What caused a run: a fire from NAS, or the recovery that a starting process does."""
+    """Why an occurrence runs.
+
+    `SCHEDULE`: NAS's fire came in time. `CATCH_UP`: it came late, or a later occurrence was due as
+    well. `RECOVERY`: no fire came, and a starting process found it overdue. `MANUAL`: somebody asked
+    for a run now; it has an identity of its own and takes no slot of the schedule. A later attempt
+    keeps the origin of the first.
+    """
 
     SCHEDULE = "schedule"
+    CATCH_UP = "catch-up"
     RECOVERY = "recovery"
+    MANUAL = "manual"
 
 
 class Liveness(StrEnum):
@@ -91,18 +143,58 @@ class Verdict(StrEnum):
     LOST = "lost"
 
 
+def _at_least(smallest: int) -> Callable[[object, attrs.Attribute[Any], int], None]:
+    def check(_: object, field: attrs.Attribute[Any], value: int) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
+            raise ScheduleError(f"{field.name} is {value!r}; expected a whole number of at least {smallest}")
+
+    return check
+
+
 @attrs.frozen(kw_only=True, cache_hash=True)
 class Policy:
     """The choices of a job's owner.
 
     Attributes:
-        on_interrupt: what becomes of a run whose process died.
-        misfire_grace_us: how late an occurrence may still run, microseconds; None means half of
-            the time to the next occurrence, at least `MIN_GRACE_US` and at most `MAX_GRACE_US`.
+        misfire_grace_us: how late an occurrence may still run as if it were in time, microseconds;
+            None means half of the time to the next occurrence, at least `MIN_GRACE_US` and at most
+            `MAX_GRACE_US`.
+        catch_up: what becomes of occurrences that are later than that.
+        catch_up_limit: how many are caught up with `CatchUp.ALL`, the newest; 1 to `MAX_CATCH_UP`.
+        overlap: what becomes of an occurrence that is due while an earlier one is in progress.
+        on_interrupt: what becomes of a run whose process died; it starts `MAX_ATTEMPTS` times at most.
+        attempts: how often an occurrence whose run fails is attempted in all; 1 means no retry.
+        retry_delay_us: what the second attempt waits after the first, microseconds; each later one
+            waits twice as long as the one before. Of each wait, a random half is left out at most,
+            so that jobs that failed together do not come back together.
+        retry_max_delay_us: no wait is longer, microseconds.
+        starts_us: no occurrence before this instant; None for no such bound.
+        ends_us: no occurrence after this instant; None for no such bound.
+
+    Raises:
+        ScheduleError: a number is out of its range, or the bounds leave no time.
     """
 
+    misfire_grace_us: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_at_least(0))
+    )
+    catch_up: CatchUp = CatchUp.SKIP
+    catch_up_limit: int = attrs.field(default=10, validator=_at_least(1))
+    overlap: Overlap = Overlap.SKIP
     on_interrupt: OnInterrupt = OnInterrupt.RECORD
-    misfire_grace_us: int | None = None
+    attempts: int = attrs.field(default=1, validator=_at_least(1))
+    # What failed a moment ago mostly fails again; a minute lets a restarted service come up.
+    retry_delay_us: int = attrs.field(default=MINUTE_US, validator=_at_least(1))
+    retry_max_delay_us: int = attrs.field(default=HOUR_US, validator=_at_least(1))
+    starts_us: Instant | None = None
+    ends_us: Instant | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if self.catch_up_limit > MAX_CATCH_UP:
+            raise ScheduleError(f"catch_up_limit is {self.catch_up_limit}; expected at most {MAX_CATCH_UP}")
+        if self.starts_us is not None and self.ends_us is not None and self.ends_us < self.starts_us:
+            between = f"{format_instant(self.starts_us)} to {format_instant(self.ends_us)}"
+            raise ScheduleError(f"the job ends before it starts: {between}")
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
@@ -110,12 +202,14 @@ class Run:
     """One attempt at one occurrence, claimed by one process.
 
     Attributes:
-        occurrence_us: the scheduled instant; with the job's id, the identity of the occurrence.
+        occurrence_us: the scheduled instant, or when a manual run was asked for.
         attempt: 1 for the first attempt.
         owner: names the process that claimed it; unique among all processes of all machines.
         claimed_us: when it was claimed, by the owner's clock.
         lease_until_us: until when the owner is believed without a renewal.
-        origin: what caused the run.
+        origin: why the occurrence runs.
+        minted_us: when NAS made the token of the fire that claimed it; None when no fire did.
+        received_us: when that fire reached the process, by its clock; None when no fire did.
     """
 
     occurrence_us: Instant
@@ -124,42 +218,85 @@ class Run:
     claimed_us: Instant
     lease_until_us: Instant
     origin: Origin = Origin.SCHEDULE
+    minted_us: Instant | None = None
+    received_us: Instant | None = None
 
-    def is_same_as(self, other: Run | None) -> bool:
+    @property
+    def identity(self) -> tuple[bool, Instant]:
+        """Which occurrence it is, among all of its job: manual or not, and its instant."""
+        return (self.origin is Origin.MANUAL, self.occurrence_us)
+
+    def is_same_as(self, other: Run) -> bool:
         """Return whether *other* is this attempt, however often its lease was renewed."""
         return (
-            other is not None
-            and self.owner == other.owner
+            self.owner == other.owner
             and self.occurrence_us == other.occurrence_us
             and self.attempt == other.attempt
+            and self.identity == other.identity
         )
+
+    def is_among(self, runs: Iterable[Run]) -> bool:
+        """Return whether this attempt is one of *runs*."""
+        return any(self.is_same_as(run) for run in runs)
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Waiting:
+    """An occurrence that was taken from the schedule, or asked for, and waits for an attempt.
+
+    Attributes:
+        occurrence_us: as of a `Run`.
+        attempt: which attempt it waits for; 1 when none was made yet.
+        not_before_us: when that may start at the earliest.
+        origin: why the occurrence runs.
+    """
+
+    occurrence_us: Instant
+    attempt: int
+    not_before_us: Instant
+    origin: Origin
+
+    @property
+    def identity(self) -> tuple[bool, Instant]:
+        """Which occurrence it is, as of a `Run`."""
+        return (self.origin is Origin.MANUAL, self.occurrence_us)
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
 class Job:
     """What the scheduler knows of a job; everything else in its record belongs to the agent.
 
+    An occurrence is ahead (`next_us` and later), waits (`waiting`), is in flight (`runs`) or has an
+    outcome, and goes through these in this order.
+
     Attributes:
         id: unique among the jobs of the store.
         schedule: when it is due.
-        next_us: the earliest occurrence that has no outcome and no run yet; None when none is left.
+        next_us: the earliest occurrence that nobody has taken yet; None when none is left.
         state: whether the schedule is in force.
-        run: the run in flight, or None.
-        times: after how many runs the schedule stops; None means never.
-        completed: how many runs were consumed, whatever their result.
-        revision: grows with every change. It orders the messages that NAS receives.
+        runs: the runs in flight; more than one only where they may overlap.
+        waiting: the occurrences that wait, in the order in which they start.
+        times: after how many occurrences the schedule stops; None means never. Manual runs do not count.
+        completed: how many of those have ended after at least one attempt, whatever their result.
+        revision: grows with every change. It orders the messages that NAS receives, also those of an
+            earlier life of the job under the same id: a life begins with the time of its creation.
         policy: the owner's choices.
+        note: why it is paused, in its owner's words.
+        last_manual_us: the identity of the last manual run, so that a repeated request does not run twice.
     """
 
     id: str
     schedule: Schedule
     next_us: Instant | None
     state: JobState = JobState.SCHEDULED
-    run: Run | None = None
+    runs: tuple[Run, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
     times: int | None = None
     completed: int = 0
     revision: int = 0
     policy: Policy = Policy()
+    note: str = ""
+    last_manual_us: Instant | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -175,6 +312,10 @@ class Outcome:
         count: how many occurrences the stretch has.
         attempt: which attempt ended it; 0 when none was made.
         at_us: when this was decided.
+        origin: why it ran, or would have.
+        minted_us: as of the run that ended.
+        received_us: as of the run that ended.
+        claimed_us: when the last attempt was claimed; None when none was made.
     """
 
     job_id: str
@@ -185,6 +326,43 @@ class Outcome:
     count: int = 1
     attempt: int = 0
     at_us: Instant
+    origin: Origin = Origin.SCHEDULE
+    minted_us: Instant | None = None
+    received_us: Instant | None = None
+    claimed_us: Instant | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Lateness:
+    """How late an occurrence was claimed, in all and by hop, microseconds.
+
+    Attributes:
+        total_us: from the scheduled instant to the claim.
+        relay_us: to the token that NAS made for the delivery: the external scheduler and the relay.
+        wake_us: from there to the arrival at the process: the way, and the start of the machine.
+        claim_us: from there to the claim.
+
+    A hop is None when no fire told its end, as in a recovery. The clocks of two machines differ: a
+    hop between them may come out negative.
+    """
+
+    total_us: int
+    relay_us: int | None = None
+    wake_us: int | None = None
+    claim_us: int | None = None
+
+
+def lateness(outcome: Outcome) -> Lateness | None:
+    """Return how late the occurrence of *outcome* was claimed; None when no first attempt was ended by it."""
+    if outcome.attempt != 1 or outcome.claimed_us is None:
+        return None
+    due_us, minted_us, received_us = outcome.occurrence_us, outcome.minted_us, outcome.received_us
+    return Lateness(
+        total_us=outcome.claimed_us - due_us,
+        relay_us=None if minted_us is None else minted_us - due_us,
+        wake_us=None if minted_us is None or received_us is None else received_us - minted_us,
+        claim_us=None if received_us is None else outcome.claimed_us - received_us,
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -196,14 +374,14 @@ class Move:
         verdict: what to tell whoever asked.
         reason: the same in words.
         outcomes: the occurrences that end with this change; stored together with the job.
-        run: the run to start once the change is made, or None.
+        runs: the runs to start once the change is made.
     """
 
     job: Job | None
     verdict: Verdict
     reason: str
     outcomes: tuple[Outcome, ...] = ()
-    run: Run | None = None
+    runs: tuple[Run, ...] = ()
 
 
 def wake_at(job: Job) -> Instant | None:
@@ -212,23 +390,46 @@ def wake_at(job: Job) -> Instant | None:
     The whole protocol converges the control plane toward this one value.
 
     Returns:
-        Epoch microseconds, UTC, or None when the job needs no wake: it is paused, completed, or
-        its only run is in progress and is not to be recovered. While a run that is to be retried
-        is in flight, its guard counts too: the end of its lease, when other clocks agree that it
-        is over. The guard fires only if the run died, since completion moves `wake_at` on.
+        Epoch microseconds, UTC, or None when the job needs no wake: it is paused or completed. It
+        is the earliest of: the next occurrence; the time of what waits and may start; and, while a
+        run is in flight that is to be retried, or behind which something waits, its guard: the end
+        of its lease, when other clocks agree that it is over. The guard fires only if the run died,
+        since completion moves `wake_at` on.
 
     Source: design, "One idea"; invariant NO-LOST-REARM.
     """
     if job.state is not JobState.SCHEDULED:
         return None
-    if job.run is None or job.policy.on_interrupt is OnInterrupt.RECORD:
-        return job.next_us
-    guard_us = job.run.lease_until_us + CLOCK_ALLOWANCE_US
-    return guard_us if job.next_us is None else min(guard_us, job.next_us)
+    wake_us = job.next_us
+    if job.runs and (job.waiting or job.policy.on_interrupt is OnInterrupt.RETRY):
+        guard_us = min(run.lease_until_us for run in job.runs) + CLOCK_ALLOWANCE_US
+        wake_us = guard_us if wake_us is None else min(wake_us, guard_us)
+    for waiting in startable(job):
+        ready_us = waiting.not_before_us
+        wake_us = ready_us if wake_us is None else min(wake_us, ready_us)
+    return wake_us
+
+
+def startable(job: Job) -> tuple[Waiting, ...]:
+    """Return what waits for its time alone, and not for the end of another run, in order."""
+    if not job.waiting:
+        return ()
+    if job.policy.overlap is Overlap.ALLOW:
+        return job.waiting if len(job.runs) < MAX_IN_FLIGHT else ()
+    return () if job.runs else job.waiting[:1]
+
+
+def following(job: Job, instant_us: Instant) -> Instant | None:
+    """Return the first occurrence of *job* after *instant_us*, within its bounds; None when there is none."""
+    starts_us, ends_us = job.policy.starts_us, job.policy.ends_us
+    if starts_us is not None and starts_us > instant_us:
+        instant_us = starts_us - 1
+    slot_us = next_after(job.schedule, instant_us)
+    return None if slot_us is None or (ends_us is not None and slot_us > ends_us) else slot_us
 
 
 def grace_us(job: Job, occurrence_us: Instant) -> int:
-    """Return how late *occurrence_us* of *job* may still run, microseconds."""
+    """Return how late *occurrence_us* of *job* may still run as if it were in time, microseconds."""
     if job.policy.misfire_grace_us is not None:
         return job.policy.misfire_grace_us
     if isinstance(job.schedule, Once):

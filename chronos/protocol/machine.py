@@ -17,13 +17,14 @@ it can be stored, compared and dropped between any two effects, which is what a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import TypeAlias
 
 import attrs
 
 from chronos.protocol import transitions
+from chronos.protocol.draft import BY_NAS, Fired
 from chronos.protocol.job import (
     CLOCK_ALLOWANCE_US,
     Job,
@@ -35,15 +36,12 @@ from chronos.protocol.job import (
     Verdict,
     wake_at,
 )
-from chronos.protocol.schedule import MINUTE_US, SECOND_US, Instant
+from chronos.protocol.schedule import SECOND_US, Instant
+from chronos.protocol.transitions import CLOCK_MARGIN_US, Changes
 
 # How often a flow starts over because another process changed the job between its read and its
 # write. Each time somebody made progress, so that more than a few in a row is a broken store.
 MAX_CONFLICTS = 8
-
-# How overdue an occurrence must be before a starting process takes it without a fire. NAS's own
-# fire comes first; an agent whose clock is ahead must not run a job early.
-RECOVERY_MARGIN_US = MINUTE_US
 
 # When a process tries again to settle what nobody else will come back for: the end or the renewal
 # of a run, a recovery. The host keeps the machine for that long, and no longer.
@@ -59,22 +57,38 @@ class ProtocolError(Exception):
 
 @attrs.frozen(kw_only=True, cache_hash=True)
 class Fire:
-    """Answer a fire that names `fire_at_us`; with origin `RECOVERY`, the one that nobody sent."""
+    """Answer a fire that names `fire_at_us`; with origin `RECOVERY`, the one that nobody sent.
+
+    With `may_start` False nothing is taken: the process only sees to the arm.
+    """
 
     job_id: str
     fire_at_us: Instant
-    origin: Origin = Origin.SCHEDULE
+    fired: Fired = BY_NAS
+    may_start: bool = True
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
 class Finish:
-    """End a run. `confirm` says that NAS's answer to the arm is no promise that it still stands."""
+    """End a run, and start what waited for that unless `may_start` is False.
+
+    `confirm` says that NAS's answer to the arm is no promise that it still stands.
+    """
 
     job_id: str
     run: Run
     succeeded: bool
     detail: str = ""
     confirm: bool = False
+    may_start: bool = True
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class RunNow:
+    """Start a run by hand; `asked_us` is its identity."""
+
+    job_id: str
+    asked_us: Instant
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
@@ -94,17 +108,27 @@ class Create:
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
+class Edit:
+    """Change what a job's owner decides."""
+
+    job_id: str
+    changes: Changes
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
 class Pause:
     """Put a job's schedule out of force."""
 
     job_id: str
+    note: str = ""
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
 class Resume:
-    """Put a paused job's schedule in force again."""
+    """Put a paused job's schedule in force again, with the slots it had or counted from now."""
 
     job_id: str
+    from_now: bool = False
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
@@ -114,7 +138,7 @@ class Remove:
     job_id: str
 
 
-Intent: TypeAlias = Fire | Finish | Renew | Create | Pause | Resume | Remove
+Intent: TypeAlias = Fire | Finish | RunNow | Renew | Create | Edit | Pause | Resume | Remove
 
 
 # --- Effects: what the shell performs -------------------------------------------------------
@@ -151,10 +175,10 @@ class ProvisionArm:
 
 @attrs.frozen(kw_only=True, cache_hash=True)
 class CancelArm:
-    """Disarm the job; a revision of None claims no place in the order. Comes back like a provision."""
+    """Disarm the job. Comes back like a provision."""
 
     job_id: str
-    revision: int | None
+    revision: int
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
@@ -208,10 +232,10 @@ Effect: TypeAlias = (
 
 @attrs.frozen(cache_hash=True)
 class JobLoaded:
-    """The job as stored, and what is known of the owner of its run."""
+    """The job as stored, and what is known of the owner of each of its runs, in their order."""
 
     job: Job | None
-    liveness: Liveness = Liveness.UNKNOWN
+    liveness: tuple[Liveness, ...] = ()
 
 
 @attrs.frozen
@@ -224,7 +248,7 @@ class SwapConflicted:
     """The store did not move: another process changed the job, and here it is."""
 
     job: Job | None
-    liveness: Liveness = Liveness.UNKNOWN
+    liveness: tuple[Liveness, ...] = ()
 
 
 @attrs.frozen
@@ -260,13 +284,13 @@ class ArmsListed:
 
 @attrs.frozen
 class JobsLoaded:
-    """All jobs as stored, each with what is known of the owner of its run.
+    """All jobs as stored, each with what is known of the owners of its runs.
 
     `converging` names the jobs on which this process began a flow after it asked for the arms: such
     a flow makes NAS agree by itself, and what the list says of its job is old.
     """
 
-    jobs: Iterable[tuple[Job, Liveness]]
+    jobs: Iterable[tuple[Job, tuple[Liveness, ...]]]
     converging: Container[str] = ()
 
 
@@ -352,8 +376,7 @@ def step(flow: Flow, event: Event, now_us: Instant) -> Step:
 
 def holds(flow: Flow, run: Run) -> bool:
     """Return whether *flow* claims, renews or ends *run*: a process with such a flow owns it alive."""
-    claimed = flow.move.run if flow.move is not None else None
-    if claimed is not None and run.is_same_as(claimed):
+    if flow.move is not None and run.is_among(flow.move.runs):
         return True
     return isinstance(flow.intent, Finish | Renew) and run.is_same_as(flow.intent.run)
 
@@ -438,8 +461,8 @@ def _on_reloaded(flow: Flow, move: Move, job: Job | None, now_us: Instant) -> St
     """
     assert flow.nas_revision is not None
     # A run that the store does not hold any more is not started: its job was removed meanwhile.
-    is_held = job is not None and move.run is not None and move.run.is_same_as(job.run)
-    newest = attrs.evolve(move, job=job, run=move.run if is_held else None)
+    held = tuple(run for run in move.runs if job is not None and run.is_among(job.runs))
+    newest = attrs.evolve(move, job=job, runs=held)
     if job is None or job.revision >= flow.nas_revision:
         return _arm(attrs.evolve(flow, move=newest), newest, now_us)
     raised = attrs.evolve(newest, job=attrs.evolve(job, revision=flow.nas_revision + 1), outcomes=())
@@ -450,25 +473,34 @@ def _decide(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -> M
     """Ask the transition that the intent names."""
     job = event.job
     match flow.intent:
-        case Fire(fire_at_us=fire_at_us, origin=origin):
+        case Fire(fire_at_us=fire_at_us, fired=fired, may_start=may_start):
             return transitions.fire(
                 job,
                 fire_at_us=fire_at_us,
                 now_us=now_us,
                 owner=flow.owner,
                 liveness=event.liveness,
-                origin=origin,
+                fired=fired,
+                may_start=may_start,
             )
-        case Finish(run=run, succeeded=succeeded, detail=detail):
-            return transitions.finish(job, run=run, succeeded=succeeded, detail=detail, now_us=now_us)
+        case Finish(run=run, succeeded=succeeded, detail=detail, may_start=may_start):
+            return transitions.finish(
+                job, run=run, succeeded=succeeded, detail=detail, now_us=now_us, may_start=may_start
+            )
+        case RunNow(asked_us=asked_us):
+            return transitions.run_now(
+                job, asked_us=asked_us, now_us=now_us, owner=flow.owner, liveness=event.liveness
+            )
         case Renew(run=run):
             return transitions.renew(job, run=run, now_us=now_us)
         case Create(job=wanted):
-            return transitions.create(job, wanted=wanted)
-        case Pause():
-            return transitions.pause(job)
-        case Resume():
-            return transitions.resume(job, now_us=now_us)
+            return transitions.create(job, wanted=wanted, now_us=now_us)
+        case Edit(changes=changes):
+            return transitions.edit(job, changes=changes, now_us=now_us)
+        case Pause(note=note):
+            return transitions.pause(job, note=note, now_us=now_us)
+        case Resume(from_now=from_now):
+            return transitions.resume(job, from_now=from_now, now_us=now_us)
         case Remove():
             return transitions.remove(job)
 
@@ -495,15 +527,18 @@ def _arm(flow: Flow, move: Move, now_us: Instant) -> Step:
     elif job is not None:
         effect = CancelArm(job_id=job_id, revision=job.revision)
     else:
-        effect = CancelArm(job_id=job_id, revision=_revision_of_removal(flow))
+        effect = CancelArm(job_id=job_id, revision=_revision_without_job(flow, now_us))
     return (flow if flow.phase is Phase.ARMING else attrs.evolve(flow, phase=Phase.ARMING)), (effect,)
 
 
-def _revision_of_removal(flow: Flow) -> int | None:
-    """Return the place after the last revision; who found nothing to remove claims no place."""
-    if flow.before is None:
-        return None
-    return max(flow.before.revision, flow.nas_revision or 0) + 1
+def _revision_without_job(flow: Flow, now_us: Instant) -> int:
+    """Return the place in the order of a cancel for a job that is not in the store.
+
+    It comes after the last revision of the job that was removed. Who found no job takes the present
+    instant, which comes after every life that has ended and before every life that will begin.
+    """
+    last = now_us if flow.before is None else flow.before.revision + 1
+    return last if flow.nas_revision is None else max(last, flow.nas_revision + 1)
 
 
 def _is_the_arm_itself(intent: Intent, wake_us: Instant | None) -> bool:
@@ -515,7 +550,7 @@ def _is_the_arm_itself(intent: Intent, wake_us: Instant | None) -> bool:
     """
     return (
         isinstance(intent, Fire)
-        and intent.origin is Origin.SCHEDULE
+        and intent.fired.origin is Origin.SCHEDULE
         and wake_us is not None
         and wake_us <= intent.fire_at_us
     )
@@ -539,11 +574,12 @@ def _must_ask_nas(flow: Flow, wake_us: Instant | None) -> bool:
 def _close(flow: Flow, move: Move, now_us: Instant, *, settled: bool, echoed: bool) -> Step:
     """Answer, and start the run that was claimed.
 
-    A process that was suspended since it decided may find its lease over: then others may have taken
+    A process that was suspended since it decided may find a lease over: then others may have taken
     the run for interrupted, and it is not started. Whoever asked comes back and finds what became of it.
     """
-    job_id, run = flow.intent.job_id, move.run
-    is_lost = run is not None and now_us >= run.lease_until_us
+    job_id = flow.intent.job_id
+    runs = tuple(run for run in move.runs if now_us < run.lease_until_us)
+    is_lost = len(runs) < len(move.runs)
     answer = Answer(
         job_id=job_id,
         verdict=Verdict.LOST if is_lost else move.verdict,
@@ -552,9 +588,8 @@ def _close(flow: Flow, move: Move, now_us: Instant, *, settled: bool, echoed: bo
         job=move.job,
     )
     done = Flow(intent=flow.intent, owner=flow.owner, phase=Phase.DONE, before=flow.before, move=move)
-    if run is None or is_lost:
-        return done, (answer,)
-    return done, (answer, StartRun(job_id=job_id, run=run, confirm=not (settled and echoed)))
+    starts = (StartRun(job_id=job_id, run=run, confirm=not (settled and echoed)) for run in runs)
+    return done, (answer, *starts)
 
 
 def follow_up(intent: Intent, answer: Answer, now_us: Instant) -> Intent | None:
@@ -567,15 +602,20 @@ def follow_up(intent: Intent, answer: Answer, now_us: Instant) -> Intent | None:
     if answer.settled:
         return None
     match intent:
-        case Fire(origin=Origin.RECOVERY) | Finish() | Renew():
+        case Fire(fired=Fired(origin=Origin.RECOVERY)) | Finish() | Renew():
             if isinstance(intent, Finish) and answer.verdict is None:
                 # The move may have been made all the same; then only NAS is left to be asked.
                 return attrs.evolve(intent, confirm=True)
             if answer.verdict is None:
                 return intent
-            overdue_us = now_us - RECOVERY_MARGIN_US
-            return Fire(job_id=intent.job_id, fire_at_us=overdue_us, origin=Origin.RECOVERY)
+            return _recovery(intent.job_id, now_us)
     return None
+
+
+def _recovery(job_id: str, now_us: Instant) -> Fire:
+    """Return the fire that nobody sent, for what is overdue by more than a clock may be wrong."""
+    overdue_us = now_us - CLOCK_MARGIN_US
+    return Fire(job_id=job_id, fire_at_us=overdue_us, fired=Fired(origin=Origin.RECOVERY))
 
 
 # --- The table of a start -------------------------------------------------------------------
@@ -623,7 +663,7 @@ def step_reconciliation(
 
 
 def differences(
-    jobs: Iterable[tuple[Job, Liveness]], arms: Mapping[str, Instant | None] | None, now_us: Instant
+    jobs: Iterable[tuple[Job, Sequence[Liveness]]], arms: Mapping[str, Instant | None] | None, now_us: Instant
 ) -> tuple[Fire, ...]:
     """Return the flows that a starting process owes.
 
@@ -632,13 +672,13 @@ def differences(
     earlier life: NAS is asked, and when it cannot say, only what the store shows is looked after.
 
     Args:
-        jobs: all jobs, each with what is known of the owner of its run.
+        jobs: all jobs, each with what is known of the owners of its runs.
         arms: what NAS has armed, or None when it could not say.
         now_us: the present instant by the local clock.
 
     Source: contract, "Claim, run, re-arm"; incidents L2, L3, O1, O2, O3.
     """
-    overdue_us = now_us - RECOVERY_MARGIN_US
+    overdue_us = now_us - CLOCK_MARGIN_US
     known = set()
     wanting = []
     for job, liveness in jobs:
@@ -654,11 +694,14 @@ def differences(
         if disagrees or is_overdue or _is_abandoned(job, liveness, now_us):
             wanting.append(job.id)
     wanting += [job_id for job_id in arms or () if job_id not in known]
-    return tuple(Fire(job_id=job_id, fire_at_us=overdue_us, origin=Origin.RECOVERY) for job_id in wanting)
+    return tuple(_recovery(job_id, now_us) for job_id in wanting)
 
 
-def _is_abandoned(job: Job, liveness: Liveness, now_us: Instant) -> bool:
-    """Return whether the job's run has lost its process, or its lease where nothing is known of that."""
-    if job.run is None or liveness is Liveness.ALIVE:
-        return False
-    return liveness is Liveness.DEAD or now_us >= job.run.lease_until_us + CLOCK_ALLOWANCE_US
+def _is_abandoned(job: Job, liveness: Sequence[Liveness], now_us: Instant) -> bool:
+    """Return whether a run of the job lost its process, or its lease where nothing is known of that."""
+    for run, owner_is in zip(job.runs, liveness, strict=True):
+        if owner_is is Liveness.DEAD:
+            return True
+        if owner_is is Liveness.UNKNOWN and now_us >= run.lease_until_us + CLOCK_ALLOWANCE_US:
+            return True
+    return False

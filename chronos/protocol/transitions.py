@@ -1,32 +1,46 @@
 """Every way in which a job may change.
 
 A transition takes a job as it is stored and the present instant, and returns a `Move`: the job as
-it shall be stored, the occurrences that end with that, and what to tell whoever asked. Nothing is
-performed here; `chronos.protocol.machine` makes the move with one compare-and-set.
+it shall be stored, the occurrences that end with that, the runs that start, and what to tell whoever
+asked. Nothing is performed here; `chronos.protocol.machine` makes the move with one compare-and-set.
+
+Most of them are three steps on a `Draft` of the job: look after the runs in flight, take what is due
+from the schedule, start what may start.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
+from chronos.protocol.draft import BY_NAS, Draft, Fired
 from chronos.protocol.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
-    MAX_ATTEMPTS,
     MIN_GRACE_US,
+    CatchUp,
     Job,
     JobState,
     Liveness,
     Move,
-    OnInterrupt,
     Origin,
-    Outcome,
+    Overlap,
+    Policy,
     Result,
     Run,
     Verdict,
+    following,
     grace_us,
 )
-from chronos.protocol.schedule import Instant, next_after
+from chronos.protocol.schedule import Instant, Interval, Schedule, ScheduleError
+
+# How far this machine's clock may be ahead. What NAS did not say has come is taken only when it is
+# overdue by that much: an agent whose clock is ahead must not run a job early.
+CLOCK_MARGIN_US = 60_000_000
+
+
+# --- What runs -------------------------------------------------------------------------------
 
 
 def fire(
@@ -35,81 +49,125 @@ def fire(
     fire_at_us: Instant,
     now_us: Instant,
     owner: str,
-    liveness: Liveness,
-    origin: Origin = Origin.SCHEDULE,
+    liveness: Sequence[Liveness] = (),
+    fired: Fired = BY_NAS,
+    may_start: bool = True,
 ) -> Move:
     """Decide what a fire does to its job.
 
     A fire is NAS's word that *fire_at_us* has come, so what is due is decided by that instant and
     not by the local clock, which may be wrong for some seconds after a resume. The local clock
-    decides two things alone: whether an occurrence is too late to run, and whether a lease is over.
+    decides what is overdue by more than such an error, what is too late, and which lease is over.
 
-    Of several occurrences that are due, the newest runs and the older ones are missed: one arm per
-    job means that they can only be due together after an outage.
+    One arm per job means that several occurrences can be due together only after an outage.
 
     Args:
         job: the job as stored, or None when there is none of that id.
         fire_at_us: the instant that the fire names.
         now_us: the present instant by the local clock.
         owner: names this process.
-        liveness: what is known of the process that owns the run in flight.
-        origin: what caused the fire.
+        liveness: what is known of the process that owns each of the runs in flight, in their order;
+            `UNKNOWN` where nothing is said.
+        fired: how the fire came.
+        may_start: False when this process takes nothing any more and only sees to the arm.
 
     Returns:
-        `ACCEPTED` with a run to start; or, with nothing to run, `DUPLICATE` (the occurrence was
-        settled before), `SKIPPED` (a run is still in flight), `MISSED` (too late) or `GONE` (the
-        job wants no wake).
+        `ACCEPTED` with runs to start, or with an occurrence that waits for its turn; or, with nothing
+        to run, `DUPLICATE` (the occurrence was settled before), `SKIPPED` (an earlier one is still
+        in progress), `MISSED` (too late) or `GONE` (the job wants no wake).
 
     Source: contract, "Claim, run, re-arm"; incidents D1, D3, D4, D7, L7, O3, S3, S4, W2, W4.
     """
     if job is None:
         return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
-    revision = job.revision + 1
-    current, outcomes, taken = _look_after_run(
-        job, revision, max(fire_at_us, now_us), now_us, owner, liveness
-    )
-    verdict, reason = Verdict.ACCEPTED, "the interrupted run starts again"
-    if current.state is JobState.SCHEDULED and current.next_us is not None and current.next_us <= fire_at_us:
-        due = _due(current, max(fire_at_us, now_us))
-        if current.run is not None:
-            current = _pass_over(current, revision, due, None)
-            outcomes += due.outcomes(job.id, Result.SKIPPED, _IN_FLIGHT, now_us)
-            if taken is None:
-                verdict, reason = Verdict.SKIPPED, _IN_FLIGHT
-        elif _is_too_late(current, due.newest_us, now_us):
-            current = _pass_over(current, revision, due, None)
-            outcomes += due.outcomes(job.id, Result.MISSED, _TOO_LATE, now_us)
-            verdict, reason = Verdict.MISSED, _TOO_LATE
-        else:
-            taken = Run(
-                occurrence_us=due.newest_us,
-                attempt=1,
-                owner=owner,
-                claimed_us=now_us,
-                lease_until_us=now_us + LEASE_US,
-                origin=origin,
-            )
-            current = _pass_over(current, revision, due, taken)
-            outcomes += due.older().outcomes(job.id, Result.MISSED, _COALESCED, now_us)
-            reason = "claimed"
-    elif taken is None:
-        verdict, reason = _nothing_due(current, fire_at_us)
-    return Move(job=current, verdict=verdict, reason=reason, outcomes=outcomes, run=taken)
+    draft = Draft(job, now_us)
+    _look_after_runs(draft, max(fire_at_us, now_us), liveness)
+    if not may_start:
+        return draft.move(Verdict.DUPLICATE, "this process takes nothing any more")
+    _drop_late(draft)
+    answer = None
+    if draft.state is JobState.SCHEDULED and draft.next_us is not None and draft.next_us <= fire_at_us:
+        answer = _take_due(draft, max(fire_at_us, now_us - CLOCK_MARGIN_US), fired.origin)
+    draft.start(owner, max(fire_at_us, now_us), fired)
+    if draft.started:
+        retried = draft.started[0].attempt > 1
+        return draft.move(Verdict.ACCEPTED, "the interrupted run starts again" if retried else "claimed")
+    return draft.move(*(answer or _nothing_due(job, fire_at_us)))
 
 
-def finish(job: Job | None, *, run: Run, succeeded: bool, detail: str, now_us: Instant) -> Move:
-    """Decide what the end of *run* does to its job.
+def run_now(
+    job: Job | None,
+    *,
+    asked_us: Instant,
+    now_us: Instant,
+    owner: str,
+    liveness: Sequence[Liveness] = (),
+) -> Move:
+    """Start a run by hand: it has an identity of its own, takes no slot and leaves the schedule alone.
+
+    A paused or completed job may be run like this as well. What happens while an occurrence is in
+    progress is the job's overlap policy; a run that is skipped then leaves no trace.
+
+    Args:
+        job: the job as stored.
+        asked_us: when it was asked for: the identity of the run. The same again is a `DUPLICATE`.
+        now_us: the present instant by the local clock.
+        owner: names this process.
+        liveness: as for `fire`.
+
+    Source: contract, "A direct run"; incidents D2, L1.
+    """
+    if job is None:
+        return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
+    draft = Draft(job, now_us)
+    _look_after_runs(draft, now_us, liveness)
+    if job.last_manual_us == asked_us:
+        return draft.move(Verdict.DUPLICATE, "this run was asked for before")
+    must_wait = draft.is_in_progress() and job.policy.overlap is not Overlap.ALLOW
+    if not draft.has_room() or (must_wait and job.state is not JobState.SCHEDULED):
+        return draft.move(Verdict.SKIPPED, _IN_PROGRESS)
+    draft.last_manual_us = asked_us
+    draft.take(asked_us, Origin.MANUAL)
+    draft.start(owner, now_us, Fired(origin=Origin.MANUAL))
+    return draft.move(Verdict.ACCEPTED, "claimed" if draft.started else "it waits for its turn")
+
+
+def finish(
+    job: Job | None,
+    *,
+    run: Run,
+    succeeded: bool,
+    detail: str,
+    now_us: Instant,
+    may_start: bool = True,
+) -> Move:
+    """Decide what the end of *run* does to its job: its outcome or its retry, and what waited for it.
 
     Only the owner of the run may end it: when another process has declared the run interrupted,
     or the job is gone, the record stays as it is and the verdict is `LOST`.
 
+    Args:
+        job: the job as stored.
+        run: the run that has ended.
+        succeeded: whether it did what it should.
+        detail: why not, in words.
+        now_us: the present instant by the local clock.
+        may_start: whether this process starts what waited for the end of the run. When it does not,
+            `wake_at` brings another one for that.
+
     Source: contract, "only the owner may complete"; incidents D4, D6, O4.
     """
-    if job is None or not run.is_same_as(job.run):
+    if job is None or not run.is_among(job.runs):
         return Move(job=job, verdict=Verdict.LOST, reason="the run is no longer this process's to end")
-    result = Result.COMPLETED if succeeded else Result.FAILED
-    settled, outcome = _settle(job, job.revision + 1, result, detail, now_us)
-    return Move(job=settled, verdict=Verdict.CHANGED, reason=detail, outcomes=(outcome,))
+    draft = Draft(job, now_us)
+    stored = draft.release(run)
+    if not succeeded and draft.may_retry(stored, job.policy.attempts):
+        draft.wait_for_retry(stored, now_us + retry_delay_us(job, stored))
+    else:
+        draft.end(stored, Result.COMPLETED if succeeded else Result.FAILED, detail)
+    if may_start:
+        draft.start(run.owner, now_us, BY_NAS)
+    return draft.move(Verdict.CHANGED, detail)
 
 
 def renew(job: Job | None, *, run: Run, now_us: Instant) -> Move:
@@ -117,42 +175,127 @@ def renew(job: Job | None, *, run: Run, now_us: Instant) -> Move:
 
     Source: contract, "a 300 s lease refreshed by a heartbeat"; incident D4.
     """
-    if job is None or job.run is None or not run.is_same_as(job.run):
+    if job is None or not run.is_among(job.runs):
         return Move(job=job, verdict=Verdict.LOST, reason="the run is no longer this process's to renew")
-    renewed = attrs.evolve(job.run, lease_until_us=now_us + LEASE_US)
-    return Move(
-        job=attrs.evolve(job, run=renewed, revision=job.revision + 1),
-        verdict=Verdict.CHANGED,
-        reason="the lease is renewed",
-    )
+    draft = Draft(job, now_us)
+    draft.renew(run, now_us + LEASE_US)
+    return draft.move(Verdict.CHANGED, "the lease is renewed")
 
 
-def create(job: Job | None, *, wanted: Job) -> Move:
-    """Put *wanted* into the store; `REFUSED` when another job has its id."""
-    if job is not None and (job.schedule, job.times, job.policy) != (
-        wanted.schedule,
-        wanted.times,
-        wanted.policy,
-    ):
+# --- What people change ----------------------------------------------------------------------
+
+
+def new_job(
+    job_id: str,
+    schedule: Schedule,
+    *,
+    now_us: Instant,
+    times: int | None = None,
+    policy: Policy | None = None,
+) -> Job:
+    """Return a job whose first occurrence is the first one after *now_us*.
+
+    Raises:
+        ScheduleError: there is none, or *times* is not a whole number of at least 1.
+    """
+    if times is not None and (isinstance(times, bool) or not isinstance(times, int) or times < 1):
+        raise ScheduleError(f"times is {times!r}; expected a whole number of at least 1, or None")
+    job = Job(id=job_id, schedule=schedule, next_us=None, times=times, policy=policy or Policy())
+    next_us = following(job, now_us)
+    if next_us is None:
+        raise ScheduleError(f"{schedule} has no time left")
+    return attrs.evolve(job, next_us=next_us)
+
+
+def create(job: Job | None, *, wanted: Job, now_us: Instant) -> Move:
+    """Put *wanted* into the store; `REFUSED` when another job has its id.
+
+    Its revisions begin with the present instant: NAS may still be told of an earlier job of that id,
+    and must be able to tell the two apart.
+    """
+    if job is None:
+        born = attrs.evolve(wanted, revision=max(wanted.revision, now_us))
+        return Move(job=born, verdict=Verdict.CHANGED, reason="created")
+    if (job.schedule, job.times, job.policy) != (wanted.schedule, wanted.times, wanted.policy):
         return Move(job=job, verdict=Verdict.REFUSED, reason=f"another job has the id {wanted.id}")
-    return Move(job=job or wanted, verdict=Verdict.CHANGED, reason="created")
+    return Move(job=job, verdict=Verdict.CHANGED, reason="created")
 
 
-def pause(job: Job | None) -> Move:
-    """Put the schedule of a job out of force; a run in flight goes on. Source: incident D6."""
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Changes:
+    """What to change of a job; what is None stays as it is.
+
+    Attributes:
+        schedule: when it shall be due.
+        times: after how many occurrences the schedule shall stop; 0 means never.
+        policy: the owner's choices, as a whole.
+    """
+
+    schedule: Schedule | None = None
+    times: int | None = None
+    policy: Policy | None = None
+
+
+def edit(job: Job | None, *, changes: Changes, now_us: Instant) -> Move:
+    """Change what a job's owner decides. Its runs in flight and its history stay.
+
+    When the schedule or its bounds change, the job goes on with the first occurrence of the new one
+    after the present instant, and a completed job is scheduled again. An occurrence of the old one
+    that is due and that nobody has taken yet is skipped. `REFUSED` when no occurrence would be left.
+    """
     if job is None:
         return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
-    if job.state is not JobState.SCHEDULED:
+    wanted = attrs.evolve(
+        job,
+        schedule=changes.schedule or job.schedule,
+        times=job.times if changes.times is None else changes.times or None,
+        policy=changes.policy or job.policy,
+    )
+    if wanted == job:
+        return Move(job=job, verdict=Verdict.CHANGED, reason="already so")
+    draft = Draft(wanted, now_us)
+    has_other_slots = _slots_of(wanted) != _slots_of(job)
+    if has_other_slots or wanted.times != job.times:
+        if has_other_slots:
+            draft.skip_due(job, "the schedule was changed before anybody took it")
+        if has_other_slots or draft.next_us is None:
+            draft.next_us = following(wanted, now_us)
+        draft.close_if_spent()
+        if draft.next_us is None:
+            return Move(job=job, verdict=Verdict.REFUSED, reason="no occurrence would be left")
+        if job.state is JobState.COMPLETED:
+            draft.state = JobState.SCHEDULED
+    edited = draft.move(Verdict.CHANGED, "edited").job
+    assert edited is not None
+    edited = attrs.evolve(edited, revision=job.revision + 1)
+    return Move(job=edited, verdict=Verdict.CHANGED, reason="edited", outcomes=tuple(draft.outcomes))
+
+
+def pause(job: Job | None, *, note: str, now_us: Instant) -> Move:
+    """Put the schedule of a job out of force; its runs in flight go on. Source: incident D6.
+
+    What is due and was not taken yet is skipped, and so is what waits.
+    """
+    if job is None:
+        return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
+    if job.state is JobState.COMPLETED or (job.state is JobState.PAUSED and job.note == note):
         return Move(job=job, verdict=Verdict.CHANGED, reason=f"already {job.state}")
-    paused = attrs.evolve(job, state=JobState.PAUSED, revision=job.revision + 1)
-    return Move(job=paused, verdict=Verdict.CHANGED, reason="paused")
+    draft = Draft(job, now_us)
+    draft.note = note
+    if job.state is JobState.SCHEDULED:
+        draft.skip_due(job, "the job was paused before anybody took it")
+        draft.drop_waiting("the job was paused while it waited")
+        draft.state = JobState.PAUSED
+    return draft.move(Verdict.CHANGED, "paused")
 
 
-def resume(job: Job | None, *, now_us: Instant) -> Move:
-    """Put the schedule of a paused job in force again, from its slot or, if that has passed, from now.
+def resume(job: Job | None, *, from_now: bool, now_us: Instant) -> Move:
+    """Put the schedule of a paused job in force again.
 
-    The occurrences that passed while the job was paused were not those of an active job and have
-    no outcome; a one-shot that passed is missed, so that it does not vanish without a trace.
+    It goes on with the slots it had: with the next one of them that has not passed. With *from_now*,
+    an interval counts anew from the present instant. The occurrences that passed while the job was
+    paused were not those of an active job and have no outcome; a one-shot that passed is missed, so
+    that it does not vanish without a trace.
 
     Source: incidents L8, D7.
     """
@@ -160,20 +303,16 @@ def resume(job: Job | None, *, now_us: Instant) -> Move:
         return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
     if job.state is not JobState.PAUSED:
         return Move(job=job, verdict=Verdict.CHANGED, reason=f"already {job.state}")
-    next_us: Instant | None = job.next_us
-    outcomes: tuple[Outcome, ...] = ()
-    if next_us is not None and next_us <= now_us:
-        passed_us, next_us = next_us, next_after(job.schedule, now_us)
-        if next_us is None:
-            passed = _Stretch(passed_us, passed_us, passed_us, 1)
-            outcomes = passed.outcomes(job.id, Result.MISSED, "passed while the job was paused", now_us)
-    state = _state(JobState.SCHEDULED, next_us, job.run)
-    return Move(
-        job=attrs.evolve(job, next_us=next_us, state=state, revision=job.revision + 1),
-        verdict=Verdict.CHANGED,
-        reason="resumed",
-        outcomes=outcomes,
-    )
+    draft = Draft(job, now_us)
+    draft.state, draft.note = JobState.SCHEDULED, ""
+    if from_now and isinstance(job.schedule, Interval) and draft.next_us is not None:
+        draft.schedule = attrs.evolve(job.schedule, anchor_us=now_us)
+        draft.next_us = following(attrs.evolve(job, schedule=draft.schedule), now_us)
+    elif draft.next_us is not None and draft.next_us <= now_us:
+        passed_us, draft.next_us = draft.next_us, following(job, now_us)
+        if draft.next_us is None:
+            draft.end_slots((passed_us,), Result.MISSED, "passed while the job was paused")
+    return draft.move(Verdict.CHANGED, "resumed")
 
 
 def remove(job: Job | None) -> Move:
@@ -181,142 +320,112 @@ def remove(job: Job | None) -> Move:
     return Move(job=None, verdict=Verdict.CHANGED if job else Verdict.GONE, reason="removed")
 
 
-_IN_FLIGHT = "a run of the job was still in flight"
+# --- The steps -------------------------------------------------------------------------------
+
+_IN_PROGRESS = "an earlier occurrence of the job was still in progress"
 _COALESCED = "a later occurrence was due as well and ran in its place"
 _TOO_LATE = "the fire came later than the misfire grace allows"
+_TOO_MANY = "more occurrences were due than the job catches up"
 
 
-@attrs.frozen
-class _Stretch:
-    """The occurrences of a job that are due together, and the one that follows them."""
+def retry_delay_us(job: Job, run: Run) -> int:
+    """Return how long the attempt after *run* waits: exponential, and less a part by chance.
 
-    first_us: Instant
-    before_newest_us: Instant
-    newest_us: Instant
-    count: int
-    following_us: Instant | None = None
-
-    def older(self) -> _Stretch:
-        """Return the stretch without its newest occurrence."""
-        return _Stretch(self.first_us, self.first_us, self.before_newest_us, self.count - 1)
-
-    def outcomes(self, job_id: str, result: Result, reason: str, now_us: Instant) -> tuple[Outcome, ...]:
-        """Return the outcome of the whole stretch; none when it is empty."""
-        if self.count == 0:
-            return ()
-        return (
-            Outcome(
-                job_id=job_id,
-                result=result,
-                reason=reason,
-                occurrence_us=self.first_us,
-                last_occurrence_us=self.newest_us,
-                count=self.count,
-                at_us=now_us,
-            ),
-        )
+    The chance is worked out from the identity of the attempt, so that whoever asks gets the same.
+    """
+    whole_us = min(job.policy.retry_max_delay_us, job.policy.retry_delay_us << min(run.attempt - 1, 40))
+    return whole_us - whole_us * _spread(f"{job.id}/{run.occurrence_us}/{run.attempt}") // (2 * _SPREAD)
 
 
-def _due(job: Job, until_us: Instant) -> _Stretch:
-    """Return the occurrences of *job* that are due by *until_us*, of which there is at least one."""
-    first_us = before_us = newest_us = job.next_us
-    assert first_us is not None
-    assert before_us is not None
-    assert newest_us is not None
-    count = 1
-    following_us = next_after(job.schedule, newest_us)
-    while following_us is not None and following_us <= until_us:
-        before_us, newest_us, count = newest_us, following_us, count + 1
-        following_us = next_after(job.schedule, newest_us)
-    return _Stretch(first_us, before_us, newest_us, count, following_us)
+_SPREAD = 1 << 16
 
 
-def _pass_over(job: Job, revision: int, due: _Stretch, taken: Run | None) -> Job:
-    """Return *job* with the due occurrences behind it and, when one was claimed, its run."""
-    next_us, run = due.following_us, taken or job.run
-    if taken is not None and job.times is not None and job.completed + 1 >= job.times:
-        next_us = None
-    state = _state(job.state, next_us, run)
-    return attrs.evolve(job, next_us=next_us, run=run, state=state, revision=revision)
+def _spread(text: str) -> int:
+    """Return a number below `_SPREAD` that looks like chance: FNV-1a, folded."""
+    value = 0x811C9DC5
+    for byte in text.encode("utf-8", "surrogatepass"):
+        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return (value >> 16 ^ value) & (_SPREAD - 1)
 
 
-def _is_too_late(job: Job, occurrence_us: Instant, now_us: Instant) -> bool:
-    """Return whether the misfire grace of *occurrence_us* is over."""
-    lateness_us = now_us - occurrence_us
-    # Most fires come within the smallest grace: the schedule need not be asked for those.
-    is_early_enough = lateness_us <= MIN_GRACE_US and job.policy.misfire_grace_us is None
-    return not is_early_enough and lateness_us > grace_us(job, occurrence_us)
-
-
-def _look_after_run(
-    job: Job, revision: int, horizon_us: Instant, now_us: Instant, owner: str, liveness: Liveness
-) -> tuple[Job, tuple[Outcome, ...], Run | None]:
-    """Renew the lease of a living run that is over, and settle the run of a process that has ended.
+def _look_after_runs(draft: Draft, horizon_us: Instant, liveness: Sequence[Liveness]) -> None:
+    """Renew the lease of a living run that is over, and settle the runs of processes that have ended.
 
     The fire of a guard may find its run alive, since the end of a run takes a moment to be stored. It
     must move `wake_at` on all the same: that fire was the arm that brings somebody back.
+    """
+    for index, run in enumerate(tuple(draft.runs)):
+        owner_is = liveness[index] if index < len(liveness) else Liveness.UNKNOWN
+        over_us = run.lease_until_us + CLOCK_ALLOWANCE_US
+        if owner_is is Liveness.ALIVE:
+            if horizon_us >= over_us:
+                draft.renew(run, horizon_us + LEASE_US)
+        elif owner_is is Liveness.DEAD or draft.now_us >= over_us:
+            draft.release(run)
+            if draft.may_retry_interrupted(run):
+                draft.wait_for_retry(run, draft.now_us)
+            else:
+                reason = "its process ended" if owner_is is Liveness.DEAD else "its lease ended"
+                draft.end(run, Result.INTERRUPTED, f"{reason} before it was stored how the run ended")
+
+
+def _drop_late(draft: Draft) -> None:
+    """End what waits and could have started so long ago that it is too late now."""
+    policy = draft.job.policy
+    if not draft.waiting or policy.catch_up is not CatchUp.SKIP:
+        return
+    for waiting in tuple(draft.waiting):
+        is_free = policy.overlap is Overlap.ALLOW or not draft.runs
+        is_late = draft.now_us - waiting.not_before_us > grace_us(draft.job, waiting.occurrence_us)
+        if is_free and is_late and waiting.origin is not Origin.MANUAL:
+            draft.drop(waiting, Result.MISSED, "it could not start within the misfire grace")
+
+
+def _take_due(draft: Draft, horizon_us: Instant, origin: Origin) -> tuple[Verdict, str]:
+    """Take what is due by *horizon_us* from the schedule; what does not run has its outcome.
 
     Returns:
-        The job, the outcomes, and a run to start again.
+        What to say when nothing starts.
     """
-    run = job.run
-    if run is None:
-        return job, (), None
-    if liveness is Liveness.ALIVE:
-        if horizon_us < run.lease_until_us + CLOCK_ALLOWANCE_US:
-            return job, (), None
-        renewed = attrs.evolve(run, lease_until_us=horizon_us + LEASE_US)
-        return attrs.evolve(job, run=renewed, revision=revision), (), None
-    if liveness is Liveness.UNKNOWN and now_us < run.lease_until_us + CLOCK_ALLOWANCE_US:
-        return job, (), None
-    is_retried = job.policy.on_interrupt is OnInterrupt.RETRY and job.state is JobState.SCHEDULED
-    if is_retried and run.attempt < MAX_ATTEMPTS:
-        again = attrs.evolve(
-            run,
-            attempt=run.attempt + 1,
-            owner=owner,
-            claimed_us=now_us,
-            lease_until_us=now_us + LEASE_US,
-            origin=Origin.RECOVERY,
-        )
-        return attrs.evolve(job, run=again, revision=revision), (), again
-    reason = "its process ended" if liveness is Liveness.DEAD else "its lease ended"
-    settled, outcome = _settle(job, revision, Result.INTERRUPTED, f"{reason}: {run.owner}", now_us)
-    return settled, (outcome,), None
+    policy = draft.job.policy
+    due = draft.due(horizon_us)
+    if policy.overlap is Overlap.SKIP and draft.is_in_progress():
+        draft.end_slots(due, Result.SKIPPED, _IN_PROGRESS)
+        return Verdict.SKIPPED, _IN_PROGRESS
+    is_late = _is_too_late(draft, due[-1])
+    if is_late and policy.catch_up is CatchUp.SKIP:
+        draft.end_slots(due, Result.MISSED, _TOO_LATE)
+        return Verdict.MISSED, _TOO_LATE
+    keeps = policy.catch_up_limit if policy.catch_up is CatchUp.ALL else 1
+    too_many = _TOO_MANY if policy.catch_up is CatchUp.ALL else _COALESCED
+    draft.end_slots(due[:-keeps], Result.MISSED, too_many)
+    if not draft.has_room():
+        draft.end_slots(due[-keeps:], Result.SKIPPED, _IN_PROGRESS)
+        return Verdict.SKIPPED, _IN_PROGRESS
+    for slot_us in due[-keeps:]:
+        is_caught_up = is_late or slot_us != due[-1]
+        draft.take(slot_us, Origin.CATCH_UP if is_caught_up and origin is Origin.SCHEDULE else origin)
+    return Verdict.ACCEPTED, "it waits for its turn"
 
 
-def _settle(job: Job, revision: int, result: Result, reason: str, now_us: Instant) -> tuple[Job, Outcome]:
-    """End the run in flight with *result*."""
-    run = job.run
-    assert run is not None
-    outcome = Outcome(
-        job_id=job.id,
-        result=result,
-        reason=reason,
-        occurrence_us=run.occurrence_us,
-        last_occurrence_us=run.occurrence_us,
-        attempt=run.attempt,
-        at_us=now_us,
-    )
-    settled = attrs.evolve(
-        job,
-        run=None,
-        completed=job.completed + 1,
-        state=_state(job.state, job.next_us, None),
-        revision=revision,
-    )
-    return settled, outcome
-
-
-def _state(state: JobState, next_us: Instant | None, run: Run | None) -> JobState:
-    """Return *state*, or `COMPLETED` when neither an occurrence nor a run is left."""
-    return JobState.COMPLETED if next_us is None and run is None else state
+def _is_too_late(draft: Draft, occurrence_us: Instant) -> bool:
+    """Return whether the misfire grace of *occurrence_us* is over."""
+    lateness_us = draft.now_us - occurrence_us
+    # Most fires come within the smallest grace: the schedule need not be asked for those.
+    is_early_enough = lateness_us <= MIN_GRACE_US and draft.job.policy.misfire_grace_us is None
+    return not is_early_enough and lateness_us > grace_us(draft.job, occurrence_us)
 
 
 def _nothing_due(job: Job, fire_at_us: Instant) -> tuple[Verdict, str]:
     """Say why a fire that names *fire_at_us* has nothing to run."""
     if job.state is not JobState.SCHEDULED:
         return Verdict.GONE, f"the job is {job.state}"
-    if job.run is not None and job.run.occurrence_us == fire_at_us:
-        return Verdict.DUPLICATE, f"attempt {job.run.attempt} of this occurrence is in flight"
+    for run in job.runs:
+        if run.occurrence_us == fire_at_us:
+            return Verdict.DUPLICATE, f"attempt {run.attempt} of this occurrence is in flight"
     return Verdict.DUPLICATE, "every occurrence up to this instant is settled"
+
+
+def _slots_of(job: Job) -> tuple[object, ...]:
+    """Return what the slots of *job* depend on."""
+    return job.schedule, job.policy.starts_us, job.policy.ends_us

@@ -1,0 +1,294 @@
+"""A job while a transition is changing it: what may be done to it, step by step.
+
+The transitions say what happens to a job; a draft keeps its books. An occurrence that leaves one of
+the places where it may be (ahead, waiting, in flight) enters the next one or gets its outcome here,
+so that none is lost and none is counted twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+
+from chronos.protocol.job import (
+    LEASE_US,
+    MAX_ATTEMPTS,
+    MAX_IN_FLIGHT,
+    Job,
+    JobState,
+    Move,
+    OnInterrupt,
+    Origin,
+    Outcome,
+    Overlap,
+    Result,
+    Run,
+    Verdict,
+    Waiting,
+    following,
+)
+from chronos.protocol.schedule import Instant
+
+_SPENT = "the job has started as often as it shall"
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Fired:
+    """How a fire came.
+
+    Attributes:
+        origin: `SCHEDULE` when NAS sent it, `RECOVERY` when nobody did.
+        minted_us: when NAS made its token, by NAS's clock; None when that is not known.
+        received_us: when it reached this process, by its clock; None when that is not known.
+    """
+
+    origin: Origin = Origin.SCHEDULE
+    minted_us: Instant | None = None
+    received_us: Instant | None = None
+
+
+BY_NAS = Fired()
+"""NAS sent it; nothing more is known."""
+
+
+class Draft:
+    """A job that is being changed; `move` returns what came of it.
+
+    Args:
+        job: as it is stored.
+        now_us: the present instant.
+    """
+
+    __slots__ = (
+        "completed",
+        "job",
+        "last_manual_us",
+        "next_us",
+        "note",
+        "now_us",
+        "outcomes",
+        "runs",
+        "schedule",
+        "started",
+        "state",
+        "waiting",
+    )
+
+    def __init__(self, job: Job, now_us: Instant) -> None:
+        self.job = job
+        self.now_us = now_us
+        self.schedule = job.schedule
+        self.next_us = job.next_us
+        self.state = job.state
+        self.runs = job.runs
+        self.waiting = job.waiting
+        self.completed = job.completed
+        self.note = job.note
+        self.last_manual_us = job.last_manual_us
+        self.outcomes: list[Outcome] = []
+        self.started: tuple[Run, ...] = ()
+
+    # --- what may be done ---
+
+    def is_in_progress(self) -> bool:
+        """Return whether an occurrence is between its claim and its outcome."""
+        return bool(self.runs) or any(waiting.attempt > 1 for waiting in self.waiting)
+
+    def has_room(self) -> bool:
+        """Return whether one more occurrence may be taken, to start or to wait."""
+        match self.job.policy.overlap:
+            case Overlap.SKIP:
+                return not self.runs and not self.waiting
+            case Overlap.QUEUE:
+                return all(waiting.attempt > 1 for waiting in self.waiting)
+            case Overlap.ALLOW:
+                return len(self.runs) + len(self.waiting) < MAX_IN_FLIGHT
+
+    def may_retry(self, run: Run, attempts: int) -> bool:
+        """Return whether another attempt follows *run*: only while the schedule is in force."""
+        return run.attempt < attempts and self.state is JobState.SCHEDULED
+
+    def may_retry_interrupted(self, run: Run) -> bool:
+        """Return whether another attempt follows *run*, whose process has ended."""
+        is_retried = self.job.policy.on_interrupt is OnInterrupt.RETRY
+        return is_retried and self.may_retry(run, max(MAX_ATTEMPTS, self.job.policy.attempts))
+
+    # --- from the schedule ---
+
+    def due(self, until_us: Instant) -> tuple[Instant, ...]:
+        """Take the occurrences up to *until_us* from the schedule, of which there is at least one."""
+        first_us = self.next_us
+        assert first_us is not None
+        slots = [first_us]
+        self.next_us = following(self.job, first_us)
+        while self.next_us is not None and self.next_us <= until_us:
+            slots.append(self.next_us)
+            self.next_us = following(self.job, self.next_us)
+        return tuple(slots)
+
+    def take(self, occurrence_us: Instant, origin: Origin) -> None:
+        """Let an occurrence wait for its first attempt, behind what waits already."""
+        taken = Waiting(occurrence_us=occurrence_us, attempt=1, not_before_us=occurrence_us, origin=origin)
+        self.waiting = (*self.waiting, taken)
+
+    def end_slots(self, slots: Sequence[Instant], result: Result, reason: str) -> None:
+        """Give occurrences that follow each other, and that nobody attempted, their outcome."""
+        if slots:
+            self.outcomes.append(
+                Outcome(
+                    job_id=self.job.id,
+                    result=result,
+                    reason=reason,
+                    occurrence_us=slots[0],
+                    last_occurrence_us=slots[-1],
+                    count=len(slots),
+                    at_us=self.now_us,
+                )
+            )
+
+    def skip_due(self, job: Job, reason: str) -> None:
+        """Skip what *job*, which is this one as it was, has due and not taken yet."""
+        if job.state is not JobState.SCHEDULED or job.next_us is None or job.next_us > self.now_us:
+            return
+        before = Draft(job, self.now_us)
+        self.end_slots(before.due(self.now_us), Result.SKIPPED, reason)
+        self.next_us = before.next_us
+
+    # --- attempts ---
+
+    def start(self, owner: str, horizon_us: Instant, fired: Fired) -> None:
+        """Claim what waits and may start by *horizon_us*, in order, for the process *owner*."""
+        for waiting in self.waiting:
+            if not self._may_start(waiting, horizon_us):
+                continue
+            run = Run(
+                occurrence_us=waiting.occurrence_us,
+                attempt=waiting.attempt,
+                owner=owner,
+                claimed_us=self.now_us,
+                # A clock that is behind must not make a lease that others take for over.
+                lease_until_us=horizon_us + LEASE_US,
+                origin=waiting.origin,
+                minted_us=fired.minted_us,
+                received_us=fired.received_us,
+            )
+            self.waiting = tuple(other for other in self.waiting if other is not waiting)
+            self.runs = (*self.runs, run)
+            self.started = (*self.started, run)
+            self.close_if_spent()
+
+    def _may_start(self, waiting: Waiting, horizon_us: Instant) -> bool:
+        if waiting not in self.waiting or waiting.not_before_us > horizon_us:
+            return False
+        if self.job.policy.overlap is Overlap.ALLOW:
+            return len(self.runs) < MAX_IN_FLIGHT
+        return not self.runs and waiting is self.waiting[0]
+
+    def close_if_spent(self) -> None:
+        """End the schedule once as many occurrences have begun as the job shall have."""
+        times = self.job.times
+        if times is None or self._begun() < times:
+            return
+        self.next_us = None
+        for waiting in self.waiting:
+            if waiting.attempt == 1 and waiting.origin is not Origin.MANUAL:
+                self.drop(waiting, Result.SKIPPED, _SPENT)
+
+    def _begun(self) -> int:
+        """Return how many occurrences of the schedule were attempted."""
+        in_flight = sum(run.origin is not Origin.MANUAL for run in self.runs)
+        between = sum(waiting.attempt > 1 and waiting.origin is not Origin.MANUAL for waiting in self.waiting)
+        return self.completed + in_flight + between
+
+    def renew(self, run: Run, lease_until_us: Instant) -> None:
+        """Extend the lease of *run*."""
+        self.runs = tuple(
+            attrs.evolve(other, lease_until_us=lease_until_us) if other.is_same_as(run) else other
+            for other in self.runs
+        )
+
+    def release(self, run: Run) -> Run:
+        """Take *run* out of flight, and return it as it is stored."""
+        stored = next(other for other in self.runs if other.is_same_as(run))
+        self.runs = tuple(other for other in self.runs if other is not stored)
+        return stored
+
+    def wait_for_retry(self, run: Run, not_before_us: Instant) -> None:
+        """Let the occurrence of *run* wait for its next attempt, before what was not begun."""
+        again = Waiting(
+            occurrence_us=run.occurrence_us,
+            attempt=run.attempt + 1,
+            not_before_us=not_before_us,
+            origin=run.origin,
+        )
+        self.waiting = (again, *self.waiting)
+
+    def end(self, run: Run, result: Result, reason: str) -> None:
+        """Give the occurrence of *run*, which was released, its outcome."""
+        self.completed += run.origin is not Origin.MANUAL
+        self.outcomes.append(
+            Outcome(
+                job_id=self.job.id,
+                result=result,
+                reason=reason,
+                occurrence_us=run.occurrence_us,
+                last_occurrence_us=run.occurrence_us,
+                attempt=run.attempt,
+                at_us=self.now_us,
+                origin=run.origin,
+                minted_us=run.minted_us,
+                received_us=run.received_us,
+                claimed_us=run.claimed_us,
+            )
+        )
+
+    def drop(self, waiting: Waiting, result: Result, reason: str) -> None:
+        """End what waits without another attempt; what was attempted before has failed."""
+        self.waiting = tuple(other for other in self.waiting if other is not waiting)
+        was_attempted = waiting.attempt > 1
+        self.completed += was_attempted and waiting.origin is not Origin.MANUAL
+        self.outcomes.append(
+            Outcome(
+                job_id=self.job.id,
+                result=Result.FAILED if was_attempted else result,
+                reason=f"{reason}; attempt {waiting.attempt - 1} had failed" if was_attempted else reason,
+                occurrence_us=waiting.occurrence_us,
+                last_occurrence_us=waiting.occurrence_us,
+                attempt=waiting.attempt - 1,
+                at_us=self.now_us,
+                origin=waiting.origin,
+            )
+        )
+
+    def drop_waiting(self, reason: str) -> None:
+        """End all that waits."""
+        for waiting in self.waiting:
+            self.drop(waiting, Result.SKIPPED, reason)
+
+    # --- the result ---
+
+    def move(self, verdict: Verdict, reason: str) -> Move:
+        """Return the move from the job as it is stored to this draft; the same job when nothing changed."""
+        job = self.job
+        is_over = self.next_us is None and not self.runs and not self.waiting
+        changed = attrs.evolve(
+            job,
+            schedule=self.schedule,
+            next_us=self.next_us,
+            state=JobState.COMPLETED if is_over else self.state,
+            runs=self.runs,
+            waiting=self.waiting,
+            completed=self.completed,
+            note=self.note,
+            last_manual_us=self.last_manual_us,
+        )
+        if changed == job and not self.outcomes:
+            return Move(job=job, verdict=verdict, reason=reason)
+        return Move(
+            job=attrs.evolve(changed, revision=job.revision + 1),
+            verdict=verdict,
+            reason=reason,
+            outcomes=tuple(self.outcomes),
+            runs=self.started,
+        )
