@@ -6,13 +6,24 @@ alone; each returns the reason in words when its property is violated, and None 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from enum import StrEnum
+from typing import TypeAlias
 
 import attrs
 
-from chronos.protocol.job import Job, JobState, Outcome, Run, wake_at
-from chronos.protocol.schedule import Instant, format_instant, next_after
+from chronos.protocol.job import (
+    MAX_IN_FLIGHT,
+    Job,
+    JobState,
+    Origin,
+    Outcome,
+    Overlap,
+    Run,
+    following,
+    wake_at,
+)
+from chronos.protocol.schedule import Instant, format_instant
 
 
 class Expectation(StrEnum):
@@ -75,32 +86,38 @@ IDEMPOTENT_DEDUP = Property(
 NO_OVERLAP = Property(
     id="NO-OVERLAP",
     expectation=Expectation.ALWAYS,
-    statement="A job has at most one run in flight among all living processes.",
+    statement=(
+        "A job has at most one run in flight among all living processes, unless its runs may overlap; "
+        "then it has at most as many as the protocol allows."
+    ),
     incidents=("D3", "D4"),
 )
 DURABLE_CLAIM = Property(
     id="DURABLE-CLAIM",
     expectation=Expectation.ALWAYS,
-    statement="A run starts only while the store holds its claim, made while the schedule was in force.",
+    statement=(
+        "A run starts only while the store holds its claim, made while the schedule was in force or "
+        "because somebody asked for a run by hand."
+    ),
     incidents=("D3", "D8", "D6"),
 )
 NOT_EARLY = Property(
     id="NOT-EARLY",
     expectation=Expectation.ALWAYS,
-    statement="No occurrence runs before its time, but for the error of the machine's clock.",
+    statement="No occurrence runs before its time, whatever the machine's clock says.",
     incidents=("W4", "D2"),
 )
 REPEAT_LIMIT = Property(
     id="REPEAT-LIMIT",
     expectation=Expectation.ALWAYS,
-    statement="A job that repeats N times consumes at most N runs.",
+    statement="A job that repeats N times attempts at most N occurrences of its schedule.",
 )
 ONE_OUTCOME = Property(
     id="ONE-OUTCOME",
     expectation=Expectation.ALWAYS,
     statement=(
-        "Every occurrence of an active job is accounted for exactly once: it is the next one, it is in "
-        "flight, or it has ended with one outcome."
+        "Every occurrence of an active job is accounted for exactly once: it is ahead, it waits, it is "
+        "in flight, or it has ended with one outcome."
     ),
     incidents=("D8", "S2", "S4"),
 )
@@ -179,22 +196,32 @@ def several_arms(count: int) -> str | None:
 
 # --- When a run starts ----------------------------------------------------------------------
 
-
-def started_again(run: Run, last: tuple[Instant, int] | None) -> str | None:
-    """Decide `IDEMPOTENT_DEDUP`: *last* is the latest occurrence and attempt that was started."""
-    this = (run.occurrence_us, run.attempt)
-    if last is None or this > last:
-        return None
-    at = format_instant(run.occurrence_us)
-    if this == last:
-        return f"attempt {run.attempt} of the occurrence {at} was started twice"
-    later = format_instant(last[0])
-    return f"attempt {run.attempt} of the occurrence {at} was started after a later one, {later}"
+Attempt: TypeAlias = tuple[bool, Instant, int]
+"""The identity of an occurrence, manual or not and its instant, and the number of the attempt."""
 
 
-def overlaps(in_flight: int) -> str | None:
+def attempt_of(run: Run) -> Attempt:
+    """Return which attempt *run* is."""
+    return (*run.identity, run.attempt)
+
+
+def started_again(run: Run, started: Container[Attempt]) -> str | None:
+    """Decide `IDEMPOTENT_DEDUP`: *started* are the attempts at the job's latest occurrences."""
+    manual, occurrence_us, attempt = attempt_of(run)
+    at = f"attempt {attempt} of the occurrence {format_instant(occurrence_us)}"
+    if (manual, occurrence_us, attempt) in started:
+        return f"{at} was started twice"
+    if (manual, occurrence_us, attempt + 1) in started:
+        return f"{at} was started after a later one"
+    return None
+
+
+def overlaps(job: Job | None, in_flight: int) -> str | None:
     """Decide `NO_OVERLAP`: *in_flight* counts the runs of the job in living processes, without this one."""
-    return None if in_flight == 0 else f"a run was started while {in_flight} of the job was still in flight"
+    may_overlap = job is not None and job.policy.overlap is Overlap.ALLOW
+    if in_flight < (MAX_IN_FLIGHT if may_overlap else 1):
+        return None
+    return f"a run was started while {in_flight} of the job was still in flight"
 
 
 def undurable(job: Job | None, run: Run) -> str | None:
@@ -202,17 +229,17 @@ def undurable(job: Job | None, run: Run) -> str | None:
 
     A job that was removed since its claim is like one that is removed during its run.
     """
-    if job is None or run.is_same_as(job.run):
+    if job is None or run.is_among(job.runs):
         return None
     return (
         f"the run of {format_instant(run.occurrence_us)} was started, but the store does not hold its claim"
     )
 
 
-def early(run: Run, now_us: Instant, clock_error_us: int) -> str | None:
-    """Decide `NOT_EARLY` for a run that starts now, true time."""
+def early(run: Run, now_us: Instant) -> str | None:
+    """Decide `NOT_EARLY` for a run that starts now, true time. A manual run is nobody's slot."""
     by_us = run.occurrence_us - now_us
-    if by_us <= max(0, clock_error_us):
+    if by_us <= 0 or run.origin is Origin.MANUAL:
         return None
     return (
         f"the occurrence {format_instant(run.occurrence_us)} was started {by_us / 1e6:.0f} s before its time"
@@ -224,85 +251,115 @@ def early(run: Run, now_us: Instant, clock_error_us: int) -> str | None:
 
 def unclaimable(old: Job | None, new: Job | None) -> str | None:
     """Decide `DURABLE_CLAIM` for a move of the store: what is out of force is not claimed."""
-    if old is None or new is None or new.run is None or new.run.is_same_as(old.run):
+    if old is None or new is None or old.state is JobState.SCHEDULED:
         return None
-    return None if old.state is JobState.SCHEDULED else f"a run was claimed while the job was {old.state}"
+    for run in new.runs:
+        if run.origin is not Origin.MANUAL and not run.is_among(old.runs):
+            return f"a run was claimed while the job was {old.state}"
+    return None
 
 
 def repeats_too_often(new: Job | None) -> str | None:
     """Decide `REPEAT_LIMIT` for a move of the store."""
     if new is None or new.times is None:
         return None
-    consumed = new.completed + (new.run is not None)
-    return (
-        None
-        if consumed <= new.times
-        else f"{consumed} runs were consumed of a job that repeats {new.times} times"
-    )
+    begun = _begun(new)
+    if begun <= new.times:
+        return None
+    return f"{begun} occurrences were attempted of a job that repeats {new.times} times"
 
 
 def unaccounted(old: Job | None, new: Job | None, outcomes: tuple[Outcome, ...]) -> str | None:
     """Decide `ONE_OUTCOME` for a move of the store from *old* to *new* with *outcomes*.
 
-    What the move passes over must be exactly what the outcomes and the new claim name, in the order
-    of the schedule, which is asked here once more.
+    What was open before is open still or has ended, once. What is open or has ended anew is what
+    comes next in the schedule, which is asked here once more, or a manual run that was asked for.
     """
     if old is None or new is None:
         return None  # a job that comes or goes is accounted for by whoever brings or takes it
-    ended = [outcome for outcome in outcomes if outcome.attempt > 0]
-    problem = _run_unaccounted(old, new, ended)
-    if problem is not None or old.next_us == new.next_us:
-        return problem
+    before, after = _attempts(old), _attempts(new)
+    if old.next_us == new.next_us and before == after and not outcomes:
+        return None
+    ended = [(outcome.origin is Origin.MANUAL, outcome.occurrence_us) for outcome in outcomes]
+    for identity, attempt in before.items():
+        places = (identity in after) + ended.count(identity)
+        if places != 1 or after.get(identity, attempt) < attempt:
+            return f"{_named(identity)} was open, and is now open or ended {places} times"
+    taken = [identity for identity in after if identity not in before]
+    if any(manual and at_us != new.last_manual_us for manual, at_us in taken):
+        return "a manual run was taken that nobody asked for"
+    passed = [
+        (outcome.occurrence_us, outcome.last_occurrence_us, outcome.count)
+        for outcome, identity in zip(outcomes, ended, strict=True)
+        if identity not in before
+    ]
+    passed += [(at_us, at_us, 1) for manual, at_us in taken if not manual]
     if old.state is JobState.PAUSED:
         return None  # what passes while the schedule is out of force is nobody's
-    passed = [outcome for outcome in outcomes if outcome.attempt == 0]
-    return _slots_unaccounted(old, new, passed)
+    return _slots_unaccounted(old, new, sorted(passed))
 
 
-def _run_unaccounted(old: Job, new: Job, ended: list[Outcome]) -> str | None:
-    """Say what is wrong with the end of the run in flight."""
-    was, now = old.run, new.run
-    goes_on = was is not None and now is not None and now.occurrence_us == was.occurrence_us
-    expected = [] if was is None or goes_on else [was.occurrence_us]
-    found = [outcome.occurrence_us for outcome in ended]
-    if found == expected:
-        return None
-    names = ", ".join(map(format_instant, found)) or "none"
-    wanted = ", ".join(map(format_instant, expected)) or "none"
-    return f"the outcomes of runs are those of {names}, expected {wanted}"
+def _attempts(job: Job) -> dict[tuple[bool, Instant], int]:
+    """Return the occurrences that are open, and the attempt at which each of them is."""
+    waiting = {each.identity: each.attempt for each in job.waiting}
+    return {**waiting, **{run.identity: run.attempt for run in job.runs}}
 
 
-def _slots_unaccounted(old: Job, new: Job, passed: list[Outcome]) -> str | None:
-    """Say which occurrence between the old next one and the new next one was lost or counted twice."""
-    claimed = new.run if new.run is not None and not _same_occurrence(old.run, new.run) else None
+def _slots_unaccounted(old: Job, new: Job, passed: list[tuple[Instant, Instant, int]]) -> str | None:
+    """Say which occurrence between the old next one and the new next one was lost or counted twice.
+
+    Each of *passed* is a stretch: its first and last occurrence, and how many it has.
+    """
     slots = _slots(old)
-    for outcome in passed:
-        stretch = [next(slots, None) for _ in range(outcome.count)]
-        if stretch[0] != outcome.occurrence_us or stretch[-1] != outcome.last_occurrence_us:
-            return (
-                f"the outcome {outcome.result} names {format_instant(outcome.occurrence_us)}, "
-                f"but the next occurrence is {_shown(stretch[0])}"
-            )
-    if claimed is not None and (slot := next(slots, None)) != claimed.occurrence_us:
-        return (
-            f"{format_instant(claimed.occurrence_us)} was claimed, but the next occurrence is {_shown(slot)}"
-        )
+    for first_us, last_us, count in passed:
+        slot = next(slots, None)
+        if slot != first_us:
+            return f"{format_instant(first_us)} was taken or ended, but the next occurrence is {_shown(slot)}"
+        for _ in range(count - 1):
+            slot = next(slots, None)
+        if slot != last_us:
+            return f"{count} occurrences from {format_instant(first_us)} end at {_shown(slot)}"
     slot = next(slots, None)
-    exhausted = new.next_us is None and new.times is not None and new.completed + 1 >= new.times
-    if slot == new.next_us or exhausted:
+    if slot == new.next_us or _is_edited(old, new) or (new.next_us is None and _is_spent(new)):
         return None
     return f"the job goes on at {_shown(new.next_us)}, but the next occurrence is {_shown(slot)}"
 
 
-def _same_occurrence(one: Run | None, other: Run) -> bool:
-    return one is not None and one.occurrence_us == other.occurrence_us
+def _is_edited(old: Job, new: Job) -> bool:
+    """Return whether somebody changed what the slots of the job depend on."""
+    return (old.schedule, old.times, old.policy.starts_us, old.policy.ends_us) != (
+        new.schedule,
+        new.times,
+        new.policy.starts_us,
+        new.policy.ends_us,
+    )
+
+
+def _is_spent(job: Job) -> bool:
+    """Return whether as many occurrences were attempted as the job shall have."""
+    return job.times is not None and _begun(job) >= job.times
+
+
+def _begun(job: Job) -> int:
+    """Return how many occurrences of the schedule were attempted."""
+    in_flight = sum(run.origin is not Origin.MANUAL for run in job.runs)
+    return (
+        job.completed
+        + in_flight
+        + sum(each.attempt > 1 and each.origin is not Origin.MANUAL for each in job.waiting)
+    )
 
 
 def _slots(job: Job) -> Iterator[Instant | None]:
     slot = job.next_us
     while slot is not None:
         yield slot
-        slot = next_after(job.schedule, slot)
+        slot = following(job, slot)
+
+
+def _named(identity: tuple[bool, Instant]) -> str:
+    manual, at_us = identity
+    return f"the {'manual run' if manual else 'occurrence'} of {format_instant(at_us)}"
 
 
 def _shown(instant_us: Instant | None) -> str:
@@ -324,8 +381,10 @@ def unended(job: Job | None, now_us: Instant) -> str | None:
     """Decide `EVERY_OCCURRENCE`."""
     if job is None or job.state is not JobState.SCHEDULED:
         return None
-    if job.run is not None:
-        return f"the run of {format_instant(job.run.occurrence_us)} has not ended"
+    if job.runs:
+        return f"the run of {format_instant(job.runs[0].occurrence_us)} has not ended"
+    if job.waiting and job.waiting[0].not_before_us <= now_us:
+        return f"the occurrence {format_instant(job.waiting[0].occurrence_us)} waits and has no end"
     if job.next_us is not None and job.next_us <= now_us:
         return f"the occurrence {format_instant(job.next_us)} has come and has no end"
     return None
