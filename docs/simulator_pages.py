@@ -15,7 +15,7 @@ from writing import as_json, block, code, folded, incident_links, sentence, tabl
 from chronos.protocol.job import Result
 from chronos.protocol.schedule import SECOND_US
 from simulator import __main__ as command_line
-from simulator import explore, faults, fleet, watch, world
+from simulator import cases, faults, fleet, watch, world
 from simulator.properties import PROPERTIES, Expectation
 from simulator.report import document, terminal
 from simulator.scenario import SCENARIOS, Plan, Scenario, simulate
@@ -201,7 +201,7 @@ def _sample_json() -> str:
 def _cases() -> str:
     """Return the bounded worlds of the exhaustive search."""
     rows = []
-    for case in explore.CASES:
+    for case in cases.CASES:
         instants = ", ".join(str(instant_us // SECOND_US) for instant_us in case.instants_us)
         size = "only with `--deep`" if case.is_deep else "always"
         rows.append([case.name, instants, "yes" if case.can_pause else "no", size])

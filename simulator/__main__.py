@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from chronos.errors import ChronosError
 from chronos.protocol.schedule import Instant, ScheduleError, parse_instant
-from simulator import bench, explore, faults, fleet
+from simulator import bench, cases, faults, fleet, policies
 from simulator.agents import AGENTS
 from simulator.nas import BUILDS
 from simulator.report import document, terminal
@@ -95,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--nas", choices=tuple(BUILDS), help="which promises NAS keeps")
     run.add_argument(
         "--agent", choices=tuple(AGENTS), metavar="NAME", help="which agent: " + ", ".join(AGENTS)
+    )
+    run.add_argument(
+        "--policies", choices=policies.SOURCES, help="the jobs' own policies, or others at random"
     )
     run.add_argument("--machines", type=_whole(1, 16), metavar="N", help="how many replicas share the store")
     run.add_argument(
@@ -190,8 +193,9 @@ def _plan(options: argparse.Namespace) -> Plan:
         nas=options.nas or chosen.nas,
         agent=options.agent or chosen.agent,
         machines=options.machines or chosen.machines,
+        policies=options.policies or chosen.policies,
     )
-    if plan.setting.end_us > _LAST_US:
+    if plan.setting(options.seed).end_us > _LAST_US:
         raise BadUsage(f"--days {plan.days}: expected an end before the year 9900")
     return plan
 
@@ -249,18 +253,18 @@ def _list(_options: argparse.Namespace) -> int:
         print(f"{shown.name:{width}}  {shown.about}")
         print(
             f"{'':{width}}  {shown.fleet}, {shown.days} days, faults {shown.faults}, NAS {shown.nas}, "
-            f"agent {shown.agent}, machines {shown.machines}"
+            f"agent {shown.agent}, machines {shown.machines}, policies {shown.policies}"
         )
     return OK
 
 
 def _check(options: argparse.Namespace) -> int:
-    cases = [case.name for case in explore.CASES if options.deep or not case.is_deep]
+    names = [case.name for case in cases.CASES if options.deep or not case.is_deep]
     results = []
-    with _progress("check", float(len(cases))) as advance:
+    with _progress("check", float(len(names))) as advance:
         budget = (options.crashes, options.duplicates, options.losses)
-        same = ([each] * len(cases) for each in (options.agent, options.nas, budget, options.limit))
-        for result in spread(search_case, cases, *same):
+        same = ([each] * len(names) for each in (options.agent, options.nas, budget, options.limit))
+        for result in spread(search_case, names, *same):
             results.append(result)
             advance(float(len(results)))
     print(

@@ -18,6 +18,7 @@ ORDINARY: Mapping[str, Sequence[float]] = {
     "machine.boot": (5,) + (1,) * 15,
     "machine.run": (4,) + (1,) * 15,
     "machine.kill.when": (1,) * 60,
+    "operator.resume": (1, 1),
 }
 
 # Faults, at the heavy level.
@@ -42,7 +43,8 @@ HEAVY: Mapping[str, Sequence[float]] = {
     "machine.failed_run": (0.97, 0.03),
     "store.failure": (0.998, 0.001, 0.001),  # before the write, after it
     # people
-    "operator.change": (0.6, 0.2, 0.2),  # asked every four hours: none, pause a while, remove a while
+    # asked every four hours: none, pause a while, remove a while, edit a while, run by hand
+    "operator.change": (0.6, 0.1, 0.1, 0.1, 0.1),
 }
 
 # Light: the same faults, a tenth as often, and nobody changes jobs.

@@ -8,8 +8,8 @@ from pathlib import Path
 import attrs
 
 from chronos.errors import JobsFileError
-from chronos.protocol.job import Job, JobState
-from chronos.protocol.schedule import Instant, next_after
+from chronos.protocol.job import Job, JobState, following
+from chronos.protocol.schedule import Instant
 from chronos.stores.record import read_document
 
 
@@ -77,7 +77,7 @@ def _from(job: Job, start_us: Instant) -> Job:
     """Return *job* as it would stand at *start_us*, with nothing overdue and nothing in flight."""
     if job.state is JobState.COMPLETED:
         return job
-    next_us = next_after(job.schedule, start_us - 1)
+    next_us = following(job, start_us - 1)
     if next_us is None:
-        return attrs.evolve(job, next_us=None, run=None, state=JobState.COMPLETED)
-    return attrs.evolve(job, next_us=next_us, run=None)
+        return attrs.evolve(job, next_us=None, runs=(), waiting=(), state=JobState.COMPLETED)
+    return attrs.evolve(job, next_us=next_us, runs=(), waiting=())

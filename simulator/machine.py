@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from chronos.protocol.job import RENEW_EVERY_US, Job, Liveness, Origin, Run, Verdict
+from chronos.protocol.draft import Fired
+from chronos.protocol.job import RENEW_EVERY_US, Job, Liveness, Run, Verdict
 from chronos.protocol.machine import (
     FOLLOW_UP_DELAYS_US,
     Answer,
@@ -33,6 +34,7 @@ from chronos.protocol.machine import (
     StoreFailed,
     SwapConflicted,
     SwapJob,
+    concerns,
     follow_up,
     holds,
 )
@@ -101,9 +103,8 @@ class Process:
         up_since_us: when it could first answer.
         is_alive: whether it still runs.
         activities: the flows in progress.
-        at_work: how many of them concern a subject.
-        runs: the runs in flight, by subject.
-        owed: how many follow-ups it is going to begin.
+        runs: the runs in flight, each with its subject.
+        owed: the follow-ups that it is going to begin, each with its subject.
         starts: how many reconciliations are in progress.
         converging: the jobs on which it has begun a flow since it started.
         remembered: the memory of an agent that keeps one.
@@ -114,9 +115,8 @@ class Process:
     up_since_us: Instant
     is_alive: bool = True
     activities: dict[int, Activity] = attrs.field(factory=dict)
-    at_work: dict[int, int] = attrs.field(factory=dict)
-    runs: dict[int, int] = attrs.field(factory=dict)
-    owed: dict[int, int] = attrs.field(factory=dict)
+    runs: list[tuple[int, Run]] = attrs.field(factory=list)
+    owed: list[tuple[int, Intent]] = attrs.field(factory=list)
     starts: int = 0
     converging: set[str] = attrs.field(factory=set)
     remembered: dict[str, Instant] = attrs.field(factory=dict)
@@ -132,18 +132,13 @@ Reply: TypeAlias = "Relay | Callable[[Answer | None], None] | None"
 
 @attrs.define(eq=False)
 class Activity:
-    """A flow in progress, and whom it answers: a relay, somebody with a callback, or nobody.
-
-    `clock_error_us` is how far the machine's clock was ahead when it began: what the flow decides may
-    be that early, also when the clock was put right before its run starts.
-    """
+    """A flow in progress, and whom it answers: a relay, somebody with a callback, or nobody."""
 
     process: Process
     subject: int
     flow: Any
     reply: Reply
     tries: int = 0
-    clock_error_us: int = 0
     is_fire: bool = False
 
 
@@ -264,13 +259,14 @@ class Machine:
         watch = self._watch
         self._kernel.record(Kind.CRASHED, self._subject, self.index)
         self._end_life(process)
-        for subject in sorted({*process.runs, *process.at_work}):
+        busy = {subject for subject, _ in process.runs}
+        busy.update(activity.subject for activity in process.activities.values())
+        for subject in sorted(busy):
             self._kernel.record(Kind.CRASHED, subject, self.index)
-        for subject, count in process.runs.items():
+        for subject, _ in process.runs:
             watch.marks["crash-during-a-run"] += 1
-            for _ in range(count):
-                watch.ended(subject)
-                watch.release(subject)
+            watch.ended(subject)
+            watch.release(subject)
         for activity in process.activities.values():
             self._mark_crash(activity)
             if isinstance(activity.reply, Relay):
@@ -278,15 +274,14 @@ class Machine:
             elif activity.reply is not None:
                 activity.reply(None)
             watch.release(activity.subject)
-        for subject, count in process.owed.items():
-            for _ in range(count):
-                watch.release(subject)
+        for subject, _ in process.owed:
+            watch.release(subject)
         for _ in range(process.starts):
             watch.release_all()
 
     def _mark_crash(self, activity: Activity) -> None:
         flow = activity.flow
-        if isinstance(flow.intent, Fire) and flow.phase == "arming" and flow.move.run is not None:
+        if isinstance(flow.intent, Fire) and flow.phase == "arming" and flow.move.runs:
             self._watch.marks["crash-between-claim-and-arm"] += 1
         elif isinstance(flow.intent, Fire) and flow.phase == "done":
             self._watch.marks["crash-between-arm-and-answer"] += 1
@@ -325,7 +320,9 @@ class Machine:
                 self._rest(process)
                 return
             shot = relay.pending.shot
-            self.begin(process, subject, Fire(job_id=shot.job_id, fire_at_us=shot.fire_at_us), relay)
+            fired = Fired(minted_us=relay.minted_us, received_us=now_us)
+            fire = Fire(job_id=shot.job_id, fire_at_us=shot.fire_at_us, fired=fired)
+            self.begin(process, subject, fire, relay)
 
         if not self.wake(handle, subject):
             self._kernel.record(Kind.UNREACHABLE, subject)
@@ -334,13 +331,11 @@ class Machine:
     def begin(self, process: Process, subject: int, intent: Intent, reply: Reply, tries: int = 0) -> None:
         """Begin a flow."""
         flow, effects = self._agent.begin(intent, owner=process.owner)
-        error_us = self.now_us() - self._kernel.now_us
-        activity = Activity(process, subject, flow, reply, tries, error_us, isinstance(reply, Relay))
+        activity = Activity(process, subject, flow, reply, tries, isinstance(reply, Relay))
         self._orders += 1
         process.idle_since = self._orders
         process.converging.add(intent.job_id)
         process.activities[id(activity)] = activity
-        process.at_work[subject] = process.at_work.get(subject, 0) + 1
         self._watch.hold(subject)
         self._drive(activity, effects)
 
@@ -365,9 +360,9 @@ class Machine:
                     return
                 kind = type(effect)
                 if kind is LoadJob:
-                    event = self._load(subject)
+                    event = self._load(activity)
                 elif kind is SwapJob:
-                    event = self._swap(subject, effect)
+                    event = self._swap(activity, effect)
                 elif kind is ProvisionArm or kind is CancelArm:
                     self._ask(activity, effect)
                     return
@@ -379,7 +374,6 @@ class Machine:
                     self._remember(process, subject, effect)
             if event is None:
                 del process.activities[id(activity)]
-                process.at_work[subject] -= 1
                 self._watch.release(subject)
                 self._rest(process)
                 return
@@ -394,30 +388,32 @@ class Machine:
             activity.flow, effects = self._agent.step(activity.flow, event, self.now_us())
             self._drive(activity, effects)
 
-    def _load(self, subject: int) -> Event:
+    def _load(self, activity: Activity) -> Event:
+        subject = activity.subject
         if self._kernel.fault("store.failure"):
             self._kernel.record(Kind.STORE_FAILED, subject)
             return _STORE_FAILED
         job = self._store.jobs[subject]
-        return JobLoaded(job, self._liveness(job, subject, 1))
+        return JobLoaded(job, self._liveness(job, activity))
 
-    def _liveness(self, job: Job | None, subject: int, asking: int) -> Liveness:
-        """Return what this machine knows of the owner of the job's run; *asking* flows on it want to know."""
-        process = self.process
-        if job is None or job.run is None or process is None:
-            return Liveness.UNKNOWN
-        if job.run.owner != process.owner:
-            return Liveness.DEAD if self._owners.get(job.run.owner) is self else Liveness.UNKNOWN
-        if subject in process.runs or subject in process.owed:
-            return Liveness.ALIVE
-        at_work = process.at_work.get(subject, 0) > asking and any(
-            activity.subject == subject and holds(activity.flow, job.run)
-            for activity in process.activities.values()
+    def _liveness(self, job: Job | None, asking: Activity | None) -> tuple[Liveness, ...]:
+        """Return what this machine knows of the owners of the job's runs; the flow *asking* wants to know."""
+        if job is None or not job.runs or self.process is None:
+            return ()
+        return tuple(self._liveness_of(run, self.process, asking) for run in job.runs)
+
+    def _liveness_of(self, run: Run, process: Process, asking: Activity | None) -> Liveness:
+        if run.owner != process.owner:
+            return Liveness.DEAD if self._owners.get(run.owner) is self else Liveness.UNKNOWN
+        is_alive = (
+            any(run.is_same_as(other) for _, other in process.runs)
+            or any(concerns(intent, run) for _, intent in process.owed)
+            or any(holds(each.flow, run) for each in process.activities.values() if each is not asking)
         )
-        return Liveness.ALIVE if at_work else Liveness.DEAD
+        return Liveness.ALIVE if is_alive else Liveness.DEAD
 
-    def _swap(self, subject: int, effect: SwapJob) -> Event:
-        kernel, old, new = self._kernel, effect.expected, effect.replacement
+    def _swap(self, activity: Activity, effect: SwapJob) -> Event:
+        kernel, subject = self._kernel, activity.subject
         failure = kernel.fault("store.failure", 3)
         if failure:
             kernel.record(Kind.STORE_FAILED, subject)
@@ -428,17 +424,22 @@ class Machine:
             self._watch.marks["another-process-was-faster"] += 1
             kernel.record(Kind.CONFLICT, subject)
             job = self._store.jobs[subject]
-            return SwapConflicted(job, self._liveness(job, subject, 1))
-        if new is not None and new.run is not None and (old is None or not new.run.is_same_as(old.run)):
-            kernel.record(Kind.CLAIMED, subject, new.run.occurrence_us)
-            if new.run.attempt > 1:
-                self._watch.marks["interrupted-run-starts-again"] += 1
-            if new.run.origin is Origin.RECOVERY and new.run.attempt == 1:
-                self._watch.marks["overdue-occurrence-taken-at-start"] += 1
+            return SwapConflicted(job, self._liveness(job, activity))
+        if effect.replacement is not None:
+            self._note_claims(subject, effect.expected, effect.replacement)
         for outcome in effect.outcomes:
             kernel.record(Kind.OUTCOME, subject, outcome.count)
             self._watch.marks[f"outcome-{outcome.result}"] += 1
         return _SWAPPED
+
+    def _note_claims(self, subject: int, old: Job | None, new: Job) -> None:
+        marks = self._watch.marks
+        for run in new.runs:
+            if old is None or not run.is_among(old.runs):
+                self._kernel.record(Kind.CLAIMED, subject, run.occurrence_us)
+                marks[f"claimed-{run.origin}"] += 1
+                marks["claimed-again"] += run.attempt > 1
+        marks["waits"] += old is not None and len(new.waiting) > len(old.waiting)
 
     def _ask(self, activity: Activity, effect: ProvisionArm | CancelArm) -> None:
         """Ask NAS, and wait for its answer."""
@@ -474,7 +475,7 @@ class Machine:
             owed = follow_up(activity.flow.intent, answer, self.now_us())
             if owed is not None and activity.tries < len(FOLLOW_UP_DELAYS_US):
                 process = activity.process
-                process.owed[subject] = process.owed.get(subject, 0) + 1
+                process.owed.append((subject, owed))
                 self._watch.marks["settled-afterwards"] += 1
                 self._watch.hold(subject)
                 delay_us = FOLLOW_UP_DELAYS_US[activity.tries]
@@ -487,22 +488,21 @@ class Machine:
             self._watch.marks[f"fire-answered-{answer.verdict}"] += 1
         elif answer.verdict is Verdict.ACCEPTED:
             self._watch.marks["run-started-though-the-arm-failed"] += 1
-        if answer.verdict is Verdict.ACCEPTED and answer.job is not None and answer.job.run is not None:
-            self._watch.claimed(
-                due_us=relay.pending.shot.fire_at_us,
-                called_us=relay.called_us,
-                arrived_us=relay.arrived_us,
-                up_us=max(activity.process.up_since_us, relay.arrived_us),
-                occurrence_us=answer.job.run.occurrence_us,
-            )
+        for run in activity.flow.move.runs if activity.flow.move is not None else ():
+            if run.attempt == 1:
+                self._watch.claimed(
+                    due_us=relay.pending.shot.fire_at_us,
+                    called_us=relay.called_us,
+                    arrived_us=relay.arrived_us,
+                    up_us=max(activity.process.up_since_us, relay.arrived_us),
+                    occurrence_us=run.occurrence_us,
+                )
         self.nas.answered(relay, status)
 
     def _follow_up(self, process: Process, subject: int, intent: Intent, tries: int) -> None:
         if not process.is_alive:
             return
-        process.owed[subject] -= 1
-        if not process.owed[subject]:
-            del process.owed[subject]
+        process.owed.remove((subject, intent))
         self.begin(process, subject, intent, None, tries)
         self._watch.release(subject)
 
@@ -518,9 +518,9 @@ class Machine:
     def _start_run(self, activity: Activity, effect: StartRun) -> None:
         kernel, process, subject, run = self._kernel, activity.process, activity.subject, effect.run
         kernel.record(Kind.STARTED, subject, run.occurrence_us)
-        self._watch.started(subject, run, activity.clock_error_us)
+        self._watch.started(subject, run)
         self._watch.hold(subject)
-        process.runs[subject] = process.runs.get(subject, 0) + 1
+        process.runs.append((subject, run))
         duration_us = RUN_US[kernel.choose("machine.run", len(RUN_US))]
         long = kernel.fault("machine.long_run", len(LONG_RUN_US))
         if long:
@@ -540,9 +540,7 @@ class Machine:
             return
         self._kernel.record(Kind.ENDED, subject, effect.run.occurrence_us)
         self._watch.ended(subject)
-        process.runs[subject] -= 1
-        if not process.runs[subject]:
-            del process.runs[subject]
+        process.runs.remove((subject, effect.run))
         succeeded = not self._kernel.fault("machine.failed_run")
         finish = Finish(job_id=effect.job_id, run=effect.run, succeeded=succeeded, confirm=effect.confirm)
         self.begin(process, subject, finish, None)
@@ -557,11 +555,7 @@ class Machine:
                 self._list(process, reconciliation)
                 return
             if kind is LoadJobs:
-                jobs = [
-                    (job, self._liveness(job, subject, 0))
-                    for subject, job in enumerate(self._store.jobs)
-                    if job is not None
-                ]
+                jobs = [(job, self._liveness(job, None)) for job in self._store.jobs if job is not None]
                 self._step_start(process, reconciliation, JobsLoaded(jobs, process.converging))
                 return
             if kind is Remember:

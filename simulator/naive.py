@@ -14,6 +14,7 @@ from collections.abc import Mapping
 import attrs
 
 from chronos.protocol import transitions
+from chronos.protocol.draft import Fired
 from chronos.protocol.job import Job, JobState, Liveness, Move, Origin, Verdict, wake_at
 from chronos.protocol.machine import (
     Answer,
@@ -24,6 +25,7 @@ from chronos.protocol.machine import (
     Begin,
     CancelArm,
     Create,
+    Edit,
     Effect,
     Event,
     Finish,
@@ -41,6 +43,7 @@ from chronos.protocol.machine import (
     Remove,
     Renew,
     Resume,
+    RunNow,
     StartRun,
     StoreFailed,
     SwapConflicted,
@@ -99,7 +102,8 @@ def step(flow: NaiveFlow, event: Event, now_us: Instant) -> Step:
             # Whether it worked is not looked at: the map says that it did.
             assert flow.move is not None
             done, answers = _done(flow, flow.move.verdict, job=flow.move.job)
-            return done, (Remember(flow.intent.job_id, flow.asked_us), *answers)
+            starts = _starts(flow, flow.move) if isinstance(flow.intent, Finish) else ()
+            return done, (Remember(flow.intent.job_id, flow.asked_us), *answers, *starts)
     raise AssertionError(event)
 
 
@@ -113,37 +117,46 @@ def _decide(flow: NaiveFlow, event: JobLoaded | SwapConflicted, now_us: Instant)
                 now_us=now_us,
                 owner=flow.owner,
                 liveness=event.liveness,
-                origin=intent.origin,
+                fired=intent.fired,
             )
         case Finish():
             return transitions.finish(
                 job, run=intent.run, succeeded=intent.succeeded, detail=intent.detail, now_us=now_us
             )
+        case RunNow():
+            return transitions.run_now(
+                job, asked_us=intent.asked_us, now_us=now_us, owner=flow.owner, liveness=event.liveness
+            )
         case Renew():
             return transitions.renew(job, run=intent.run, now_us=now_us)
         case Create():
-            return transitions.create(job, wanted=intent.job)
+            return transitions.create(job, wanted=intent.job, now_us=now_us)
+        case Edit():
+            return transitions.edit(job, changes=intent.changes, now_us=now_us)
         case Pause():
-            return transitions.pause(job)
+            return transitions.pause(job, note=intent.note, now_us=now_us)
         case Resume():
-            return transitions.resume(job, now_us=now_us)
+            return transitions.resume(job, from_now=intent.from_now, now_us=now_us)
         case Remove():
             return transitions.remove(job)
 
 
 def _after_move(flow: NaiveFlow, move: Move) -> Step:
     """Answer a fire at once; arm after everything else."""
-    flow = attrs.evolve(flow, move=move)
-    job_id, job = flow.intent.job_id, move.job
+    flow, job = attrs.evolve(flow, move=move), move.job
     match flow.intent:
-        case Fire() if move.run is not None:
+        case Fire() | RunNow() if move.runs:
             done, answers = _done(flow, move.verdict, job=job)
-            return done, (*answers, StartRun(job_id=job_id, run=move.run, confirm=True))
-        case Fire(origin=Origin.SCHEDULE):
+            return done, (*answers, *_starts(flow, move))
+        case Fire(fired=Fired(origin=Origin.SCHEDULE)):
             return _done(flow, move.verdict, job=job)  # a duplicate: the first delivery has seen to it
         case Renew():
             return _done(flow, move.verdict, job=job)
     return _arm(flow, job)
+
+
+def _starts(flow: NaiveFlow, move: Move) -> tuple[StartRun, ...]:
+    return tuple(StartRun(job_id=flow.intent.job_id, run=run, confirm=True) for run in move.runs)
 
 
 def _arm(flow: NaiveFlow, job: Job | None) -> Step:
@@ -154,7 +167,7 @@ def _arm(flow: NaiveFlow, job: Job | None) -> Step:
     armed = attrs.evolve(flow, phase=Phase.ARMING, asked_us=next_us)
     if job is not None and next_us is not None:
         return armed, (ProvisionArm(job_id=job_id, fire_at_us=next_us, revision=job.revision),)
-    return armed, (CancelArm(job_id=job_id, revision=None if job is None else job.revision),)
+    return armed, (CancelArm(job_id=job_id, revision=0 if job is None else job.revision),)
 
 
 def _done(flow: NaiveFlow, verdict: Verdict, *, job: Job | None = None, settled: bool = True) -> Step:
@@ -196,19 +209,16 @@ def step_reconciliation(
             return loading, (*notes, LoadJobs())
         case JobsLoaded(jobs=jobs):
             wanting = _wanting(tuple(jobs), dict(start.remembered))
-            intents = tuple(
-                Fire(job_id=job_id, fire_at_us=now_us, origin=Origin.RECOVERY) for job_id in wanting
-            )
+            overdue = Fired(origin=Origin.RECOVERY)
+            intents = tuple(Fire(job_id=job_id, fire_at_us=now_us, fired=overdue) for job_id in wanting)
             return attrs.evolve(start, phase=Phase.DONE), (Begin(intents, settled=True),)
     # NAS could not say: there will be another start.
     return attrs.evolve(start, phase=Phase.DONE), (Begin((), settled=True),)
 
 
-def _wanting(jobs: tuple[tuple[Job, Liveness], ...], armed: dict[str, Instant]) -> list[str]:
+def _wanting(jobs: tuple[tuple[Job, tuple[Liveness, ...]], ...], armed: dict[str, Instant]) -> list[str]:
     known = {job.id for job, _ in jobs}
     differing = [
-        job.id
-        for job, liveness in jobs
-        if armed.get(job.id) != wake_at(job) or (liveness is Liveness.DEAD and job.run is not None)
+        job.id for job, liveness in jobs if armed.get(job.id) != wake_at(job) or Liveness.DEAD in liveness
     ]
     return differing + [job_id for job_id in armed if job_id not in known]

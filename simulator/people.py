@@ -1,4 +1,7 @@
-"""People who change jobs: they pause, resume, remove and create, and ask again until it is settled."""
+"""People who change jobs: they pause and resume, remove and create, edit, and run jobs by hand.
+
+They ask again until it is settled.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +9,26 @@ from collections.abc import Callable
 
 import attrs
 
-from chronos.protocol.job import Job, JobState
-from chronos.protocol.machine import Answer, Create, Intent, Pause, Remove, Resume
-from chronos.protocol.schedule import HOUR_US, MINUTE_US, next_after
+from chronos.protocol.job import Job, JobState, following
+from chronos.protocol.machine import Answer, Create, Edit, Intent, Pause, Remove, Resume, RunNow
+from chronos.protocol.schedule import HOUR_US, MINUTE_US, Interval
+from chronos.protocol.transitions import Changes
 from simulator.history import Kind
 from simulator.kernel import Kernel
 from simulator.machine import Machine, Process
 from simulator.watch import Watch
 
-# How often somebody thinks of changing a job, and how long a pause or a removal lasts.
+# How often somebody thinks of changing a job, and how long a change lasts before it is undone.
 EVERY_US = 4 * HOUR_US
 FOR_US = 3 * HOUR_US
 # When a request is repeated that was answered with a failure, or not at all.
 AGAIN_US = MINUTE_US
 PATIENCE_US = 4 * MINUTE_US
 
-_PAUSE = 1
+# What somebody may do, in the order of the options of `operator.change`; zero is nothing.
+_PAUSE, _REMOVE, _EDIT = 1, 2, 3
+# The schedule to which somebody changes a job for a while.
+_OTHER_PERIOD_US = 17 * MINUTE_US
 
 
 @attrs.define(eq=False)
@@ -55,20 +62,31 @@ class People:
         if not kernel.faulty:
             return
         kernel.after(EVERY_US, self.live)
-        change = kernel.fault("operator.change", 3)
+        change = kernel.fault("operator.change", 5)
         if not change or not self._jobs:
             return
         subject = kernel.choose("operator.job", len(self._jobs))
         if self._is_away[subject] or self._jobs[subject].state is not JobState.SCHEDULED:
             return
         self._is_away[subject] = True
-        job_id = self._jobs[subject].id
-        if change == _PAUSE:
-            away: Intent = Pause(job_id=job_id)
-            back: Callable[[], Intent | None] = lambda: Resume(job_id=job_id)  # noqa: E731
-        else:
-            away = Remove(job_id=job_id)
-            back = lambda: self._created_again(subject)  # noqa: E731
+        job, now_us = self._jobs[subject], kernel.now_us
+        back: Callable[[], Intent | None]
+        match change:
+            case _ if change == _PAUSE:
+                away: Intent = Pause(job_id=job.id, note="for a while")
+                from_now = bool(kernel.choose("operator.resume", 2))
+                back = lambda: Resume(job_id=job.id, from_now=from_now)  # noqa: E731
+            case _ if change == _REMOVE:
+                away = Remove(job_id=job.id)
+                back = lambda: self._created_again(subject)  # noqa: E731
+            case _ if change == _EDIT:
+                other = Interval(period_us=_OTHER_PERIOD_US, anchor_us=now_us)
+                away = Edit(job_id=job.id, changes=Changes(schedule=other))
+                back = lambda: Edit(job_id=job.id, changes=Changes(schedule=job.schedule))  # noqa: E731
+            case _:
+                by_hand = RunNow(job_id=job.id, asked_us=now_us)
+                self._ask(subject, lambda: by_hand, lambda: self._set_home(subject))
+                return
         self._ask(subject, lambda: away, lambda: kernel.after(FOR_US, self._come_back, subject, back))
 
     def _come_back(self, subject: int, back: Callable[[], Intent | None]) -> None:
@@ -79,10 +97,10 @@ class People:
 
     def _created_again(self, subject: int) -> Intent | None:
         job = self._jobs[subject]
-        next_us = next_after(job.schedule, self._kernel.now_us)
+        next_us = following(job, self._kernel.now_us)
         if next_us is None:
             return None
-        fresh = attrs.evolve(job, next_us=next_us, run=None, revision=0)
+        fresh = attrs.evolve(job, next_us=next_us, runs=(), waiting=(), revision=0)
         return Create(job_id=job.id, job=fresh)
 
     def _ask(self, subject: int, intent: Callable[[], Intent | None], then: Callable[[], None]) -> None:
@@ -101,7 +119,7 @@ class People:
 
         def begin(process: Process) -> None:
             job = self._watch.store[subject]
-            if job is not None and job.run is not None:
+            if job is not None and job.runs:
                 self._watch.marks["changed-during-a-run"] += 1
             machine.begin(process, subject, intent, lambda answer: self._answered(request, answer))
 
@@ -127,4 +145,4 @@ class People:
         self._watch.release(request.subject)
 
 
-_WORDS = {Pause: 1, Resume: 2, Remove: 3, Create: 4}
+_WORDS = {Pause: 1, Resume: 2, Remove: 3, Create: 4, Edit: 5, RunNow: 6}

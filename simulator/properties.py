@@ -13,6 +13,8 @@ from typing import TypeAlias
 import attrs
 
 from chronos.protocol.job import (
+    CLOCK_ALLOWANCE_US,
+    LEASE_US,
     MAX_IN_FLIGHT,
     Job,
     JobState,
@@ -55,7 +57,8 @@ NO_LOST_REARM = Property(
     expectation=Expectation.ALWAYS,
     statement=(
         "While a job needs a wake, something is sure to come back for it: an arm at or before that "
-        "instant, or work in progress that somebody repeats until it is done."
+        "instant, or work in progress that somebody repeats until it is done. What waits for another "
+        "attempt, or behind another run, may wait as much longer as the lease of that run lasts."
     ),
     incidents=("L1", "L2", "L3", "L5", "L6", "L7", "L8", "L9", "L10", "L11"),
 )
@@ -164,12 +167,28 @@ PROPERTIES = (
 def lost_rearm(job: Job | None, armed_us: Instant | None) -> str | None:
     """Decide `NO_LOST_REARM` for a job on which nobody is at work."""
     wake_us = None if job is None else wake_at(job)
-    if wake_us is None or (armed_us is not None and armed_us <= wake_us):
+    if job is None or wake_us is None or (armed_us is not None and armed_us <= wake_us):
+        return None
+    if armed_us is not None and armed_us <= _latest_wake(job, wake_us):
         return None
     wanted = f"the job must be woken at {format_instant(wake_us)}"
     if armed_us is None:
         return f"{wanted}, but nothing is armed and nobody is at work on it: it will never fire again"
     return f"{wanted}, but it is armed only for {format_instant(armed_us)} and nobody is at work on it"
+
+
+# The arm of a guard stands while a run is in flight: when its process dies at the moment at which it
+# has stored what comes after the run, and before it has armed that, the guard is what comes back. A
+# lease is never longer than this from the end of its run, by clocks that differ as far as they may.
+_GUARD_US = LEASE_US + 2 * CLOCK_ALLOWANCE_US
+
+
+def _latest_wake(job: Job, wake_us: Instant) -> Instant:
+    """Return by when something must come for *job*, which wants to be woken at *wake_us*."""
+    if not job.waiting:
+        return wake_us
+    latest_us = min(waiting.not_before_us for waiting in job.waiting) + _GUARD_US
+    return latest_us if job.next_us is None else min(latest_us, job.next_us)
 
 
 def orphan(job: Job | None, armed_us: Instant | None, *, acknowledged: bool) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import attrs
 
 from chronos.protocol.schedule import DAY_US
-from simulator import faults
+from simulator import faults, policies
 from simulator.agents import AGENTS
 from simulator.fleet import Fleet
 from simulator.kernel import Choices, RandomChoices
@@ -28,6 +28,7 @@ class Scenario:
         nas: which NAS.
         agent: which agent.
         machines: how many replicas of the agent share the store.
+        policies: where the jobs' policies come from.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Scenario:
     nas: str = "hardened"
     agent: str = "chronos"
     machines: int = 1
+    policies: str = "own"
 
 
 SCENARIOS = {
@@ -70,6 +72,14 @@ SCENARIOS = {
             days=90,
             faults="heavy",
             machines=2,
+        ),
+        Scenario(
+            name="policies",
+            about="a month of fourteen jobs with policies by chance: catch-up, overlap, retries, bounds",
+            fleet="fleet-06",
+            days=30,
+            faults="heavy",
+            policies="random",
         ),
         Scenario(
             name="published-contract",
@@ -107,12 +117,15 @@ class Plan:
     nas: str
     agent: str
     machines: int
+    policies: str = "own"
 
-    @property
-    def setting(self) -> Setting:
-        """The world that this plan describes."""
+    def setting(self, seed: int) -> Setting:
+        """Return the world that this plan describes for the run with *seed*."""
+        jobs = self.fleet.jobs
+        if self.policies == "random":
+            jobs = policies.drawn(jobs, seed, start_us=self.fleet.start_us)
         return Setting(
-            jobs=self.fleet.jobs,
+            jobs=jobs,
             start_us=self.fleet.start_us,
             duration_us=self.days * DAY_US,
             has_faults=self.faults != "none",
@@ -129,4 +142,4 @@ class Plan:
 
 def simulate(plan: Plan, seed: int, progress: Callable[[float], None] | None = None) -> Summary:
     """Run *plan* with *seed*; the same two give the same history everywhere."""
-    return World(plan.setting, plan.choices(seed), progress).run()
+    return World(plan.setting(seed), plan.choices(seed), progress).run()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
-from simulator import explore
+from simulator import cases, explore, space
 from simulator.agents import AGENTS
 from simulator.explore import Result
 from simulator.nas import BUILDS
@@ -31,18 +31,18 @@ def search_case(
     """Search the case called *name*; all that is sent to another process is plain values.
 
     Args:
-        name: of one of `explore.CASES`.
+        name: of one of `cases.CASES`.
         agent: the name of the agent under test.
         promises: the name of the NAS.
         budget: how many crashes, duplicates and losses may strike.
         limit: give up after so many states.
     """
-    case = next(case for case in explore.CASES if case.name == name)
+    case = next(case for case in cases.CASES if case.name == name)
     crashes, duplicates, losses = budget
-    space = explore.Space(
+    small_world = space.Space(
         case, AGENTS[agent], BUILDS[promises], crashes=crashes, duplicates=duplicates, losses=losses
     )
-    return explore.search(space, limit=limit)
+    return explore.search(small_world, limit=limit)
 
 
 def spread(function: Callable[..., B], *arguments: Iterable[A]) -> Iterator[B]:

@@ -9,7 +9,7 @@ the moment the last one lets go, the properties of jobs at rest are decided.
 from __future__ import annotations
 
 from array import array
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -19,13 +19,17 @@ from chronos.protocol.schedule import Instant
 from simulator import properties
 from simulator.history import render
 from simulator.kernel import Kernel
-from simulator.properties import Property
+from simulator.properties import Attempt, Property
 
 # The hops of an occurrence's lateness, in their order.
 HOPS = ("scheduler", "relay", "wake", "claim", "total")
 
 # A world that is broken violates a property at every turn; a report needs no more than this many.
 MAX_VIOLATIONS = 1000
+
+# How many attempts at a job are remembered. What was started longer ago is not started again without
+# another claim of its occurrence, which ONE-OUTCOME sees.
+REMEMBERED_ATTEMPTS = 64
 
 
 @attrs.frozen(kw_only=True)
@@ -81,7 +85,7 @@ class Watch:
         self._starting = 0
         self._unlooked: set[int] = set()
         self._acknowledged: list[int | None] = [None] * len(jobs)
-        self._last_started: list[tuple[Instant, int] | None] = [None] * len(jobs)
+        self._started: list[deque[Attempt]] = [deque(maxlen=REMEMBERED_ATTEMPTS) for _ in jobs]
         self._in_flight = [0] * len(jobs)
         self._seen: set[tuple[str, int]] = set()
 
@@ -145,14 +149,14 @@ class Watch:
         for outcome in outcomes:
             self.results[outcome.result] += outcome.count
 
-    def started(self, subject: int, run: Run, clock_error_us: int) -> None:
+    def started(self, subject: int, run: Run) -> None:
         """A process starts *run*."""
-        last = self._last_started[subject]
-        self.check(properties.IDEMPOTENT_DEDUP, subject, properties.started_again(run, last))
-        self.check(properties.NO_OVERLAP, subject, properties.overlaps(self._in_flight[subject]))
-        self.check(properties.DURABLE_CLAIM, subject, properties.undurable(self.store[subject], run))
-        self.check(properties.NOT_EARLY, subject, properties.early(run, self.kernel.now_us, clock_error_us))
-        self._last_started[subject] = (run.occurrence_us, run.attempt)
+        job, started = self.store[subject], self._started[subject]
+        self.check(properties.IDEMPOTENT_DEDUP, subject, properties.started_again(run, started))
+        self.check(properties.NO_OVERLAP, subject, properties.overlaps(job, self._in_flight[subject]))
+        self.check(properties.DURABLE_CLAIM, subject, properties.undurable(job, run))
+        self.check(properties.NOT_EARLY, subject, properties.early(run, self.kernel.now_us))
+        started.append(properties.attempt_of(run))
         self._in_flight[subject] += 1
         self.runs_started += 1
 

@@ -185,6 +185,13 @@ class Draft:
             return len(self.runs) < MAX_IN_FLIGHT
         return not self.runs and waiting is self.waiting[0]
 
+    def hand_over(self) -> None:
+        """Leave what waits to another process: it may start from now on."""
+        self.waiting = tuple(
+            attrs.evolve(waiting, not_before_us=max(waiting.not_before_us, self.now_us))
+            for waiting in self.waiting
+        )
+
     def close_if_spent(self) -> None:
         """End the schedule once as many occurrences have begun as the job shall have."""
         times = self.job.times

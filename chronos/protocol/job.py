@@ -392,22 +392,32 @@ def wake_at(job: Job) -> Instant | None:
     Returns:
         Epoch microseconds, UTC, or None when the job needs no wake: it is paused or completed. It
         is the earliest of: the next occurrence; the time of what waits and may start; and, while a
-        run is in flight that is to be retried, or behind which something waits, its guard: the end
-        of its lease, when other clocks agree that it is over. The guard fires only if the run died,
-        since completion moves `wake_at` on.
+        run is in flight that may be attempted again, or behind which something waits, its guard: the
+        end of its lease, when other clocks agree that it is over. The guard fires only if the run
+        died, or its process before it could arm what comes after: completion moves `wake_at` on.
 
     Source: design, "One idea"; invariant NO-LOST-REARM.
     """
     if job.state is not JobState.SCHEDULED:
         return None
     wake_us = job.next_us
-    if job.runs and (job.waiting or job.policy.on_interrupt is OnInterrupt.RETRY):
+    if job.runs and _is_guarded(job):
         guard_us = min(run.lease_until_us for run in job.runs) + CLOCK_ALLOWANCE_US
         wake_us = guard_us if wake_us is None else min(wake_us, guard_us)
     for waiting in startable(job):
         ready_us = waiting.not_before_us
         wake_us = ready_us if wake_us is None else min(wake_us, ready_us)
     return wake_us
+
+
+def _is_guarded(job: Job) -> bool:
+    """Return whether somebody must come back when the process of a run in flight dies."""
+    policy = job.policy
+    return (
+        bool(job.waiting)
+        or policy.on_interrupt is OnInterrupt.RETRY
+        or any(run.attempt < policy.attempts for run in job.runs)
+    )
 
 
 def startable(job: Job) -> tuple[Waiting, ...]:

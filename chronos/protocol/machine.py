@@ -378,7 +378,12 @@ def holds(flow: Flow, run: Run) -> bool:
     """Return whether *flow* claims, renews or ends *run*: a process with such a flow owns it alive."""
     if flow.move is not None and run.is_among(flow.move.runs):
         return True
-    return isinstance(flow.intent, Finish | Renew) and run.is_same_as(flow.intent.run)
+    return concerns(flow.intent, run)
+
+
+def concerns(intent: Intent, run: Run) -> bool:
+    """Return whether *intent* is to renew or to end *run*; it may be begun only after a while."""
+    return isinstance(intent, Finish | Renew) and run.is_same_as(intent.run)
 
 
 def _on_loaded(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -> Step:

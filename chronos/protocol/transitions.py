@@ -167,6 +167,8 @@ def finish(
         draft.end(stored, Result.COMPLETED if succeeded else Result.FAILED, detail)
     if may_start:
         draft.start(run.owner, now_us, BY_NAS)
+    else:
+        draft.hand_over()
     return draft.move(Verdict.CHANGED, detail)
 
 
