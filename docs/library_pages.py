@@ -71,6 +71,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "renew_every": lambda: _seconds(job.RENEW_EVERY_US),
     "clock_allowance": lambda: _seconds(job.CLOCK_ALLOWANCE_US),
     "max_attempts": lambda: str(job.MAX_ATTEMPTS),
+    "max_catch_up": lambda: str(job.MAX_CATCH_UP),
+    "max_in_flight": lambda: str(job.MAX_IN_FLIGHT),
     "min_grace": lambda: _span(job.MIN_GRACE_US),
     "max_grace": lambda: _span(job.MAX_GRACE_US),
     "max_conflicts": lambda: str(machine.MAX_CONFLICTS),

@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 
 from chronos.errors import JobsFileError, StoreError
 from chronos.protocol import transitions
+from chronos.protocol.draft import Fired
 from chronos.protocol.job import (
+    MAX_CATCH_UP,
+    CatchUp,
     Job,
     JobState,
     Liveness,
@@ -24,9 +27,12 @@ from chronos.protocol.job import (
     OnInterrupt,
     Origin,
     Outcome,
+    Overlap,
     Policy,
     Result,
     Run,
+    Waiting,
+    following,
 )
 from chronos.protocol.schedule import (
     DAY_US,
@@ -53,13 +59,29 @@ FLEETS = sorted(
 )
 
 
+CRON = {"kind": "cron", "expr": "0 5 * * *", "display": "every day at 5am"}
+HALF_HOUR = {"kind": "interval", "minutes": 30}
+ONCE = {"kind": "once", "run_at": "2026-07-01T09:00:00Z"}
+RETRY = {"attempts": 4, "delay_seconds": 1.5, "max_delay_seconds": 600}
+EVERY_CHOICE = {
+    "misfire_grace_seconds": 0.5,
+    "catch_up": "all",
+    "catch_up_limit": 100,
+    "overlap": "queue",
+    "on_interrupt": "retry",
+    "retry": RETRY,
+    "starts_at": "2026-06-20T00:00:00Z",
+    "ends_at": "2026-12-31T14:00:00+02:00",
+}
+
+
 def cron_record(**fields: Any) -> dict[str, Any]:
     """Return the record of a job that runs at five, as agents write it, with some fields replaced."""
     return {
         "id": "job-01",
         "name": "Morning report",
         "prompt": "Summarise the news.",
-        "schedule": {"kind": "cron", "expr": "0 5 * * *", "display": "every day at 5am"},
+        "schedule": dict(CRON),
         "repeat": {"times": None, "completed": 12},
         "enabled": True,
         "state": "scheduled",
@@ -70,6 +92,43 @@ def cron_record(**fields: Any) -> dict[str, Any]:
         "deliver": {"to": ["me"]},
         **fields,
     }
+
+
+RUN = {
+    "occurrence": NOON,
+    "attempt": 1,
+    "owner": "vm/1",
+    "claimed": NOON,
+    "lease_until": NOON,
+    "origin": "manual",
+    "minted": NOON,
+    "received": NOON,
+}
+WAITING = {"occurrence": NOON, "attempt": 2, "not_before": NOON, "origin": "recovery"}
+ENDED = {
+    "result": "completed",
+    "reason": "",
+    "occurrence": NOON,
+    "attempt": 1,
+    "origin": "catch-up",
+    "minted": NOON,
+    "received": NOON,
+    "claimed": NOON,
+    "at": NOON,
+}
+FULL = cron_record(
+    policy=EVERY_CHOICE,
+    paused_reason="until the audit",
+    chronos={
+        "revision": 4,
+        "runs": [RUN],
+        "waiting": [WAITING],
+        "last_manual": NOON,
+        "history": [ENDED],
+        "anchor": NOON,
+        "tz": "UTC",
+    },
+)
 
 
 def without(record: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -254,9 +313,62 @@ def test_repeat_without_times_is_for_ever() -> None:
 
 def test_policy_is_read() -> None:
     """A job may ask for a retry after an interruption, and for a misfire grace of its own."""
-    job = read_job(cron_record(policy={"on_interrupt": "retry", "misfire_grace_seconds": 0.5}), FACTS)
-    assert job.policy == Policy(on_interrupt=OnInterrupt.RETRY, misfire_grace_us=SECOND_US // 2)
-    assert read_job(cron_record(policy={"misfire_grace_seconds": None}), FACTS).policy == Policy()
+    assert read_job(cron_record(policy=EVERY_CHOICE), FACTS).policy == Policy(
+        misfire_grace_us=SECOND_US // 2,
+        catch_up=CatchUp.ALL,
+        catch_up_limit=MAX_CATCH_UP,
+        overlap=Overlap.QUEUE,
+        on_interrupt=OnInterrupt.RETRY,
+        attempts=4,
+        retry_delay_us=1500_000,
+        retry_max_delay_us=600 * SECOND_US,
+        starts_us=parse_instant("2026-06-20T00:00:00Z"),
+        ends_us=parse_instant("2026-12-31T12:00:00Z"),
+    )
+
+
+def test_choice_that_is_null_is_the_default() -> None:
+    """A choice that is spelled out as null is as good as one that is absent."""
+    nothing = dict.fromkeys(EVERY_CHOICE)
+    assert read_job(cron_record(policy=nothing), FACTS).policy == Policy()
+    assert read_job(cron_record(policy={"retry": dict.fromkeys(RETRY)}), FACTS).policy == Policy()
+    assert read_job(cron_record(policy=None), FACTS).policy == Policy()
+
+
+def test_reason_of_a_pause_is_read_from_the_field_of_agents() -> None:
+    """An agent that pauses a job says why in `paused_reason`; null is no reason."""
+    assert read_job(cron_record(paused_reason="until the audit"), FACTS).note == "until the audit"
+    assert read_job(cron_record(paused_reason=None), FACTS).note == ""
+
+
+@pytest.mark.parametrize(
+    ("schedule", "bounds", "expected"),
+    [
+        (CRON, {"starts_at": "2026-07-01T00:00:00-07:00"}, "2026-07-01T05:00:00-07:00"),
+        (CRON, {"starts_at": "2026-07-01T05:00:00-07:00"}, "2026-07-01T05:00:00-07:00"),
+        (CRON, {"starts_at": "2026-06-01T05:00:00-07:00"}, "2026-06-26T05:00:00-07:00"),
+        (CRON, {"ends_at": "2026-06-26T05:00:00-07:00"}, "2026-06-26T05:00:00-07:00"),
+        (CRON, {"ends_at": "2026-06-26T04:59:59-07:00"}, None),
+        (HALF_HOUR, {"starts_at": "2026-07-01T00:00:00Z"}, "2026-07-01T00:16:03Z"),
+        (HALF_HOUR, {"ends_at": NOON}, None),
+        (ONCE, {"starts_at": "2026-07-01T09:00:00Z"}, "2026-07-01T09:00:00Z"),
+        (ONCE, {"starts_at": "2026-07-01T09:00:01Z"}, None),
+        (ONCE, {"ends_at": "2026-07-01T08:59:59Z"}, None),
+    ],
+)
+def test_missing_next_run_is_looked_for_within_the_bounds(
+    schedule: dict[str, Any], bounds: dict[str, str], expected: str | None
+) -> None:
+    """A slot that is worked out is none before the job starts or after it ends."""
+    raw = cron_record(schedule=schedule, next_run_at=None, policy=bounds, repeat={"times": None})
+    assert read_job(raw, FACTS).next_us == (None if expected is None else parse_instant(expected))
+
+
+@pytest.mark.parametrize("name", ["runs", "waiting"])
+def test_missing_next_run_stays_missing_while_an_occurrence_is_in_progress(name: str) -> None:
+    """The last occurrence is not followed by another because it has not ended yet."""
+    raw = cron_record(next_run_at=None, chronos={name: FULL["chronos"][name]})
+    assert read_job(raw, FACTS).next_us is None
 
 
 def test_interval_of_half_a_minute_is_exact() -> None:
@@ -296,9 +408,6 @@ def test_interval_of_half_a_minute_is_exact() -> None:
 def test_broken_file_is_refused_with_its_place(text: str, expected: str) -> None:
     """The message says which part of the file was expected to be what."""
     assert expected in refusal(text)
-
-
-CRON = cron_record()["schedule"]
 
 
 @pytest.mark.parametrize(
@@ -364,9 +473,72 @@ CRON = cron_record()["schedule"]
         ({"policy": []}, "policy: expected an object, got []"),
         ({"policy": {"on_interrupt": "panic"}}, "policy.on_interrupt: expected one of record, retry"),
         ({"policy": {"misfire_grace_seconds": -1}}, "policy.misfire_grace_seconds: expected zero or more"),
+        ({"policy": {"misfire_grace_seconds": "1"}}, "policy.misfire_grace_seconds: expected a number"),
+        ({"policy": {"catch_up": "some"}}, "policy.catch_up: expected one of skip, once, all, got 'some'"),
+        ({"policy": {"catch_up": True}}, "policy.catch_up: expected text, got true"),
+        (
+            {"policy": {"catch_up_limit": 0}},
+            "policy.catch_up_limit: expected a whole number of at least 1, got 0",
+        ),
+        (
+            {"policy": {"catch_up_limit": 101}},
+            "policy.catch_up_limit: catch_up_limit is 101; expected at most 100",
+        ),
+        ({"policy": {"overlap": "kill"}}, "policy.overlap: expected one of skip, queue, allow, got 'kill'"),
+        ({"policy": {"retry": 3}}, "policy.retry: expected an object, got 3"),
+        (
+            {"policy": {"retry": {"attempts": 0}}},
+            "policy.retry.attempts: expected a whole number of at least 1, got 0",
+        ),
+        ({"policy": {"retry": {"attempts": 2.0}}}, "policy.retry.attempts: expected a whole number"),
+        (
+            {"policy": {"retry": {"delay_seconds": 0}}},
+            "policy.retry.delay_seconds: expected more than zero, got 0",
+        ),
+        (
+            {"policy": {"retry": {"delay_seconds": 1e-7}}},
+            "policy.retry.delay_seconds: expected more than zero, got 1e-07",
+        ),
+        (
+            {"policy": {"retry": {"max_delay_seconds": False}}},
+            "policy.retry.max_delay_seconds: expected a number, got false",
+        ),
+        (
+            {"policy": {"starts_at": "2026-07-01T09:00:00"}},
+            "policy.starts_at: instant '2026-07-01T09:00:00' has no offset",
+        ),
+        ({"policy": {"ends_at": "some day"}}, "policy.ends_at: not an instant: 'some day'"),
+        (
+            {"policy": {"starts_at": NOON, "ends_at": "2026-06-25T11:59:59Z"}},
+            "policy.ends_at: the job ends before it starts:"
+            " 2026-06-25T12:00:00+00:00 to 2026-06-25T11:59:59+00:00",
+        ),
+        ({"paused_reason": 7}, "paused_reason: expected text, got 7"),
+        ({"paused_reason": False}, "paused_reason: expected text, got false"),
         ({"chronos": []}, "chronos: expected an object, got []"),
         ({"chronos": {"revision": -1}}, "chronos.revision: expected a whole number"),
-        ({"chronos": {"run": {}}}, "chronos.run.occurrence: expected a time stamp"),
+        ({"chronos": {"runs": {}}}, "chronos.runs: expected a list, got {}"),
+        ({"chronos": {"runs": [None]}}, "chronos.runs[0]: expected an object, got null"),
+        ({"chronos": {"runs": [RUN, {}]}}, "chronos.runs[1].occurrence: expected a time stamp"),
+        ({"chronos": {"runs": [{**RUN, "attempt": 0}]}}, "chronos.runs[0].attempt: expected a whole number"),
+        ({"chronos": {"runs": [{**RUN, "owner": None}]}}, "chronos.runs[0].owner: expected text, got null"),
+        ({"chronos": {"runs": [{**RUN, "claimed": "x"}]}}, "chronos.runs[0].claimed: not an instant: 'x'"),
+        ({"chronos": {"runs": [{**RUN, "lease_until": None}]}}, "chronos.runs[0].lease_until: expected a"),
+        ({"chronos": {"runs": [{**RUN, "origin": "luck"}]}}, "chronos.runs[0].origin: expected one of sched"),
+        ({"chronos": {"runs": [{**RUN, "minted": 5}]}}, "chronos.runs[0].minted: expected text, got 5"),
+        ({"chronos": {"runs": [{**RUN, "received": ""}]}}, "chronos.runs[0].received: not an instant: ''"),
+        ({"chronos": {"waiting": 1}}, "chronos.waiting: expected a list, got 1"),
+        ({"chronos": {"waiting": [{}]}}, "chronos.waiting[0].occurrence: expected a time stamp"),
+        (
+            {"chronos": {"waiting": [{**WAITING, "attempt": True}]}},
+            "chronos.waiting[0].attempt: expected a whole number of at least 1, got true",
+        ),
+        (
+            {"chronos": {"waiting": [without(WAITING, "not_before")]}},
+            "chronos.waiting[0].not_before: expected a time stamp with its offset, got nothing",
+        ),
+        ({"chronos": {"waiting": [{**WAITING, "origin": 1}]}}, "chronos.waiting[0].origin: expected text"),
+        ({"chronos": {"last_manual": "noon"}}, "chronos.last_manual: not an instant: 'noon'"),
         ({"chronos": {"history": {"a": 1}}}, "chronos.history: expected a list"),
         ({"chronos": {"tz": "Mars/Olympus"}, "next_run_at": None}, "chronos.tz: unknown time zone"),
     ],
@@ -410,23 +582,6 @@ json_values = st.recursive(
     max_leaves=5,
 )
 
-FULL = cron_record(
-    policy={"on_interrupt": "retry", "misfire_grace_seconds": 60},
-    chronos={
-        "revision": 4,
-        "run": {
-            "occurrence": NOON,
-            "attempt": 1,
-            "owner": "vm/1",
-            "claimed": NOON,
-            "lease_until": NOON,
-            "origin": "schedule",
-        },
-        "history": [{"result": "completed", "reason": "", "occurrence": NOON, "at": NOON}],
-        "anchor": NOON,
-        "tz": "UTC",
-    },
-)
 SEEDS = [
     FULL,
     {**FULL, "schedule": {"kind": "interval", "minutes": 5}, "next_run_at": None},
@@ -486,9 +641,7 @@ def _check_rewrite(document: Document) -> None:
 def fired(job: Job, at_us: int | None = None) -> Job:
     at_us = at_us if at_us is not None else job.next_us
     assert at_us is not None
-    move = transitions.fire(
-        job, fire_at_us=at_us, now_us=at_us + SECOND_US, owner="vm/1", liveness=Liveness.UNKNOWN
-    )
+    move = transitions.fire(job, fire_at_us=at_us, now_us=at_us + SECOND_US, owner="vm/1")
     assert move.job is not None
     return move.job
 
@@ -500,7 +653,7 @@ def test_claim_writes_the_next_run_in_the_offset_of_the_job() -> None:
     record = write_job(job, raw, FACTS)
     assert record["next_run_at"] == "2026-06-27T05:00:00-07:00"
     assert record["chronos"]["revision"] == 1
-    assert record["chronos"]["run"]["occurrence"] == "2026-06-26T12:00:00+00:00"
+    assert [run["occurrence"] for run in record["chronos"]["runs"]] == ["2026-06-26T12:00:00+00:00"]
     assert without(record, "next_run_at", "chronos") == without(raw, "next_run_at")
     assert list(record) == [*raw, "chronos"]
 
@@ -519,9 +672,9 @@ def test_end_of_a_run_writes_when_it_began_and_how_it_ended(succeeded: bool, sta
     raw = cron_record()
     job = fired(read_job(raw, FACTS))
     claimed = write_job(job, raw, FACTS)
-    assert job.run is not None
+    (run,) = job.runs
     move = transitions.finish(
-        job, run=job.run, succeeded=succeeded, detail="done", now_us=job.run.claimed_us + HOUR_US
+        job, run=run, succeeded=succeeded, detail="done", now_us=run.claimed_us + HOUR_US
     )
     assert move.job is not None
     record = write_job(move.job, claimed, FACTS, outcomes=move.outcomes)
@@ -536,10 +689,13 @@ def test_interrupted_run_is_written_as_interrupted() -> None:
     raw = cron_record()
     job = fired(read_job(raw, FACTS))
     claimed = write_job(job, raw, FACTS)
-    move = transitions.fire(job, fire_at_us=0, now_us=NOON_US + DAY_US, owner="vm/2", liveness=Liveness.DEAD)
+    move = transitions.fire(
+        job, fire_at_us=0, now_us=NOON_US + DAY_US, owner="vm/2", liveness=[Liveness.DEAD]
+    )
     assert move.job is not None
     record = write_job(move.job, claimed, FACTS, outcomes=move.outcomes)
-    assert (record["last_status"], record["chronos"]["run"]) == ("interrupted", None)
+    assert record["last_status"] == "interrupted"
+    assert "runs" not in record["chronos"]
 
 
 def test_missed_occurrence_is_history_and_no_run() -> None:
@@ -551,7 +707,6 @@ def test_missed_occurrence_is_history_and_no_run() -> None:
         fire_at_us=NOON_US + 9 * DAY_US,
         now_us=NOON_US + 9 * DAY_US,
         owner="a",
-        liveness=Liveness.UNKNOWN,
     )
     assert move.job is not None
     assert {outcome.result for outcome in move.outcomes} == {Result.MISSED}
@@ -563,7 +718,7 @@ def test_missed_occurrence_is_history_and_no_run() -> None:
 def test_pause_and_completion_are_written_in_today_s_words() -> None:
     """Today's agent sees a paused or completed job as such, and as not enabled."""
     raw = cron_record(repeat={"times": 13, "completed": 12, "note": "theirs"})
-    paused = transitions.pause(read_job(raw, FACTS)).job
+    paused = transitions.pause(read_job(raw, FACTS), note="", now_us=NOON_US).job
     assert paused is not None
     record = write_job(paused, raw, FACTS)
     assert (record["state"], record["enabled"], record["next_run_at"]) == (
@@ -574,8 +729,7 @@ def test_pause_and_completion_are_written_in_today_s_words() -> None:
     job = fired(read_job(raw, FACTS))
     claimed = write_job(job, raw, FACTS)
     assert (claimed["state"], claimed["enabled"], claimed["next_run_at"]) == ("scheduled", True, None)
-    assert job.run is not None
-    move = transitions.finish(job, run=job.run, succeeded=True, detail="", now_us=NOON_US)
+    move = transitions.finish(job, run=job.runs[0], succeeded=True, detail="", now_us=NOON_US)
     assert move.job is not None
     record = write_job(move.job, claimed, FACTS, outcomes=move.outcomes)
     assert (record["state"], record["enabled"], record["next_run_at"]) == ("completed", False, None)
@@ -653,12 +807,195 @@ def test_history_keeps_the_newest() -> None:
     assert {len(outcome.reason) for outcome in kept} == {LONGEST_REASON}
 
 
-def test_broken_history_is_refused_when_it_is_read() -> None:
+def test_new_record_says_only_what_is_no_default() -> None:
+    """A job of which nothing is special has a record without a policy and without the scheduler's key."""
+    job = Job(id="a", schedule=Interval(period_us=HOUR_US, anchor_us=NOON_US), next_us=NOON_US)
+    assert not {"policy", "paused_reason", "chronos"} & set(new_record(job, FACTS))
+    special = attrs.evolve(job, policy=Policy(catch_up=CatchUp.ONCE, attempts=3), revision=1)
+    record = new_record(special, FACTS)
+    assert record["policy"] == {"catch_up": "once", "retry": {"attempts": 3}}
+    assert record["chronos"] == {"revision": 1}
+
+
+def test_policy_is_written_in_units_that_people_use() -> None:
+    """Durations are seconds, and the bounds are times of day in the zone of the job."""
+    policy = read_job(cron_record(policy=EVERY_CHOICE), FACTS).policy
+    job = Job(id="a", schedule=Cron(expr="0 5 * * *", tz="Europe/Berlin"), next_us=NOON_US, policy=policy)
+    assert new_record(job, FACTS)["policy"] == {
+        **EVERY_CHOICE,
+        "starts_at": "2026-06-20T02:00:00+02:00",
+        "ends_at": "2026-12-31T13:00:00+01:00",
+    }
+
+
+def test_choice_that_does_not_change_keeps_its_spelling() -> None:
+    """Of a policy that is edited, only what differs is written; what becomes a default is left out."""
+    raw = cron_record(
+        policy={
+            "overlap": None,
+            "misfire_grace_seconds": 60.0,
+            "on_interrupt": "record",
+            "retry": {"attempts": 3, "delay_seconds": 60, "jitter": "theirs"},
+            "starts_at": "2026-06-01 00:00:00Z",
+        }
+    )
+    job = read_job(raw, FACTS)
+    wanted = attrs.evolve(job.policy, attempts=1, catch_up=CatchUp.ALL)
+    record = write_job(attrs.evolve(job, policy=wanted), raw, FACTS)
+    assert json.dumps(record["policy"]) == json.dumps(
+        {
+            "overlap": None,
+            "misfire_grace_seconds": 60.0,
+            "on_interrupt": "record",
+            "retry": {"delay_seconds": 60, "jitter": "theirs"},
+            "starts_at": "2026-06-01 00:00:00Z",
+            "catch_up": "all",
+        }
+    )
+
+
+def test_policy_that_becomes_the_default_leaves_the_record() -> None:
+    """A policy that says nothing any more is not left behind as an empty object."""
+    raw = cron_record(policy={"retry": {"attempts": 3}})
+    record = write_job(attrs.evolve(read_job(raw, FACTS), policy=Policy()), raw, FACTS)
+    assert record == without(raw, "policy")
+
+
+def test_reason_of_a_pause_is_written_as_agents_do_and_cleared_with_it() -> None:
+    """A resumed job keeps neither why nor, from an agent's own pause, since when it was paused."""
+    raw = cron_record()
+    paused = transitions.pause(read_job(raw, FACTS), note="until the audit", now_us=NOON_US).job
+    assert paused is not None
+    record = write_job(paused, raw, FACTS)
+    assert (record["state"], record["paused_reason"]) == ("paused", "until the audit")
+    record["paused_at"] = NOON
+    resumed = transitions.resume(read_job(record, FACTS), from_now=False, now_us=NOON_US).job
+    assert resumed is not None
+    record = write_job(resumed, record, FACTS)
+    assert (record["state"], record["paused_reason"], record["paused_at"]) == ("scheduled", None, None)
+
+
+def test_another_reason_leaves_the_time_of_the_pause_alone() -> None:
+    """An agent's `paused_at` stays as long as the job is paused."""
+    raw = cron_record(state="paused", enabled=False, paused_at=NOON, paused_reason="")
+    assert write_job(read_job(raw, FACTS), raw, FACTS) == raw
+    other = transitions.pause(read_job(raw, FACTS), note="other", now_us=NOON_US + HOUR_US).job
+    assert other is not None
+    record = write_job(other, raw, FACTS)
+    assert (record["paused_at"], record["paused_reason"]) == (NOON, "other")
+
+
+def test_manual_run_counts_as_the_last_run_and_takes_no_slot() -> None:
+    """Agents see a run by hand as a run of the job; its schedule and its count stay."""
+    raw = cron_record()
+    asked = transitions.run_now(read_job(raw, FACTS), asked_us=NOON_US, now_us=NOON_US + 1, owner="vm/1").job
+    assert asked is not None
+    claimed = write_job(asked, raw, FACTS)
+    assert claimed["chronos"]["last_manual"] == NOON
+    assert [run["origin"] for run in claimed["chronos"]["runs"]] == ["manual"]
+    move = transitions.finish(asked, run=asked.runs[0], succeeded=False, detail="no", now_us=NOON_US + 2)
+    assert move.job is not None
+    record = write_job(move.job, claimed, FACTS, outcomes=move.outcomes)
+    assert (record["last_run_at"], record["last_status"]) == ("2026-06-25T05:00:00.000001-07:00", "error")
+    assert (record["next_run_at"], record["repeat"]) == (raw["next_run_at"], raw["repeat"])
+
+
+def test_failed_attempt_waits_in_the_record_for_the_next_one() -> None:
+    """What waits is written with its attempt and its time, and gives no last run before it has ended."""
+    raw = cron_record(policy={"retry": {"attempts": 2}})
+    job = fired(read_job(raw, FACTS))
+    claimed = write_job(job, raw, FACTS)
+    now_us = NOON_US + DAY_US + HOUR_US
+    move = transitions.finish(job, run=job.runs[0], succeeded=False, detail="no", now_us=now_us)
+    assert move.job is not None
+    record = write_job(move.job, claimed, FACTS, outcomes=move.outcomes)
+    assert record["last_run_at"] == raw["last_run_at"]
+    (waiting,) = record["chronos"]["waiting"]
+    assert (waiting["occurrence"], waiting["attempt"]) == ("2026-06-26T12:00:00+00:00", 2)
+    assert now_us < parse_instant(waiting["not_before"]) <= now_us + MINUTE_US
+    paused = transitions.pause(move.job, note="", now_us=now_us)
+    assert paused.job is not None
+    assert [outcome.attempt for outcome in paused.outcomes] == [1]
+    record = write_job(paused.job, record, FACTS, outcomes=paused.outcomes)
+    assert (record["last_run_at"], record["last_status"]) == (raw["last_run_at"], raw["last_status"])
+    assert "waiting" not in record["chronos"]
+
+
+def test_history_says_how_a_run_came_about_when_that_says_something() -> None:
+    """An ordinary missed occurrence has a short entry; one that ran late tells each hop."""
+    raw = cron_record()
+    ended = Outcome(
+        job_id="job-01",
+        result=Result.COMPLETED,
+        reason="",
+        occurrence_us=NOON_US,
+        last_occurrence_us=NOON_US,
+        attempt=1,
+        at_us=NOON_US + 9,
+        origin=Origin.CATCH_UP,
+        minted_us=NOON_US + 1,
+        received_us=NOON_US + 2,
+        claimed_us=NOON_US + 3,
+    )
+    missed = attrs.evolve(
+        ended,
+        result=Result.MISSED,
+        attempt=0,
+        origin=Origin.SCHEDULE,
+        minted_us=None,
+        received_us=None,
+        claimed_us=None,
+    )
+    record = write_job(read_job(raw, FACTS), raw, FACTS, outcomes=(ended, missed))
+    full, short = record["chronos"]["history"]
+    assert list(full) == [
+        "result",
+        "reason",
+        "occurrence",
+        "attempt",
+        "origin",
+        "minted",
+        "received",
+        "claimed",
+        "at",
+    ]
+    assert list(short) == ["result", "reason", "occurrence", "at"]
+    assert read_history(record, FACTS) == (ended, missed)
+
+
+def test_history_is_as_long_as_it_was_asked_to_be() -> None:
+    """The newest outcomes are kept; a length below one is a mistake of the caller."""
+    raw = cron_record(chronos={"history": [{**ENDED, "reason": str(number)} for number in range(5)]})
+    job = read_job(raw, FACTS)
+    (one, *_) = read_history(raw, FACTS)
+    record = write_job(job, raw, FACTS, outcomes=(one,), history_length=2)
+    assert [entry["reason"] for entry in record["chronos"]["history"]] == ["4", "0"]
+    assert write_job(job, raw, FACTS, history_length=2) == raw
+    with pytest.raises(ValueError, match="history_length is 0; expected at least 1"):
+        write_job(job, raw, FACTS, history_length=0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"result": "vanished"}, "history[0].occurrence: expected a time stamp with its offset, got nothing"),
+        ({**ENDED, "result": "vanished"}, "history[0].result: expected one of completed, failed, missed"),
+        ({**ENDED, "reason": None}, "history[0].reason: expected text, got null"),
+        ({**ENDED, "origin": "luck"}, "history[0].origin: expected one of schedule, catch-up, recovery"),
+        ({**ENDED, "minted": 5}, "history[0].minted: expected text, got 5"),
+        ({**ENDED, "received": "x"}, "history[0].received: not an instant: 'x'"),
+        ({**ENDED, "claimed": "x"}, "history[0].claimed: not an instant: 'x'"),
+        ({**ENDED, "attempt": -1}, "history[0].attempt: expected a whole number of at least 0, got -1"),
+        (None, "history[0]: expected an object, got null"),
+    ],
+)
+def test_broken_history_is_refused_when_it_is_read(entry: Any, expected: str) -> None:
     """A history that somebody broke names its entry; it does not keep the job from running."""
-    raw = cron_record(chronos={"history": [{"result": "vanished"}]})
+    raw = cron_record(chronos={"history": [entry]})
     assert read_job(raw, FACTS).id == "job-01"
-    with pytest.raises(JobsFileError, match=r"chronos\.history\[0\]"):
+    with pytest.raises(JobsFileError) as caught:
         read_history(raw, FACTS)
+    assert str(caught.value).startswith(f"jobs.json: job job-01: chronos.{expected}")
 
 
 @pytest.mark.parametrize(
@@ -668,6 +1005,15 @@ def test_broken_history_is_refused_when_it_is_read() -> None:
         Job(id="a", schedule=Once(at_us=0), next_us=1 << 62),
         Job(id="", schedule=Once(at_us=0), next_us=0),
         Job(id="a", schedule=Once(at_us=0), next_us=0, revision=-1),
+        Job(id="a", schedule=Once(at_us=0), next_us=0, policy=Policy(retry_delay_us=MAX_DURATION_US + 1)),
+        Job(id="a", schedule=Once(at_us=0), next_us=0, policy=Policy(starts_us=1 << 62)),
+        Job(id="a", schedule=Once(at_us=0), next_us=0, last_manual_us=1 << 62),
+        Job(
+            id="a",
+            schedule=Once(at_us=0),
+            next_us=0,
+            waiting=(Waiting(occurrence_us=0, attempt=0, not_before_us=0, origin=Origin.SCHEDULE),),
+        ),
     ],
 )
 def test_job_that_could_not_be_read_back_is_not_written(job: Job) -> None:
@@ -698,59 +1044,192 @@ schedules = st.one_of(
     ),
     st.builds(Once, at_us=instants),
 )
-policies = st.builds(
-    Policy,
-    on_interrupt=st.sampled_from(OnInterrupt),
-    misfire_grace_us=st.none() | st.integers(0, 100 * DAY_US),
+durations = st.integers(1, MAX_DURATION_US) | st.integers(1, 9000).map(lambda n: n * SECOND_US)
+origins = st.sampled_from(Origin)
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    starts_us, ends_us = sorted(draw(st.tuples(instants, instants)))
+    return Policy(
+        misfire_grace_us=draw(st.none() | st.just(0) | durations),
+        catch_up=draw(st.sampled_from(CatchUp)),
+        catch_up_limit=draw(st.integers(1, MAX_CATCH_UP)),
+        overlap=draw(st.sampled_from(Overlap)),
+        on_interrupt=draw(st.sampled_from(OnInterrupt)),
+        attempts=draw(st.integers(1, 4)),
+        retry_delay_us=draw(st.just(MINUTE_US) | durations),
+        retry_max_delay_us=draw(st.just(HOUR_US) | durations),
+        starts_us=draw(st.none() | st.just(starts_us)),
+        ends_us=draw(st.none() | st.just(ends_us)),
+    )
+
+
+runs = st.builds(
+    Run,
+    occurrence_us=instants,
+    attempt=st.integers(1, 5),
+    owner=st.text(),
+    claimed_us=instants,
+    lease_until_us=instants,
+    origin=origins,
+    minted_us=st.none() | instants,
+    received_us=st.none() | instants,
+)
+waitings = st.builds(
+    Waiting,
+    occurrence_us=instants,
+    attempt=st.integers(1, 5),
+    not_before_us=instants,
+    origin=origins,
 )
 
 
 @st.composite
-def new_jobs(draw: st.DrawFn) -> Job:
-    schedule = draw(schedules)
-    next_us = next_after(schedule, draw(instants))
+def any_jobs(draw: st.DrawFn) -> Job:
+    """Return a job of which every field may be anything that it may be beside the others."""
+    state = draw(st.sampled_from(JobState))
+    in_flight, waiting = tuple(draw(st.lists(runs, max_size=3))), tuple(draw(st.lists(waitings, max_size=3)))
+    times, completed = draw(st.none() | st.integers(1, 4)), draw(st.integers(0, 5))
+    schedule, next_us = draw(schedules), draw(st.none() | instants)
+    if isinstance(schedule, Interval) and next_us is not None:
+        next_us = next_after(schedule, next_us)  # an interval whose next occurrence is no slot is read anew
+    may_be_none = in_flight or waiting or (times is not None and completed >= times)
+    if next_us is None and not may_be_none:
+        state = JobState.COMPLETED
     return Job(
-        id=draw(st.sampled_from(["job-01", "a/b", "ü", "\ud800"])),
+        id="job-01",
         schedule=schedule,
-        next_us=next_us,
-        state=JobState.SCHEDULED if next_us is not None else JobState.COMPLETED,
-        times=draw(st.none() | st.integers(1, 4)),
+        next_us=None if state is JobState.COMPLETED else next_us,
+        state=state,
+        runs=in_flight,
+        waiting=waiting,
+        times=times,
+        completed=completed,
         revision=draw(st.integers(0, 3)),
-        policy=draw(policies),
+        policy=draw(st.just(Policy()) | policies()),
+        note=draw(st.just("") | st.text()),
+        last_manual_us=draw(st.none() | instants),
     )
 
 
+outcomes_of_job = st.lists(
+    st.builds(
+        Outcome,
+        job_id=st.just("job-01"),
+        result=st.sampled_from(Result),
+        reason=st.text(max_size=LONGEST_REASON),
+        occurrence_us=instants,
+        last_occurrence_us=instants,
+        count=st.integers(1, 3),
+        attempt=st.integers(0, 3),
+        at_us=instants,
+        origin=origins,
+        minted_us=st.none() | instants,
+        received_us=st.none() | instants,
+        claimed_us=st.none() | instants,
+    ),
+    max_size=5,
+).map(tuple)
+
+
+@st.composite
+def facts_of_file(draw: st.DrawFn) -> FileFacts:
+    return FileFacts(
+        source="jobs.json",
+        tz=draw(st.none() | zones),
+        fallback_tz=draw(zones),
+        now_us=draw(st.none() | instants),
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(any_jobs(), any_jobs(), outcomes_of_job, facts_of_file(), st.integers(1, 4))
+def test_any_job_can_be_written_over_any_other(
+    one: Job, other: Job, outcomes: tuple[Outcome, ...], facts: FileFacts, history_length: int
+) -> None:
+    """Whatever changes at once, the record reads as the job and its history as what ended."""
+    record = json.loads(json.dumps(new_record(one, facts)))
+    assert read_job(record, facts) == one
+    before = copy.deepcopy(record)
+    written = write_job(other, record, facts, outcomes=outcomes, history_length=history_length)
+    assert record == before, "the record that was given stays as it was"
+    record = json.loads(json.dumps(written))
+    assert read_job(record, facts) == other
+    assert read_history(record, facts) == outcomes[-history_length:]
+    assert write_job(other, record, facts) == record
+
+
+@settings(max_examples=100, deadline=None)
+@given(any_jobs(), any_jobs(), outcomes_of_job, facts_of_file())
+def test_what_others_keep_in_a_record_outlives_every_change(
+    one: Job, other: Job, outcomes: tuple[Outcome, ...], facts: FileFacts
+) -> None:
+    """Fields of others stay in the record, in `policy`, in its `retry` and under `chronos`."""
+    record = new_record(one, facts)
+    policy = record.get("policy", {})
+    record["policy"] = {**policy, "theirs": 1, "retry": {**policy.get("retry", {}), "theirs": 2}}
+    record["chronos"] = {**record.get("chronos", {}), "theirs": 3}
+    record["theirs"] = {"a": [None]}
+    written = write_job(other, record, facts, outcomes=outcomes)
+    assert (written["policy"]["theirs"], written["policy"]["retry"]["theirs"]) == (1, 2)
+    assert (written["chronos"]["theirs"], written["theirs"]) == (3, {"a": [None]})
+
+
+@st.composite
+def new_jobs(draw: st.DrawFn) -> Job:
+    job = Job(
+        id=draw(st.sampled_from(["job-01", "a/b", "ü", "\ud800"])),
+        schedule=draw(schedules),
+        next_us=None,
+        times=draw(st.none() | st.integers(1, 4)),
+        revision=draw(st.integers(0, 3)),
+        policy=draw(policies()),
+    )
+    next_us = following(job, draw(instants))
+    state = JobState.SCHEDULED if next_us is not None else JobState.COMPLETED
+    return attrs.evolve(job, next_us=next_us, state=state)
+
+
+MOVES = ["fire", "fire", "finish", "finish", "renew", "run_now", "edit", "pause", "resume", "bury"]
+
+
 def some_move(draw: Callable[..., Any], job: Job, now_us: int) -> Move:
-    run = job.run
-    match draw(st.sampled_from(["fire", "fire", "finish", "renew", "pause", "resume", "bury"])):
+    run = draw(st.sampled_from(job.runs)) if job.runs else None
+    match draw(st.sampled_from(MOVES)):
         case "fire" | "bury" as how:
             return transitions.fire(
                 job,
                 fire_at_us=now_us,
                 now_us=now_us,
                 owner="vm/ü",
-                liveness=Liveness.DEAD if how == "bury" else Liveness.UNKNOWN,
+                liveness=[Liveness.DEAD if how == "bury" else Liveness.UNKNOWN] * len(job.runs),
+                fired=Fired(minted_us=now_us - 3, received_us=now_us - 1),
             )
         case "finish" if run is not None:
             succeeded = draw(st.booleans())
             return transitions.finish(job, run=run, succeeded=succeeded, detail="because", now_us=now_us)
         case "renew" if run is not None:
             return transitions.renew(job, run=run, now_us=now_us)
+        case "run_now":
+            return transitions.run_now(job, asked_us=now_us, now_us=now_us, owner="vm/ü")
+        case "edit":
+            changes = transitions.Changes(
+                schedule=draw(st.none() | schedules),
+                times=draw(st.none() | st.integers(0, 4)),
+                policy=draw(st.none() | policies()),
+            )
+            return transitions.edit(job, changes=changes, now_us=now_us)
         case "pause":
-            return transitions.pause(job)
-    return transitions.resume(job, now_us=now_us)
+            return transitions.pause(job, note=draw(st.sampled_from(["", "later", "ü"])), now_us=now_us)
+    return transitions.resume(job, from_now=draw(st.booleans()), now_us=now_us)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_what_is_written_reads_the_same(data: st.DataObject) -> None:
     """Through any life of a job, its record reads as the job, and what is the agent's stays in it."""
-    facts = FileFacts(
-        source="jobs.json",
-        tz=data.draw(st.none() | zones),
-        fallback_tz=data.draw(zones),
-        now_us=data.draw(st.none() | instants),
-    )
+    facts = data.draw(facts_of_file())
     job = data.draw(new_jobs())
     record = new_record(job, facts, created_us=data.draw(st.none() | instants))
     record["prompt"] = "theirs"
@@ -776,18 +1255,3 @@ def test_what_is_written_reads_the_same(data: st.DataObject) -> None:
         assert read_history(record, facts) == expected
         assert record["prompt"] == "theirs"
         now_us += data.draw(st.sampled_from([0, 1, SECOND_US, MINUTE_US, HOUR_US]))
-
-
-def test_run_of_another_attempt_reads_the_same() -> None:
-    """A renewed lease and a second attempt are part of the record."""
-    run = Run(
-        occurrence_us=NOON_US,
-        attempt=2,
-        owner="vm/ü",
-        claimed_us=NOON_US + 3,
-        lease_until_us=NOON_US + HOUR_US,
-        origin=Origin.RECOVERY,
-    )
-    raw = cron_record()
-    job = attrs.evolve(read_job(raw, FACTS), run=run, revision=7)
-    assert read_job(write_job(job, raw, FACTS), FACTS) == job

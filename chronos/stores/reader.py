@@ -1,4 +1,7 @@
-"""JSON as it was read from a jobs file, and what is wrong with it, with its place."""
+"""The values in a jobs file: how they are read, what is wrong with them, and how they are written.
+
+A `Reader` is an object of the file that knows its place, for messages.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,27 @@ import json
 import math
 import reprlib
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import Any, NoReturn, TypeVar
 
 import attrs
 
 from chronos.errors import JobsFileError
-from chronos.protocol.schedule import DAY_US, Instant, ScheduleError, parse_instant, zone_of
+from chronos.protocol.schedule import (
+    DAY_US,
+    Instant,
+    ScheduleError,
+    format_instant,
+    parse_instant,
+    zone_of,
+)
 
 # Up to here a fraction of a minute written as a JSON number comes back as the same microsecond
 # (2**51 us are 71 years). An interval that is longer is a mistake.
 MAX_DURATION_US = 50 * 366 * DAY_US
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _Word = TypeVar("_Word", bound=StrEnum)
 
@@ -121,15 +133,19 @@ class Reader:
             raise self.refusal(name, f"expected a whole number of at least {at_least}, got {shown(value)}")
         return value
 
-    def duration(self, name: str, unit_us: int) -> int:
-        """Return the number under *name*, counted in *unit_us*, as microseconds."""
+    def duration(self, name: str, unit_us: int, *, at_least_us: int) -> int:
+        """Return the number under *name*, counted in *unit_us*, as microseconds; *at_least_us* is 0 or 1."""
         value = self.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
             raise self.refusal(name, f"expected a number, got {self.found(name)}")
         if abs(value) > MAX_DURATION_US // unit_us:
             most = MAX_DURATION_US // unit_us
             raise self.refusal(name, f"expected at most {most} (50 years), got {shown(value)}")
-        return round(value * unit_us)
+        duration_us = round(value * unit_us)
+        if duration_us < at_least_us:
+            least = "more than zero" if at_least_us else "zero or more"
+            raise self.refusal(name, f"expected {least}, got {shown(value)}")
+        return duration_us
 
     def instant(self, name: str) -> Instant | None:
         """Return the time stamp under *name*; None when it is absent or null."""
@@ -178,3 +194,26 @@ def offset_of(text: str) -> str:
         raise ScheduleError(f"time stamp {text!r}: expected an offset of whole minutes")
     hours, minutes_of_hour = divmod(abs(minutes), 60)
     return f"{'-' if minutes < 0 else '+'}{hours:02}:{minutes_of_hour:02}" if minutes else "UTC"
+
+
+def counted(duration_us: int, unit_us: int) -> int | float:
+    """Return *duration_us* counted in *unit_us*, as a whole number where it is one."""
+    return duration_us / unit_us if duration_us % unit_us else duration_us // unit_us
+
+
+def written_in(instant_us: Instant, zone: tzinfo) -> str:
+    """Return the time stamp of *instant_us* in *zone*, so that it is readable to the job's owner."""
+    try:
+        text = (_EPOCH + timedelta(microseconds=instant_us)).astimezone(zone).isoformat()
+        offset_of(text)
+    except (OverflowError, ScheduleError):  # the ends of time, or a zone's mean solar time of long ago
+        return format_instant(instant_us)
+    return text
+
+
+def put(record: dict[str, Any], key: str, value: object) -> None:
+    """Set *key* of *record*, or leave it out when *value* says nothing: when it is None or empty."""
+    if value is None or value in ({}, []):
+        record.pop(key, None)
+    else:
+        record[key] = value

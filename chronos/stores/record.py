@@ -3,7 +3,8 @@
 `read_document` takes the text of the file; what is written is in `chronos.stores.rewrite`. Both are
 pure. What today's fields cannot say lives under one key of a job's record, `chronos`:
 
-* `revision` (0 when absent), `run` (the run in flight or null), `history` (the newest outcomes);
+* `revision` (0 when absent), `runs` (those in flight), `waiting` (the occurrences that wait),
+  `last_manual` (when a run was last asked for by hand), `history` (the newest outcomes);
 * `anchor`: one slot of an interval, as long as `next_run_at` lies on its grid;
 * `tz`: the zone of a cron job when no other field says it (see `zone_of_job`).
 
@@ -18,18 +19,27 @@ from typing import Any
 import attrs
 
 from chronos.errors import JobsFileError
-from chronos.protocol.job import Job, JobState, OnInterrupt, Origin, Outcome, Policy, Result, Run
+from chronos.protocol.job import (
+    Job,
+    JobState,
+    Origin,
+    Outcome,
+    Policy,
+    Result,
+    Run,
+    Waiting,
+    following,
+)
 from chronos.protocol.schedule import (
     MINUTE_US,
-    SECOND_US,
     Cron,
     Instant,
     Interval,
     Once,
     Schedule,
     ScheduleError,
-    next_after,
 )
+from chronos.stores.policy import read_policy
 from chronos.stores.reader import Reader, offset_of, parse_object, shown
 
 
@@ -110,8 +120,9 @@ def read_job(raw: object, facts: FileFacts, *, index: int = 0) -> Job:
 
     Enabled and neither paused nor completed is `SCHEDULED`; completed is `COMPLETED`; everything
     else is `PAUSED`. The next occurrence is `next_run_at`, whether or not it is a slot of the
-    expression. Where it is null and no run is in flight, it is the first slot after the instant of
-    the file; an interval counts from the last run, else from the job's creation, else from then.
+    expression and within the job's bounds. Where it is null, no run is in flight and nothing waits,
+    it is the first slot within them after the instant of the file; an interval counts from the last
+    run, else from the job's creation, else from then.
 
     Args:
         raw: the record.
@@ -131,12 +142,14 @@ def read_job(raw: object, facts: FileFacts, *, index: int = 0) -> Job:
     own = record.child("chronos")
     repeat = record.child("repeat")
     state = _state(record)
-    run = _run(own)
+    policy = read_policy(record.child("policy"))
+    runs = tuple(_run(entry) for entry in own.items("runs"))
+    waiting = tuple(_waiting(entry) for entry in own.items("waiting"))
     times = None if repeat.get("times") is None else repeat.whole("times", at_least=1)
     completed = repeat.whole("completed", at_least=0, default=0)
     is_spent = times is not None and completed >= times
-    wants_slot = state is not JobState.COMPLETED and run is None and not is_spent
-    schedule, next_us = _schedule(record, facts, completed=completed, wants_slot=wants_slot)
+    wants_slot = state is not JobState.COMPLETED and not runs and not waiting and not is_spent
+    schedule, next_us = _schedule(record, facts, policy, completed=completed, wants_slot=wants_slot)
     if not isinstance(own.get("history") or [], list):
         raise own.refusal("history", f"expected a list, got {own.found('history')}")
     return Job(
@@ -144,11 +157,14 @@ def read_job(raw: object, facts: FileFacts, *, index: int = 0) -> Job:
         schedule=schedule,
         next_us=None if state is JobState.COMPLETED else next_us,
         state=state,
-        run=run,
+        runs=runs,
+        waiting=waiting,
         times=times,
         completed=completed,
         revision=own.whole("revision", at_least=0, default=0),
-        policy=_policy(record.child("policy")),
+        policy=policy,
+        note="" if record.get("paused_reason") is None else record.text("paused_reason"),
+        last_manual_us=own.instant("last_manual"),
     )
 
 
@@ -205,7 +221,7 @@ def _state(record: Reader) -> JobState:
 
 
 def _schedule(
-    record: Reader, facts: FileFacts, *, completed: int, wants_slot: bool
+    record: Reader, facts: FileFacts, policy: Policy, *, completed: int, wants_slot: bool
 ) -> tuple[Schedule, Instant | None]:
     """Return the schedule and the next occurrence, which is looked for only if *wants_slot*."""
     next_us, last_us, created_us = (
@@ -220,13 +236,19 @@ def _schedule(
     match given.text("kind"):
         case "cron":
             cron = _cron(given, tz)
-            return cron, next_after(cron, _now(record, facts, known)) if is_sought else next_us
+            return cron, _first(cron, policy, _now(record, facts, known)) if is_sought else next_us
         case "interval":
-            return _interval(record, facts, known, next_us, is_sought=is_sought)
+            return _interval(record, facts, policy, known, next_us, is_sought=is_sought)
         case "once":
             once = Once(at_us=given.required_instant("run_at"))
-            return once, once.at_us if is_sought and completed == 0 else next_us
+            is_ahead = is_sought and completed == 0
+            return once, _first(once, policy, once.at_us - 1) if is_ahead else next_us
     raise given.refusal("kind", f"expected cron, interval or once, got {shown(given.get('kind'))}")
+
+
+def _first(schedule: Schedule, policy: Policy, instant_us: Instant) -> Instant | None:
+    """Return the first slot after *instant_us* within the bounds of *policy*."""
+    return following(Job(id="", schedule=schedule, next_us=None, policy=policy), instant_us)
 
 
 def _now(record: Reader, facts: FileFacts, known: tuple[Instant, ...]) -> Instant:
@@ -241,6 +263,7 @@ def _now(record: Reader, facts: FileFacts, known: tuple[Instant, ...]) -> Instan
 def _interval(
     record: Reader,
     facts: FileFacts,
+    policy: Policy,
     known: tuple[Instant, ...],
     next_us: Instant | None,
     *,
@@ -248,16 +271,14 @@ def _interval(
 ) -> tuple[Interval, Instant | None]:
     """Return an interval anchored at its next occurrence, unless the anchor it had fits that as well."""
     given = record.child("schedule")
-    period_us = given.duration("minutes", MINUTE_US)
-    if period_us <= 0:
-        raise given.refusal("minutes", f"expected more than zero, got {shown(given.get('minutes'))}")
+    period_us = given.duration("minutes", MINUTE_US, at_least_us=1)
     anchor_us = record.child("chronos").instant("anchor")
     if anchor_us is not None:
         known = (anchor_us, *known)
     if is_sought:
         now_us = _now(record, facts, known)
         grid = Interval(period_us=period_us, anchor_us=known[0] if known else now_us)
-        next_us = next_after(grid, now_us)
+        next_us = _first(grid, policy, now_us)
     if next_us is not None and (anchor_us is None or (next_us - anchor_us) % period_us):
         known = (next_us,)
     return Interval(period_us=period_us, anchor_us=known[0] if known else 0), next_us
@@ -270,28 +291,25 @@ def _cron(given: Reader, tz: str) -> Cron:
         raise given.refusal("expr", str(error)) from None
 
 
-def _policy(given: Reader) -> Policy:
-    grace_us = None
-    if given.get("misfire_grace_seconds") is not None:
-        grace_us = given.duration("misfire_grace_seconds", SECOND_US)
-        if grace_us < 0:
-            raise given.refusal("misfire_grace_seconds", "expected zero or more, or null")
-    return Policy(
-        on_interrupt=given.word("on_interrupt", OnInterrupt, OnInterrupt.RECORD), misfire_grace_us=grace_us
+def _run(entry: Reader) -> Run:
+    return Run(
+        occurrence_us=entry.required_instant("occurrence"),
+        attempt=entry.whole("attempt", at_least=1),
+        owner=entry.text("owner"),
+        claimed_us=entry.required_instant("claimed"),
+        lease_until_us=entry.required_instant("lease_until"),
+        origin=entry.word("origin", Origin, Origin.SCHEDULE),
+        minted_us=entry.instant("minted"),
+        received_us=entry.instant("received"),
     )
 
 
-def _run(own: Reader) -> Run | None:
-    if own.get("run") is None:
-        return None
-    run = own.child("run")
-    return Run(
-        occurrence_us=run.required_instant("occurrence"),
-        attempt=run.whole("attempt", at_least=1),
-        owner=run.text("owner"),
-        claimed_us=run.required_instant("claimed"),
-        lease_until_us=run.required_instant("lease_until"),
-        origin=run.word("origin", Origin, Origin.SCHEDULE),
+def _waiting(entry: Reader) -> Waiting:
+    return Waiting(
+        occurrence_us=entry.required_instant("occurrence"),
+        attempt=entry.whole("attempt", at_least=1),
+        not_before_us=entry.required_instant("not_before"),
+        origin=entry.word("origin", Origin, Origin.SCHEDULE),
     )
 
 
@@ -307,4 +325,8 @@ def _outcome(entry: Reader) -> Outcome:
         count=entry.whole("count", at_least=1, default=1),
         attempt=entry.whole("attempt", at_least=0, default=0),
         at_us=entry.required_instant("at"),
+        origin=entry.word("origin", Origin, Origin.SCHEDULE),
+        minted_us=entry.instant("minted"),
+        received_us=entry.instant("received"),
+        claimed_us=entry.instant("claimed"),
     )

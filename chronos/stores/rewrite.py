@@ -7,11 +7,11 @@ not changed, survives untouched. Nothing is written that does not read as the jo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import tzinfo
 from typing import Any
 
 from chronos.errors import JobsFileError, StoreError
-from chronos.protocol.job import Job, JobState, Outcome, Policy, Result, Run
+from chronos.protocol.job import Job, JobState, Origin, Outcome, Policy, Result, Run, Waiting
 from chronos.protocol.schedule import (
     MINUTE_US,
     SECOND_US,
@@ -26,18 +26,24 @@ from chronos.protocol.schedule import (
     zone_of,
 )
 from chronos.stores import HISTORY_LENGTH
-from chronos.stores.reader import Reader, offset_of
+from chronos.stores.policy import rewrite_policy
+from chronos.stores.reader import Reader, counted, put, written_in
 from chronos.stores.record import FileFacts, read_job, zone_of_job
 
 # A reason may quote a program's last words; the file is read and written as a whole with every claim.
 LONGEST_REASON = 500
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_OWN = ("revision", "runs", "waiting", "last_manual", "history")
 _STATUS = {Result.COMPLETED: "ok", Result.FAILED: "error", Result.INTERRUPTED: "interrupted"}
 
 
 def write_job(
-    job: Job, raw: Mapping[str, Any], facts: FileFacts, *, outcomes: tuple[Outcome, ...] = ()
+    job: Job,
+    raw: Mapping[str, Any],
+    facts: FileFacts,
+    *,
+    outcomes: tuple[Outcome, ...] = (),
+    history_length: int = HISTORY_LENGTH,
 ) -> dict[str, Any]:
     """Return the record of *job*, made from the record *raw* of the same job.
 
@@ -48,16 +54,22 @@ def write_job(
         job: the job as it shall stand.
         raw: its record as it stands; stays as it is.
         facts: what *raw* was read with.
-        outcomes: the occurrences that end with this change. The run of *raw* that ends with one of
-            them gives the record its `last_run_at` and `last_status`.
+        outcomes: the occurrences that end with this change. The last of them that ended a run,
+            scheduled or manual, gives the record its `last_run_at` and `last_status`.
+        history_length: how many outcomes the record keeps, the newest; at least 1.
 
     Raises:
         JobsFileError: *raw* is not a record.
         StoreError: *job* has no record that reads the same, such as an interval of a century.
+        ValueError: *history_length* is less than 1.
     """
+    if history_length < 1:
+        raise ValueError(f"history_length is {history_length}; expected at least 1")
     before = read_job(raw, facts)
     try:
         record = _rewrite(job, before, raw, facts, outcomes)
+        if outcomes or _own_of(before) != _own_of(job):
+            put(record, "chronos", _write_own(job, _own(raw), outcomes, history_length))
     except ScheduleError as error:
         raise StoreError(f"{facts.source}: job {job.id}: {error}", definite=True) from None
     return _settled(job, record, facts)
@@ -66,26 +78,29 @@ def write_job(
 def _rewrite(
     job: Job, before: Job, raw: Mapping[str, Any], facts: FileFacts, outcomes: tuple[Outcome, ...]
 ) -> dict[str, Any]:
-    """Return *raw*, which reads as *before*, with what differs in *job*."""
+    """Return *raw*, which reads as *before*, with what differs in *job*, the key `chronos` aside."""
     record = dict(raw)
     if not _is_same_schedule(before.schedule, job.schedule):
         record["schedule"] = _write_schedule(job.schedule, raw["schedule"])
     if before.state is not job.state:
         record["state"], record["enabled"] = job.state.value, job.state is JobState.SCHEDULED
+        if raw.get("paused_at") is not None:
+            record["paused_at"] = None  # the agent's own, of a pause that is over
+    if before.note != job.note:
+        record["paused_reason"] = job.note or None
     if (before.times, before.completed) != (job.times, job.completed):
         record["repeat"] = {**(raw.get("repeat") or {}), "times": job.times, "completed": job.completed}
-    if before.policy != job.policy:
-        record["policy"] = {**(raw.get("policy") or {}), **_write_policy(job.policy)}
     zone = zone_of(job.schedule.tz if isinstance(job.schedule, Cron) else _zone_of_record(raw, facts))
-    record |= _times(job, before, raw, zone, outcomes)
-    if (before.run, before.revision) != (job.run, job.revision) or outcomes:
-        kept = [*(_own(raw).get("history") or ()), *(_write_outcome(outcome) for outcome in outcomes)]
-        record["chronos"] = {
-            **_own(raw),
-            "revision": job.revision,
-            "run": None if job.run is None else _write_run(job.run),
-            "history": kept[-HISTORY_LENGTH:],
-        }
+    if before.policy != job.policy:
+        put(record, "policy", rewrite_policy(job.policy, before.policy, raw.get("policy") or {}, zone))
+    text = raw.get("next_run_at")
+    is_over = before.state is job.state is JobState.COMPLETED
+    if not is_over and job.next_us != (None if text is None else parse_instant(text)):
+        record["next_run_at"] = _write_instant(job.next_us, zone)
+    for outcome in outcomes:
+        if outcome.claimed_us is not None:
+            record["last_run_at"] = _write_instant(outcome.claimed_us, zone)
+            record["last_status"] = _STATUS.get(outcome.result, outcome.result.value)
     return record
 
 
@@ -122,19 +137,16 @@ def _describe(job: Job, facts: FileFacts, created_us: Instant | None) -> dict[st
         "last_status": None,
         "created_at": _write_instant(created_us, zone),
     }
-    if job.policy != Policy():
-        record["policy"] = _write_policy(job.policy)
-    if job.revision or job.run is not None:
-        run = None if job.run is None else _write_run(job.run)
-        record["chronos"] = {"revision": job.revision, "run": run, "history": []}
+    if job.note:
+        record["paused_reason"] = job.note
+    put(record, "policy", rewrite_policy(job.policy, Policy(), {}, zone))
+    put(record, "chronos", _write_own(job, {}, (), HISTORY_LENGTH))
     return record
 
 
 def stamp(facts: FileFacts, now_us: Instant) -> str:
     """Return the text of `updated_at` for a file that is written now, in the offset that it had before."""
-    text = _write_instant(now_us - now_us % SECOND_US, zone_of(facts.fallback_tz))
-    assert text is not None
-    return text
+    return written_in(now_us - now_us % SECOND_US, zone_of(facts.fallback_tz))
 
 
 def _settled(job: Job, record: dict[str, Any], facts: FileFacts) -> dict[str, Any]:
@@ -186,53 +198,34 @@ def _write_schedule(schedule: Schedule, raw: Mapping[str, Any]) -> dict[str, Any
         case Cron(expr=expr, tz=tz):
             return {"kind": "cron", "expr": expr, "tz": tz, "display": expr, **theirs}
         case Interval(period_us=period_us):
-            minutes = _number(period_us, MINUTE_US)
+            minutes = counted(period_us, MINUTE_US)
             return {"kind": "interval", "minutes": minutes, "display": f"every {minutes}m", **theirs}
         case Once(at_us=at_us):
             run_at = format_instant(at_us)
             return {"kind": "once", "run_at": run_at, "display": f"once at {run_at}", **theirs}
 
 
-def _number(duration_us: int, unit_us: int) -> int | float:
-    """Return *duration_us* counted in *unit_us*, as a whole number where it is one."""
-    return duration_us / unit_us if duration_us % unit_us else duration_us // unit_us
-
-
-def _write_policy(policy: Policy) -> dict[str, Any]:
-    grace_us = policy.misfire_grace_us
-    return {
-        "on_interrupt": policy.on_interrupt.value,
-        "misfire_grace_seconds": None if grace_us is None else _number(grace_us, SECOND_US),
-    }
-
-
 def _write_instant(instant_us: Instant | None, zone: tzinfo) -> str | None:
-    """Return the time stamp of *instant_us* in *zone*, so that it is readable to the job's owner."""
-    if instant_us is None:
-        return None
-    try:
-        text = (_EPOCH + timedelta(microseconds=instant_us)).astimezone(zone).isoformat()
-        offset_of(text)
-    except (OverflowError, ScheduleError):  # the ends of time, or a zone's mean solar time of long ago
-        return format_instant(instant_us)
-    return text
+    return None if instant_us is None else written_in(instant_us, zone)
 
 
-def _times(
-    job: Job, before: Job, raw: Mapping[str, Any], zone: tzinfo, outcomes: tuple[Outcome, ...]
+def _own_of(job: Job) -> tuple[object, ...]:
+    """Return what of *job* stands under `chronos`."""
+    return job.revision, job.runs, job.waiting, job.last_manual_us
+
+
+def _write_own(
+    job: Job, raw: Mapping[str, Any], outcomes: tuple[Outcome, ...], history_length: int
 ) -> dict[str, Any]:
-    """Return the time stamps that change, and the status of the run that ends."""
-    times: dict[str, Any] = {}
-    text = raw.get("next_run_at")
-    is_over = before.state is job.state is JobState.COMPLETED
-    if not is_over and job.next_us != (None if text is None else parse_instant(text)):
-        times["next_run_at"] = _write_instant(job.next_us, zone)
-    for outcome in outcomes:
-        run = before.run
-        if run is not None and outcome.attempt and outcome.occurrence_us == run.occurrence_us:
-            times["last_run_at"] = _write_instant(run.claimed_us, zone)
-            times["last_status"] = _STATUS.get(outcome.result, outcome.result.value)
-    return times
+    """Return what stands under `chronos`, made from what stood there: the long history last."""
+    own = {key: raw[key] for key in raw if key not in _OWN}
+    history = [*(raw.get("history") or ()), *(_write_outcome(outcome) for outcome in outcomes)]
+    put(own, "revision", job.revision or None)
+    put(own, "runs", [_write_run(run) for run in job.runs])
+    put(own, "waiting", [_write_waiting(waiting) for waiting in job.waiting])
+    put(own, "last_manual", None if job.last_manual_us is None else format_instant(job.last_manual_us))
+    put(own, "history", history[-history_length:])
+    return own
 
 
 def _write_run(run: Run) -> dict[str, Any]:
@@ -242,8 +235,31 @@ def _write_run(run: Run) -> dict[str, Any]:
         "owner": run.owner,
         "claimed": format_instant(run.claimed_us),
         "lease_until": format_instant(run.lease_until_us),
-        "origin": run.origin.value,
+        **_write_origin(run),
     }
+
+
+def _write_waiting(waiting: Waiting) -> dict[str, Any]:
+    written: dict[str, Any] = {
+        "occurrence": format_instant(waiting.occurrence_us),
+        "attempt": waiting.attempt,
+        "not_before": format_instant(waiting.not_before_us),
+    }
+    if waiting.origin is not Origin.SCHEDULE:
+        written["origin"] = waiting.origin.value
+    return written
+
+
+def _write_origin(run: Run | Outcome) -> dict[str, Any]:
+    """Return why it ran, and when its fire was minted and received, as far as that says something."""
+    written: dict[str, Any] = {}
+    if run.origin is not Origin.SCHEDULE:
+        written["origin"] = run.origin.value
+    if run.minted_us is not None:
+        written["minted"] = format_instant(run.minted_us)
+    if run.received_us is not None:
+        written["received"] = format_instant(run.received_us)
+    return written
 
 
 def _write_outcome(outcome: Outcome) -> dict[str, Any]:
@@ -258,5 +274,8 @@ def _write_outcome(outcome: Outcome) -> dict[str, Any]:
         written["count"] = outcome.count
     if outcome.attempt:
         written["attempt"] = outcome.attempt
+    written |= _write_origin(outcome)
+    if outcome.claimed_us is not None:
+        written["claimed"] = format_instant(outcome.claimed_us)
     written["at"] = format_instant(outcome.at_us)
     return written
