@@ -1,144 +1,120 @@
-"""How the effects of the protocol are performed on a store and on NAS, and what comes back.
+"""How the effects of the protocol are asked of a store and of NAS, and what comes back.
 
-Nothing is decided here, and nothing is raised: whatever goes wrong is one of the protocol's events.
+Nothing is decided and nothing is raised here: whatever goes wrong is one of the protocol's events.
+A scheduler calls what `request` returns, in its own way, and hands the result to `event_of`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Container
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any
+
+import attrs
 
 from chronos.errors import ChronosError, InvalidClient, StaleRevision
-from chronos.nas import ArmAnswer, AsyncNas
 from chronos.protocol import machine
-from chronos.protocol.job import Job, Liveness
+from chronos.protocol.job import Job
 from chronos.runner import words_of
 from chronos.stores import JobStore
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
+
+@attrs.frozen
+class IdentityRefused(machine.ArmFailed):
+    """NAS refuses the agent's identity: no arm of any job can be had from it."""
 
 
-class EffectPerformer:
-    """Performs effects, for one event loop.
+@attrs.frozen
+class Failed:
+    """What was asked raised an exception."""
+
+    error: BaseException
+
+
+def question(effect: machine.Effect, store: JobStore) -> Callable[[], Any] | None:
+    """Return the call by which *effect* asks the store, or None when it does not."""
+    match effect:
+        case machine.LoadJob(job_id):
+            return lambda: store.load(job_id)
+        case machine.LoadJobs():
+            return store.load_all
+        case machine.SwapJob():
+            return lambda: _swap(effect, store)
+    return None
+
+
+def request(effect: machine.Effect, nas: Any) -> Any:
+    """Ask NAS for *effect*: the answer, or something to await that leads to it.
 
     Args:
-        store: where the jobs are. Its calls may block; they are made in threads.
-        nas: the client of NAS.
-        liveness: returns what is known of the owner of a job's run. It is asked in the loop, after
-            the job was read: what changed in the store since then makes the swap fail.
-        converging: the jobs of which NAS was told something since it was last asked for its arms.
+        effect: an arm, a cancel or a list.
+        nas: a client, sync (`Nas`) or async (`AsyncNas`).
+
+    Raises:
+        NasError: as the client does.
+        ProtocolError: nothing comes back to such an effect.
     """
+    match effect:
+        case machine.ProvisionArm(job_id=job_id, fire_at_us=fire_at_us, revision=revision):
+            return nas.provision(job_id, fire_at_us, revision=revision)
+        case machine.CancelArm(job_id=job_id, revision=revision):
+            return nas.cancel(job_id, revision=revision)
+        case machine.ListArms():
+            return nas.list_arms()
+    raise machine.ProtocolError(f"nothing comes back to {effect}")
 
-    def __init__(
-        self,
-        store: JobStore,
-        nas: AsyncNas,
-        *,
-        liveness: Callable[[Job | None], Liveness],
-        converging: Container[str],
-    ) -> None:
-        self._store = store
-        self._nas = nas
-        self._liveness = liveness
-        self._converging = converging
-        self._is_identity_refused = False
 
-    async def perform(self, effect: machine.Effect, deadline_s: float | None) -> machine.Event:
-        """Perform one effect, and return what happened.
+def event_of(effect: machine.Effect, result: Any) -> machine.Event:
+    """Return what happened.
 
-        Args:
-            effect: any but the last ones of a flow, to which nothing comes back.
-            deadline_s: until when NAS may take, by the loop's clock.
+    What is known of the owners of runs is not filled in.
 
-        Raises:
-            ProtocolError: nothing comes back to such an effect.
-        """
-        match effect:
-            case machine.LoadJob(job_id):
-                return await self._ask_store(lambda: self._store.load(job_id), self._loaded)
-            case machine.LoadJobs():
-                return await self._ask_store(self._store.load_all, self._all_loaded)
-            case machine.SwapJob():
-                return await self._ask_store(lambda: self._swap(effect), self._swapped)
-            case machine.ProvisionArm(job_id=job_id, fire_at_us=fire_at_us, revision=revision):
-                arming = self._nas.provision(job_id, fire_at_us, revision=revision)
-                return await self._ask_nas(job_id, arming, _accepted, deadline_s)
-            case machine.CancelArm(job_id=job_id, revision=revision_or_none):
-                disarming = self._nas.cancel(job_id, revision=revision_or_none)
-                return await self._ask_nas(job_id, disarming, _accepted, deadline_s)
-            case machine.ListArms():
-                return await self._ask_nas("", self._nas.list_arms(), machine.ArmsListed, deadline_s)
-        raise machine.ProtocolError(f"nothing comes back to {effect}")
-
-    # --- The store ---
-
-    async def _ask_store(
-        self, request: Callable[[], T], event: Callable[[T], machine.Event]
-    ) -> machine.Event:
-        def guarded() -> T | machine.StoreFailed:
-            try:
-                return request()
-            except ChronosError as error:
-                logger.error("the job store failed: %s", error)
-            except BaseException:  # a store that fails in a way nobody thought of has failed
-                logger.exception("the job store failed")
+    Args:
+        effect: what was asked.
+        result: what came back, or `Failed`.
+    """
+    match effect, result:
+        case (machine.ProvisionArm() | machine.CancelArm() | machine.ListArms()), Failed(error):
+            return _refusal(effect, error)
+        case machine.ListArms(), _:
+            return machine.ArmsListed(result)
+        case (machine.ProvisionArm() | machine.CancelArm()), _:
+            return machine.ArmAccepted(echoed=result.echoed)
+        case _, Failed(error):
+            _log_store(error)
             return machine.StoreFailed()
-
-        found = await asyncio.to_thread(guarded)
-        return found if isinstance(found, machine.StoreFailed) else event(found)
-
-    def _loaded(self, job: Job | None) -> machine.Event:
-        return machine.JobLoaded(job, self._liveness(job))
-
-    def _all_loaded(self, jobs: tuple[Job, ...]) -> machine.Event:
-        return machine.JobsLoaded([(job, self._liveness(job)) for job in jobs], self._converging)
-
-    def _swap(self, effect: machine.SwapJob) -> tuple[bool, Job | None]:
-        """Return whether the store moved, and the job as another process left it if not."""
-        has_moved = self._store.swap(
-            effect.job_id,
-            expected=effect.expected,
-            replacement=effect.replacement,
-            outcomes=effect.outcomes,
-        )
-        return has_moved, None if has_moved else self._store.load(effect.job_id)
-
-    def _swapped(self, found: tuple[bool, Job | None]) -> machine.Event:
-        has_moved, job = found
-        return machine.JobSwapped() if has_moved else machine.SwapConflicted(job, self._liveness(job))
-
-    # --- NAS ---
-
-    async def _ask_nas(
-        self,
-        job_id: str,
-        request: Awaitable[T],
-        event: Callable[[T], machine.Event],
-        deadline_s: float | None,
-    ) -> machine.Event:
-        try:
-            async with asyncio.timeout_at(deadline_s):
-                answer = await request
-        except StaleRevision as error:
-            return machine.ArmOutdated(error.revision)
-        except Exception as error:  # noqa: BLE001 - a client that fails in a way nobody thought of has failed
-            self._log_failure(job_id, error)
-            return machine.ArmFailed()
-        self._is_identity_refused = False
-        return event(answer)
-
-    def _log_failure(self, job_id: str, error: Exception) -> None:
-        """Say why NAS did not do as asked; say it once, when it is the same for all jobs and all times."""
-        if not isinstance(error, InvalidClient):
-            logger.warning("NAS did not agree", extra={"job_id": job_id, "error": words_of(error)})
-        elif not self._is_identity_refused:
-            self._is_identity_refused = True
-            logger.error("%s", error, extra={"job_id": job_id})
+        case machine.LoadJob(), _:
+            return machine.JobLoaded(result)
+        case machine.LoadJobs(), _:
+            return machine.JobsLoaded([(job, ()) for job in result])
+        case machine.SwapJob(), (has_moved, job):
+            return machine.JobSwapped() if has_moved else machine.SwapConflicted(job)
+    raise machine.ProtocolError(f"nothing comes back to {effect}")
 
 
-def _accepted(answer: ArmAnswer) -> machine.Event:
-    return machine.ArmAccepted(echoed=answer.echoed)
+def _swap(effect: machine.SwapJob, store: JobStore) -> tuple[bool, Job | None]:
+    """Return whether the store moved, and the job as another process left it if not."""
+    has_moved = store.swap(
+        effect.job_id, expected=effect.expected, replacement=effect.replacement, outcomes=effect.outcomes
+    )
+    return has_moved, None if has_moved else store.load(effect.job_id)
+
+
+def _refusal(effect: machine.Effect, error: BaseException) -> machine.Event:
+    match error:
+        case StaleRevision(revision=revision):
+            return machine.ArmOutdated(revision)
+        case InvalidClient():
+            return IdentityRefused(words_of(error))
+    job_id = getattr(effect, "job_id", "")
+    logger.warning("NAS did not agree", extra={"job_id": job_id, "error": words_of(error)})
+    return machine.ArmFailed(words_of(error))
+
+
+def _log_store(error: BaseException) -> None:
+    if isinstance(error, ChronosError):
+        logger.error("the job store failed: %s", error)
+    else:  # a store that fails in a way nobody thought of has failed
+        logger.error("the job store failed", exc_info=error)

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from chronos import telemetry
+from chronos.protocol.job import Origin
 from chronos.protocol.schedule import Instant
 
 # The text of a failed run goes into the job's history, which is kept whole.
@@ -26,29 +28,49 @@ class RunContext:
         job_id: which job to run.
         occurrence_us: the scheduled instant, epoch microseconds, UTC; with the job's id, the identity
             of the occurrence, for whoever must do something once for each.
-        attempt: 1, or more when an earlier attempt was interrupted.
+        attempt: 1, or more when an earlier attempt failed or was interrupted.
+        origin: why the occurrence runs; of a manual run, `occurrence_us` is when it was asked for.
     """
 
     job_id: str
     occurrence_us: Instant
     attempt: int
+    origin: Origin = Origin.SCHEDULE
 
 
 Runner: TypeAlias = Callable[[RunContext], "Awaitable[object] | object"]
 """Runs a job, sync (in a thread of its own) or async. An exception fails the run, with its text."""
 
 
-async def run_job(runner: Runner, context: RunContext) -> tuple[bool, str]:
+def run_job(runner: Runner, context: RunContext) -> tuple[bool, str]:
+    """Run a job in this thread; return whether it succeeded, and the text of its failure."""
+    function: Callable[[RunContext], Any] = runner
+    try:
+        with telemetry.run_span(context):
+            result = function(context)
+            if inspect.isawaitable(result):
+                asyncio.run(_awaited(result))
+    except BaseException as error:  # noqa: BLE001 - a job that exits must not take the agent along
+        return False, words_of(error)
+    return True, ""
+
+
+async def _awaited(result: Awaitable[object]) -> None:
+    await result
+
+
+async def run_job_async(runner: Runner, context: RunContext) -> tuple[bool, str]:
     """Return whether the run succeeded, and the text of its failure."""
     function: Callable[[RunContext], Any] = runner
     try:
-        result = (
-            function(context)
-            if inspect.iscoroutinefunction(function)
-            else await _in_own_thread(function, context)
-        )
-        if inspect.isawaitable(result):
-            await result
+        with telemetry.run_span(context):
+            result = (
+                function(context)
+                if inspect.iscoroutinefunction(function)
+                else await _in_own_thread(function, context)
+            )
+            if inspect.isawaitable(result):
+                await result
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is not None and task.cancelling():

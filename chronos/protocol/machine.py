@@ -194,7 +194,8 @@ class StartRun:
 class Answer:
     """Tell whoever asked. `settled` says that the store and NAS agree: nobody need ask again.
 
-    A verdict of None means that the store could not be moved.
+    A verdict of None means that the store could not be moved. `trouble` says what NAS had against
+    it, where that is known.
     """
 
     job_id: str
@@ -202,6 +203,7 @@ class Answer:
     reason: str
     settled: bool
     job: Job | None = None
+    trouble: str = ""
 
 
 @attrs.frozen
@@ -270,9 +272,14 @@ class ArmOutdated:
     revision: int
 
 
-@attrs.frozen
+@attrs.frozen(cache_hash=True)
 class ArmFailed:
-    """NAS refused, was not reached or did not answer; the effect may have happened all the same."""
+    """NAS refused, was not reached or did not answer; the effect may have happened all the same.
+
+    `reason` says what became of it, in words.
+    """
+
+    reason: str = ""
 
 
 @attrs.frozen
@@ -435,10 +442,11 @@ def _on_accepted(flow: Flow, event: ArmAccepted, now_us: Instant) -> Step:
     return _close(flow, flow.move, now_us, settled=True, echoed=event.echoed)
 
 
-def _on_arm_failed(flow: Flow, _event: Event, now_us: Instant) -> Step:
+def _on_arm_failed(flow: Flow, event: Event, now_us: Instant) -> Step:
     """Start the run all the same, and let whoever asked come back to finish the arm."""
     assert flow.move is not None
-    return _close(flow, flow.move, now_us, settled=False, echoed=False)
+    trouble = event.reason if isinstance(event, ArmFailed) else ""
+    return _close(flow, flow.move, now_us, settled=False, echoed=False, trouble=trouble)
 
 
 def _on_outdated(flow: Flow, event: ArmOutdated, now_us: Instant) -> Step:
@@ -576,7 +584,9 @@ def _must_ask_nas(flow: Flow, wake_us: Instant | None) -> bool:
     return True
 
 
-def _close(flow: Flow, move: Move, now_us: Instant, *, settled: bool, echoed: bool) -> Step:
+def _close(
+    flow: Flow, move: Move, now_us: Instant, *, settled: bool, echoed: bool, trouble: str = ""
+) -> Step:
     """Answer, and start the run that was claimed.
 
     A process that was suspended since it decided may find a lease over: then others may have taken
@@ -591,6 +601,7 @@ def _close(flow: Flow, move: Move, now_us: Instant, *, settled: bool, echoed: bo
         reason="the lease ended before the run could start" if is_lost else move.reason,
         settled=settled and not is_lost,
         job=move.job,
+        trouble=trouble,
     )
     done = Flow(intent=flow.intent, owner=flow.owner, phase=Phase.DONE, before=flow.before, move=move)
     starts = (StartRun(job_id=job_id, run=run, confirm=not (settled and echoed)) for run in runs)
@@ -600,20 +611,22 @@ def _close(flow: Flow, move: Move, now_us: Instant, *, settled: bool, echoed: bo
 def follow_up(intent: Intent, answer: Answer, now_us: Instant) -> Intent | None:
     """Return what a process still owes after *answer*, to be begun after the next follow-up delay.
 
-    A fire is repeated by NAS and a change by whoever asked for it. The end of a run, its renewal and
-    a recovery have nobody: what was not stored is tried again as it is, and what was stored but not
-    armed is converged like a recovery. None when nothing is owed.
+    A fire is repeated by NAS. The end of a run, its renewal and a recovery have nobody who repeats
+    them: what was not stored is tried again as it is, and what was stored but not armed is converged
+    like a recovery. So is a change, whose author may not ask again. None when nothing is owed.
     """
     if answer.settled:
         return None
+    if isinstance(intent, Fire) and intent.fired.origin is not Origin.RECOVERY:
+        return None
+    if answer.verdict is not None:
+        return _recovery(intent.job_id, now_us)
     match intent:
-        case Fire(fired=Fired(origin=Origin.RECOVERY)) | Finish() | Renew():
-            if isinstance(intent, Finish) and answer.verdict is None:
-                # The move may have been made all the same; then only NAS is left to be asked.
-                return attrs.evolve(intent, confirm=True)
-            if answer.verdict is None:
-                return intent
-            return _recovery(intent.job_id, now_us)
+        case Finish():
+            # The move may have been made all the same; then only NAS is left to be asked.
+            return attrs.evolve(intent, confirm=True)
+        case Fire() | Renew():
+            return intent
     return None
 
 

@@ -1,0 +1,69 @@
+"""What a scheduler tells its hooks: what happened, as values.
+
+A hook is called with one of these, in the order in which things happen and while the scheduler
+waits: it must be quick and must not call the scheduler. What it raises is logged and ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import attrs
+
+from chronos.protocol.job import Outcome, Run
+from chronos.protocol.machine import Answer, Intent
+
+
+@attrs.frozen(kw_only=True)
+class OccurrenceClaimed:
+    """An occurrence was claimed for an attempt, durably; its run starts once NAS was asked."""
+
+    job_id: str
+    run: Run
+
+
+@attrs.frozen(kw_only=True)
+class RunStarted:
+    """The runner is called."""
+
+    job_id: str
+    run: Run
+
+
+@attrs.frozen(kw_only=True)
+class RunEnded:
+    """The runner has returned or raised; `detail` is the text of its failure. It is not stored yet."""
+
+    job_id: str
+    run: Run
+    succeeded: bool
+    detail: str
+
+
+@attrs.frozen(kw_only=True)
+class OccurrenceEnded:
+    """An occurrence, or a stretch of them, has its outcome, durably."""
+
+    job_id: str
+    outcome: Outcome
+
+
+@attrs.frozen(kw_only=True)
+class FlowEnded:
+    """A fire, a change, or the end of a run was answered."""
+
+    intent: Intent
+    answer: Answer
+
+
+@attrs.frozen(kw_only=True)
+class FellBack:
+    """NAS refuses the agent's identity; the in-process ticker fires the jobs from now on."""
+
+    reason: str
+
+
+Event: TypeAlias = OccurrenceClaimed | RunStarted | RunEnded | OccurrenceEnded | FlowEnded | FellBack
+Hook: TypeAlias = Callable[[Event], None]
+"""Called with every event of a scheduler."""

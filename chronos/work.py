@@ -1,0 +1,529 @@
+"""What a scheduler does over time, once for all schedulers: as generators that perform nothing.
+
+Every piece of work is a flow of `chronos.protocol.machine`, which decides what to do and what to
+answer. Left to this module are the things that take time:
+
+* a run renews its lease while it is in flight, and ends with a flow;
+* what a flow still owes (`machine.follow_up`) is begun after a while, a few times;
+* `pending()` says what is unfinished, so that a host knows whether it may stop the machine;
+* where NAS cannot be had, the in-process ticker of `chronos.ticker` fires the jobs.
+
+A generator yields what it needs done (`Perform`, `Sleep`, `Execute`, `Spawn`, `Join`, `Read`) and is
+sent what came of it. `chronos.scheduler` has the two ways to do that, with threads and with asyncio.
+Of all generators of one scheduler at most one runs at a time, so that nothing here needs a lock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import attrs
+
+from chronos import events
+from chronos.effects import IdentityRefused
+from chronos.protocol import machine
+from chronos.protocol.draft import Fired
+from chronos.protocol.job import RENEW_EVERY_US, Job, Liveness, Origin, Run, Verdict
+from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, Answer, Intent
+from chronos.protocol.schedule import SECOND_US, Instant, format_instant
+from chronos.runner import RunContext
+from chronos.stores import JobStore
+from chronos.ticker import Ticker
+
+logger = logging.getLogger("chronos.scheduler")
+
+# How long a flow may ask NAS, in all: as long as the client takes for a request and, with a fresh
+# token, for one more. A relay waits some 30 s for the answer to a fire, and the machine may just
+# have been woken by it.
+NAS_TIMEOUT_S = 30.0
+NAS_TIMEOUT_IN_FIRE_S = 10.0
+
+# While draining, a follow-up does not wait longer: the machine is about to stop.
+DRAINING_DELAY_US = SECOND_US
+
+# How many flows of a start run at once: NAS is asked once for each, and limits their rate.
+START_CONCURRENCY = 8
+
+T = TypeVar("T")
+Work: TypeAlias = Generator["Operation", Any, T]
+
+
+class Signal(Protocol):
+    """Something that may happen once, and be waited for; `asyncio.Event` and `threading.Event` are."""
+
+    def set(self) -> None:
+        """Let it have happened."""
+
+    def clear(self) -> None:
+        """Let it not have happened."""
+
+    def is_set(self) -> bool:
+        """Return whether it has happened."""
+
+
+# --- What a generator asks for ---------------------------------------------------------------
+
+
+@attrs.frozen
+class Perform:
+    """Perform an effect of the protocol; what comes back is its event.
+
+    `timeout_s` bounds how long NAS may take, seconds; None for no bound but the client's.
+    """
+
+    effect: machine.Effect
+    timeout_s: float | None = None
+
+
+@attrs.frozen
+class Read:
+    """Ask the store something else; what comes back is its answer. Its errors are raised."""
+
+    question: Callable[[JobStore], Any]
+
+
+@attrs.frozen
+class Sleep:
+    """Wait for so many microseconds, or until the signal; what comes back is whether that came."""
+
+    delay_us: int
+    until: Signal
+
+
+@attrs.frozen
+class Execute:
+    """Run a job; what comes back is whether it succeeded, and the text of its failure."""
+
+    context: RunContext
+
+
+@attrs.frozen
+class Spawn:
+    """Begin a piece of work beside this one; what comes back is what to `Join`.
+
+    `pending` is how it is listed while it lasts; None for work that belongs to another piece.
+    """
+
+    work: Generator[Any, Any, Any]
+    pending: Pending | None
+
+
+@attrs.frozen
+class Join:
+    """Wait for pieces of work to end; what comes back is what they returned, None for a bug."""
+
+    tasks: tuple[object, ...]
+
+
+Operation: TypeAlias = Perform | Read | Sleep | Execute | Spawn | Join
+
+
+# --- What a host is told ---------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class Pending:
+    """Something that is not finished.
+
+    Attributes:
+        job_id: whose; empty when it concerns all jobs.
+        reason: what it waits for, in words.
+        is_busy: whether this process is at work on it. A host may stop the machine when nothing is;
+            what else is listed waits for NAS's next delivery, a change of the job, or a start.
+    """
+
+    job_id: str
+    reason: str
+    is_busy: bool
+
+
+@attrs.frozen(kw_only=True)
+class Started:
+    """What a start did.
+
+    Attributes:
+        flows: how many jobs needed looking after.
+        settled: whether the store and NAS agree on every job. When False, `pending()` says why; the
+            scheduler goes on trying for a while, unless it is told to run no jobs.
+    """
+
+    flows: int
+    settled: bool
+
+
+class Worker:
+    """The work of one scheduler; one for each process that claims.
+
+    Args:
+        owner: names this process among all that use the store.
+        clock: returns the present instant, epoch microseconds, UTC.
+        monotonic: returns seconds that never go back, for deadlines.
+        is_dead: tells whether the process behind an owner's name has definitely ended.
+        is_stopped: tells whether the agent is told to run no jobs.
+        has_nas: whether there is a NAS at all; without one the in-process ticker fires the jobs.
+        new_signal: makes a `Signal`.
+        publish: told what happens (`chronos.events`).
+    """
+
+    def __init__(
+        self,
+        *,
+        owner: str,
+        clock: Callable[[], Instant],
+        monotonic: Callable[[], float],
+        is_dead: Callable[[str], bool],
+        is_stopped: Callable[[], bool],
+        has_nas: bool,
+        new_signal: Callable[[], Signal],
+        publish: Callable[[events.Event], None],
+    ) -> None:
+        self.owner = owner
+        self.clock = clock
+        self.is_stopped = is_stopped
+        self.converging: set[str] = set()
+        self.draining = new_signal()
+        self.tasks: dict[object, Pending] = {}
+        self.ticker = Ticker(new_signal(), is_ticking=not has_nas)
+        self._has_nas = has_nas
+        self._monotonic = monotonic
+        self._is_dead = is_dead
+        self._new_signal = new_signal
+        self._publish = publish
+        self._unsettled: dict[str, str] = {}
+        self._flows: dict[object, machine.Flow] = {}
+        self._owed: list[Intent] = []
+        self._runs: list[Run] = []
+
+    # --- what is going on ---
+
+    def pending(self) -> tuple[Pending, ...]:
+        """Return what is unfinished, and why."""
+        busy = tuple(self.tasks.values())
+        at_work_on = {each.job_id for each in busy}
+        left = [(job_id, reason) for job_id, reason in self._unsettled.items() if job_id not in at_work_on]
+        if self.is_stopped():
+            left.append(("", STOPPED))
+        return (*busy, *(Pending(job_id=job_id, reason=reason, is_busy=False) for job_id, reason in left))
+
+    def why_unsettled(self, job_id: str) -> str | None:
+        """Return why the store and NAS may disagree on a job; None when nothing is known of that."""
+        return self._unsettled.get(job_id)
+
+    def liveness(self, job: Job | None, asking: object = None) -> tuple[Liveness, ...]:
+        """Return what this process knows of the owners of the job's runs; *asking* is the flow that asks.
+
+        Of its own it knows all. Where nothing is at work on one, a claim was stored though the store
+        reported a failure.
+        """
+        return () if job is None else tuple(self._liveness_of(run, asking) for run in job.runs)
+
+    def _liveness_of(self, run: Run, asking: object) -> Liveness:
+        if run.owner != self.owner:
+            return Liveness.DEAD if self._is_dead(run.owner) else Liveness.UNKNOWN
+        is_alive = (
+            run.is_among(self._runs)
+            or any(machine.concerns(intent, run) for intent in self._owed)
+            or any(machine.holds(flow, run) for key, flow in self._flows.items() if key is not asking)
+        )
+        return Liveness.ALIVE if is_alive else Liveness.DEAD
+
+    # --- flows ---
+
+    def settle(self, intent: Intent) -> Work[Answer]:
+        """Perform a flow, and see to it that what it still owes is done."""
+        answer = yield from self._flow(intent)
+        owed = machine.follow_up(intent, answer, self.clock())
+        if owed is not None:
+            reason = f"{_why_unsettled(answer)}; it is tried again"
+            self._owed.append(owed)
+            yield self._spawn(self._follow_up(owed), intent.job_id, reason)
+        return answer
+
+    def _follow_up(self, owed: Intent) -> Work[None]:
+        for delay_us in FOLLOW_UP_DELAYS_US:
+            yield from self._wait(delay_us)
+            self._owed.remove(owed)
+            still_owed = machine.follow_up(owed, (yield from self._flow(owed)), self.clock())
+            if still_owed is None:
+                return
+            owed = still_owed
+            self._owed.append(owed)
+        self._owed.remove(owed)
+        logger.error("given up until the next fire, change or start", extra={"job_id": owed.job_id})
+
+    def _wait(self, delay_us: int) -> Work[None]:
+        if (yield Sleep(delay_us, self.draining)):
+            yield Sleep(min(delay_us, DRAINING_DELAY_US), self._new_signal())
+
+    def _flow(self, intent: Intent) -> Work[Answer]:
+        """Perform one flow, from its first effect to its answer."""
+        if isinstance(intent, machine.Fire) and self.is_stopped():
+            return self._note(intent, _stopped(intent.job_id), has_asked_nas=False)
+        if isinstance(intent, machine.Fire | machine.Finish) and (self.is_stopped() or self.draining.is_set()):
+            intent = attrs.evolve(intent, may_start=False)
+        key = object()
+        answer: Answer | None = None
+        deadline_s: float | None = None
+        flow, first = machine.begin(intent, owner=self.owner)
+        todo: deque[machine.Effect] = deque(first)
+        try:
+            while todo:
+                self._flows[key] = flow
+                effect = todo.popleft()
+                if isinstance(effect, Answer):
+                    answer = effect
+                elif isinstance(effect, machine.StartRun):
+                    yield from self._start_run(effect)
+                else:
+                    if isinstance(effect, machine.ProvisionArm | machine.CancelArm) and deadline_s is None:
+                        deadline_s = self._monotonic() + _nas_timeout_s(intent)
+                        self.converging.add(intent.job_id)
+                    event = yield from self._perform(effect, deadline_s)
+                    self._tell(effect, event)
+                    flow, more = machine.step(flow, self._known(event, key), self.clock())
+                    todo.extend(more)
+        finally:
+            self._flows.pop(key, None)
+        assert answer is not None
+        return self._note(intent, answer, has_asked_nas=deadline_s is not None)
+
+    def _known(self, event: machine.Event, asking: object = None) -> machine.Event:
+        """Return *event* with what is known of the owners of the runs it shows.
+
+        That is asked after the job was read: what changed in the store since then makes a swap fail.
+        """
+        if isinstance(event, machine.JobLoaded | machine.SwapConflicted):
+            return attrs.evolve(event, liveness=self.liveness(event.job, asking))
+        if isinstance(event, machine.JobsLoaded):
+            jobs = [(job, self.liveness(job)) for job, _ in event.jobs]
+            return machine.JobsLoaded(jobs, self.converging)
+        return event
+
+    def _perform(self, effect: machine.Effect, deadline_s: float | None) -> Work[machine.Event]:
+        """Perform an effect at the store, at NAS or, where that cannot be had, at the ticker."""
+        is_for_nas = isinstance(effect, machine.ProvisionArm | machine.CancelArm | machine.ListArms)
+        if is_for_nas and self.ticker.is_ticking:
+            return self.ticker.perform(effect)
+        left_s = None if deadline_s is None else max(0.0, deadline_s - self._monotonic())
+        event: machine.Event = yield Perform(effect, left_s if is_for_nas else None)
+        if isinstance(event, IdentityRefused):
+            yield from self._fall_back()
+            return self.ticker.perform(effect)
+        return event
+
+    def _tell(self, effect: machine.Effect, event: machine.Event) -> None:
+        """Publish what the store has moved to."""
+        if not (isinstance(effect, machine.SwapJob) and isinstance(event, machine.JobSwapped)):
+            return
+        before = effect.expected.runs if effect.expected is not None else ()
+        for run in effect.replacement.runs if effect.replacement is not None else ():
+            if not run.is_among(before):
+                self._publish(events.OccurrenceClaimed(job_id=effect.job_id, run=run))
+        for outcome in effect.outcomes:
+            self._publish(events.OccurrenceEnded(job_id=effect.job_id, outcome=outcome))
+
+    def _note(self, intent: Intent, answer: Answer, *, has_asked_nas: bool) -> Answer:
+        """Publish the end of a flow, and remember whether its job is settled."""
+        is_renewal = isinstance(intent, machine.Renew)
+        if not answer.settled:
+            if not is_renewal:  # the next one mends it, without asking NAS
+                self._unsettled[answer.job_id] = _why_unsettled(answer)
+        elif has_asked_nas:
+            self._unsettled.pop(answer.job_id, None)
+        level = logging.WARNING if not answer.settled else logging.DEBUG if is_renewal else logging.INFO
+        extra = {"job_id": answer.job_id, "verdict": answer.verdict, "reason": answer.reason}
+        logger.log(level, "%s", type(intent).__name__.lower(), extra=extra | {"settled": answer.settled})
+        self._publish(events.FlowEnded(intent=intent, answer=answer))
+        return answer
+
+    # --- the start ---
+
+    def start(self) -> Work[Started]:
+        """Reconcile; when NAS or the store could not say what there is, go on in the background."""
+        self.draining.clear()
+        if self.ticker.is_ticking and self._has_nas:
+            self.ticker.stop()  # NAS is asked once more: somebody may have logged in
+        started, is_known = yield from self._reconcile()
+        if not is_known:
+            yield self._spawn(self._reconcile_again(), "", f"{_UNKNOWN}; it is tried again")
+        if self.ticker.is_ticking:
+            yield from self._begin_ticking()
+        return started
+
+    def _reconcile_again(self) -> Work[None]:
+        for delay_us in FOLLOW_UP_DELAYS_US:
+            yield from self._wait(delay_us)
+            if (yield from self._reconcile())[1]:
+                return
+        logger.error("given up until the next start: %s", _UNKNOWN)
+
+    def _reconcile(self) -> Work[tuple[Started, bool]]:
+        """Return what was done, and whether all that NAS has and the store wants was seen."""
+        self.converging.clear()
+        deadline_s = self._monotonic() + NAS_TIMEOUT_S
+        state, (effect, *_) = machine.begin_reconciliation()
+        while not isinstance(effect, machine.Begin):
+            event = yield from self._perform(effect, deadline_s)
+            state, (effect, *_) = machine.step_reconciliation(state, self._known(event), self.clock())
+        if effect.settled:
+            self._unsettled.pop("", None)
+        else:
+            self._unsettled[""] = _UNKNOWN
+        answers = yield from self._settle_all(effect.intents)
+        are_settled = (answer.settled and answer.verdict is not Verdict.STOPPED for answer in answers)
+        started = Started(flows=len(answers), settled=effect.settled and all(are_settled))
+        logger.info("reconciled", extra=attrs.asdict(started))
+        return started, effect.settled
+
+    def _settle_all(self, intents: Iterable[Intent]) -> Work[list[Answer]]:
+        """Perform many flows, a few at once."""
+        left, answers = deque(intents), list[Answer]()
+
+        def some() -> Work[None]:
+            while left:
+                answers.append((yield from self.settle(left.popleft())))
+
+        tasks = []
+        for _ in range(min(START_CONCURRENCY, len(left))):
+            tasks.append((yield self._spawn(some(), "", "the start looks after the jobs")))
+        yield Join(tuple(tasks))
+        return answers
+
+    # --- runs ---
+
+    def _start_run(self, effect: machine.StartRun) -> Work[None]:
+        self._runs.append(effect.run)
+        occurrence = format_instant(effect.run.occurrence_us)
+        yield self._spawn(self._run(effect), effect.job_id, f"the run of {occurrence} is in flight")
+
+    def _run(self, effect: machine.StartRun) -> Work[None]:
+        """Run a job, keep its lease alive meanwhile, and end the run."""
+        job_id, run = effect.job_id, effect.run
+        ended = self._new_signal()
+        try:
+            renewal = yield Spawn(self._renew(effect, ended), None)
+            self._publish(events.RunStarted(job_id=job_id, run=run))
+            succeeded, detail = yield Execute(
+                RunContext(
+                    job_id=job_id,
+                    occurrence_us=run.occurrence_us,
+                    attempt=run.attempt,
+                    origin=run.origin,
+                )
+            )
+            ended.set()
+            self._publish(events.RunEnded(job_id=job_id, run=run, succeeded=succeeded, detail=detail))
+            # A renewal on its way must not overtake the end: a NAS of contract 1.0 takes the last word.
+            yield Join((renewal,))
+            yield from self.settle(
+                machine.Finish(
+                    job_id=job_id, run=run, succeeded=succeeded, detail=detail, confirm=effect.confirm
+                )
+            )
+        finally:
+            ended.set()
+            self._runs.remove(run)
+
+    def _renew(self, effect: machine.StartRun, ended: Signal) -> Work[None]:
+        """Renew a lease until the run has ended, or is no longer this process's. Source: incident D4."""
+        while not (yield Sleep(RENEW_EVERY_US, ended)):
+            answer = yield from self.settle(machine.Renew(job_id=effect.job_id, run=effect.run))
+            if answer.verdict is Verdict.LOST:
+                logger.warning("the run is no longer this process's", extra={"job_id": effect.job_id})
+                return
+
+    # --- without NAS ---
+
+    def _fall_back(self) -> Work[None]:
+        """NAS refuses the agent's identity: fire the jobs from here, and say so once."""
+        if self.ticker.is_ticking:
+            return
+        self.ticker.is_ticking = True
+        logger.error("%s", REFUSED)
+        self._publish(events.FellBack(reason=REFUSED))
+        yield from self._begin_ticking()
+
+    def _begin_ticking(self) -> Work[None]:
+        if not self.ticker.is_running and not self.draining.is_set():
+            self.ticker.is_running = True
+            yield self._spawn(self._tick(), "", REFUSED if self._has_nas else WITHOUT_NAS)
+
+    def _tick(self) -> Work[None]:
+        """Fire what is due, for as long as there is no NAS to do it. Source: incident L4."""
+        try:
+            while self.ticker.is_ticking and not self.draining.is_set():
+                self.ticker.nudge.clear()
+                if self.ticker.must_look(self._monotonic()):
+                    yield from self._reconcile()
+                due = () if self.is_stopped() else self.ticker.due(self.clock(), self._monotonic())
+                for job_id, fire_at_us in due:
+                    tick = machine.Fire(job_id=job_id, fire_at_us=fire_at_us, fired=_TICKED)
+                    yield self._spawn(self.settle(tick), job_id, "a fire is being answered")
+                yield Sleep(self.ticker.pause_us(self.clock()), self.ticker.nudge)
+        finally:
+            self.ticker.is_running = False
+
+    # --- tasks ---
+
+    def ask(self, intent: Intent) -> Spawn:
+        """Return the work that does what somebody asks for."""
+        if isinstance(intent, machine.Fire | machine.RunNow) and self.draining.is_set():
+            work = _turned_away(intent.job_id)
+        elif isinstance(intent, machine.RunNow) and self.is_stopped():
+            work = _at_once(_stopped(intent.job_id))
+        else:
+            work = self._explained(intent)
+        return self._spawn(work, intent.job_id, f"a {type(intent).__name__.lower()} is being answered")
+
+    def _explained(self, intent: Intent) -> Work[Answer]:
+        """Settle a change or a fire, and say of a change that is saved but not armed what that means."""
+        answer = yield from self.settle(intent)
+        if answer.settled or answer.verdict is None or isinstance(intent, machine.Fire):
+            return answer
+        trouble = f": {answer.trouble}" if answer.trouble else ""
+        return attrs.evolve(answer, reason=f"{answer.reason}; {_SAVED}{trouble}. {_REMEDY}")
+
+    def _spawn(self, work: Generator[Any, Any, Any], job_id: str, reason: str) -> Spawn:
+        return Spawn(work, Pending(job_id=job_id, reason=reason, is_busy=True))
+
+
+STOPPED = "the agent is told to run no jobs"
+REFUSED = (
+    "NAS refuses this agent's identity (invalid_client), so that none of its jobs can be armed; no retry "
+    "mends that. Until somebody logs the agent in again and calls `start`, it runs its jobs by itself: "
+    "for as long as this process lives, and no longer"
+)
+WITHOUT_NAS = "without NAS, the jobs run for as long as this process lives, and no longer"
+_UNKNOWN = "what NAS has armed, or what the store holds, could not be read"
+_SAVED = "the job is saved, but its trigger is not registered at NAS"
+_REMEDY = (
+    "It is tried again for about a minute, and at the next start; make the same change again to try "
+    "sooner. Until then nothing wakes this machine for the job"
+)
+_TICKED = Fired(origin=Origin.SCHEDULE)
+
+
+def _at_once(answer: Answer) -> Work[Answer]:
+    return answer
+    yield
+
+
+def _turned_away(job_id: str) -> Work[Answer]:
+    return _at_once(Answer(job_id=job_id, verdict=None, reason="the agent is draining", settled=False))
+
+
+def _stopped(job_id: str) -> Answer:
+    return Answer(job_id=job_id, verdict=Verdict.STOPPED, reason=STOPPED, settled=True)
+
+
+def _why_unsettled(answer: Answer) -> str:
+    has_a_reason = answer.verdict in (None, Verdict.LOST)
+    return answer.reason if has_a_reason else "NAS has not agreed to the job's arm"
+
+
+def _nas_timeout_s(intent: Intent) -> float:
+    is_answering = isinstance(intent, machine.Fire) and intent.fired.origin is Origin.SCHEDULE
+    return NAS_TIMEOUT_IN_FIRE_S if is_answering else NAS_TIMEOUT_S
