@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from chronos.protocol.machine import Answer
     from chronos.protocol.schedule import Cron, Interval, Once, ScheduleError, next_after, parse_schedule
     from chronos.runner import RunContext
-    from chronos.scheduler import Pending, Scheduler, Started
+    from chronos.scheduler import AsyncScheduler, Scheduler
+    from chronos.status import JobStatus, Status
     from chronos.stores import JobStore, JsonFileStore, MemoryStore
     from chronos.verify import FireVerifier
     from chronos.webhook import FireEndpoint
+    from chronos.work import Pending, Started
 
 _MODULES = {
     "chronos.errors": (
@@ -55,10 +57,12 @@ _MODULES = {
         "parse_schedule",
     ),
     "chronos.runner": ("RunContext",),
-    "chronos.scheduler": ("Pending", "Scheduler", "Started"),
+    "chronos.scheduler": ("AsyncScheduler", "Scheduler"),
+    "chronos.status": ("JobStatus", "Status"),
     "chronos.stores": ("JobStore", "JsonFileStore", "MemoryStore"),
     "chronos.verify": ("FireVerifier",),
     "chronos.webhook": ("FireEndpoint",),
+    "chronos.work": ("Pending", "Started"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -79,9 +83,12 @@ __all__ = [  # noqa: RUF022 - by subject, as the documentation has them
     "parse_schedule",
     # the scheduler
     "Scheduler",
+    "AsyncScheduler",
     "RunContext",
     "Started",
     "Pending",
+    "Status",
+    "JobStatus",
     "AsyncNasClient",
     "FireVerifier",
     "FireEndpoint",

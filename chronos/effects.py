@@ -45,12 +45,13 @@ def question(effect: machine.Effect, store: JobStore) -> Callable[[], Any] | Non
     return None
 
 
-def request(effect: machine.Effect, nas: Any) -> Any:
+def request(effect: machine.Effect, nas: Any, within_s: float | None) -> Any:
     """Ask NAS for *effect*: the answer, or something to await that leads to it.
 
     Args:
         effect: an arm, a cancel or a list.
         nas: a client, sync (`Nas`) or async (`AsyncNas`).
+        within_s: how long it may take, in all, seconds; None for no bound but the client's own.
 
     Raises:
         NasError: as the client does.
@@ -58,11 +59,11 @@ def request(effect: machine.Effect, nas: Any) -> Any:
     """
     match effect:
         case machine.ProvisionArm(job_id=job_id, fire_at_us=fire_at_us, revision=revision):
-            return nas.provision(job_id, fire_at_us, revision=revision)
+            return nas.provision(job_id, fire_at_us, revision=revision, within_s=within_s)
         case machine.CancelArm(job_id=job_id, revision=revision):
-            return nas.cancel(job_id, revision=revision)
+            return nas.cancel(job_id, revision=revision, within_s=within_s)
         case machine.ListArms():
-            return nas.list_arms()
+            return nas.list_arms(within_s=within_s)
     raise machine.ProtocolError(f"nothing comes back to {effect}")
 
 
@@ -76,11 +77,11 @@ def event_of(effect: machine.Effect, result: Any) -> machine.Event:
         result: what came back, or `Failed`.
     """
     match effect, result:
-        case (machine.ProvisionArm() | machine.CancelArm() | machine.ListArms()), Failed(error):
+        case ((machine.ProvisionArm() | machine.CancelArm() | machine.ListArms()), Failed(error)):
             return _refusal(effect, error)
         case machine.ListArms(), _:
             return machine.ArmsListed(result)
-        case (machine.ProvisionArm() | machine.CancelArm()), _:
+        case ((machine.ProvisionArm() | machine.CancelArm()), _):
             return machine.ArmAccepted(echoed=result.echoed)
         case _, Failed(error):
             _log_store(error)

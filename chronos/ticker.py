@@ -86,5 +86,6 @@ class Ticker:
         """Return how long there is nothing to do, unless an arm changes, microseconds."""
         waits_us = [at_us - now_us for at_us in self._arms.values()]
         soonest_us = min((wait_us for wait_us in waits_us if wait_us > 0), default=None)
-        longest_us = int((REPEAT_AFTER_S if any(wait <= 0 for wait in waits_us) else LOOK_EVERY_S) * SECOND_US)
+        longest_s = REPEAT_AFTER_S if any(wait_us <= 0 for wait_us in waits_us) else LOOK_EVERY_S
+        longest_us = int(longest_s * SECOND_US)
         return longest_us if soonest_us is None else min(soonest_us, longest_us)

@@ -230,6 +230,11 @@ class Worker:
         )
         return Liveness.ALIVE if is_alive else Liveness.DEAD
 
+    def begin_drain(self) -> None:
+        """Turn fires away from now on, and let what waits wait no longer."""
+        self.draining.set()
+        self.ticker.nudge.set()
+
     # --- flows ---
 
     def settle(self, intent: Intent) -> Work[Answer]:
@@ -262,7 +267,8 @@ class Worker:
         """Perform one flow, from its first effect to its answer."""
         if isinstance(intent, machine.Fire) and self.is_stopped():
             return self._note(intent, _stopped(intent.job_id), has_asked_nas=False)
-        if isinstance(intent, machine.Fire | machine.Finish) and (self.is_stopped() or self.draining.is_set()):
+        takes_nothing = self.is_stopped() or self.draining.is_set()
+        if isinstance(intent, machine.Fire | machine.Finish) and takes_nothing:
             intent = attrs.evolve(intent, may_start=False)
         key = object()
         answer: Answer | None = None
@@ -281,7 +287,7 @@ class Worker:
                     if isinstance(effect, machine.ProvisionArm | machine.CancelArm) and deadline_s is None:
                         deadline_s = self._monotonic() + _nas_timeout_s(intent)
                         self.converging.add(intent.job_id)
-                    event = yield from self._perform(effect, deadline_s)
+                    event = yield from self.perform(effect, deadline_s)
                     self._tell(effect, event)
                     flow, more = machine.step(flow, self._known(event, key), self.clock())
                     todo.extend(more)
@@ -302,7 +308,7 @@ class Worker:
             return machine.JobsLoaded(jobs, self.converging)
         return event
 
-    def _perform(self, effect: machine.Effect, deadline_s: float | None) -> Work[machine.Event]:
+    def perform(self, effect: machine.Effect, deadline_s: float | None = None) -> Work[machine.Event]:
         """Perform an effect at the store, at NAS or, where that cannot be had, at the ticker."""
         is_for_nas = isinstance(effect, machine.ProvisionArm | machine.CancelArm | machine.ListArms)
         if is_for_nas and self.ticker.is_ticking:
@@ -366,7 +372,7 @@ class Worker:
         deadline_s = self._monotonic() + NAS_TIMEOUT_S
         state, (effect, *_) = machine.begin_reconciliation()
         while not isinstance(effect, machine.Begin):
-            event = yield from self._perform(effect, deadline_s)
+            event = yield from self.perform(effect, deadline_s)
             state, (effect, *_) = machine.step_reconciliation(state, self._known(event), self.clock())
         if effect.settled:
             self._unsettled.pop("", None)
@@ -388,7 +394,7 @@ class Worker:
 
         tasks = []
         for _ in range(min(START_CONCURRENCY, len(left))):
-            tasks.append((yield self._spawn(some(), "", "the start looks after the jobs")))
+            tasks.append((yield self._spawn(some(), "", "the start looks after the jobs")))  # noqa: PERF401 - no yield there
         yield Join(tuple(tasks))
         return answers
 

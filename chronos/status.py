@@ -1,0 +1,114 @@
+"""What a scheduler can tell of its jobs: the store, NAS and this process, laid beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import attrs
+
+from chronos.protocol import machine
+from chronos.protocol.job import Job, JobState, Lateness, Outcome, lateness, wake_at
+from chronos.protocol.schedule import Instant, format_instant
+
+if TYPE_CHECKING:
+    from chronos.work import Pending, Work, Worker
+
+
+@attrs.frozen(kw_only=True)
+class JobStatus:
+    """How one job stands.
+
+    Attributes:
+        job: as the store holds it.
+        wake_us: when the agent must next be woken for it, epoch microseconds, UTC; None for never.
+        is_armed: whether something is sure to do that in time; None when NAS could not say.
+        why: the same in words, such as `armed` or what keeps it from being armed.
+        last: how its latest occurrence ended; None when none has, or that is no longer kept.
+        lateness: how late that one was claimed, by hop; None when it was not, or not at once.
+    """
+
+    job: Job
+    wake_us: Instant | None
+    is_armed: bool | None
+    why: str
+    last: Outcome | None
+    lateness: Lateness | None
+
+
+@attrs.frozen(kw_only=True)
+class Status:
+    """How everything stands.
+
+    Attributes:
+        jobs: each job, in the order of the store.
+        orphans: the arms that NAS has for jobs that need none, and the instant of each.
+        trigger: what fires the jobs: `NAS`, or `this process` where NAS cannot be had.
+        pending: what is unfinished, and why; as `pending()` returns it.
+        may_stop: whether the host may stop the machine: nothing is at work, and NAS wakes it again.
+        trouble: what could not be read; empty when everything was.
+    """
+
+    jobs: tuple[JobStatus, ...]
+    orphans: Mapping[str, Instant | None]
+    trigger: str
+    pending: tuple[Pending, ...]
+    may_stop: bool
+    trouble: str = ""
+
+
+def status(worker: Worker) -> Work[Status]:
+    """Ask the store and NAS once each, and compare."""
+    from chronos.work import Read
+
+    listed = yield from worker.perform(machine.ListArms())
+    arms = listed.arms if isinstance(listed, machine.ArmsListed) else None
+    jobs: tuple[Job, ...] = yield Read(lambda store: store.load_all())
+    latest: Mapping[str, Outcome] = yield Read(lambda store: store.latest())
+    pending = worker.pending()
+    wanted = {job.id for job in jobs if wake_at(job) is not None}
+    return Status(
+        jobs=tuple(_job_status(job, arms, latest.get(job.id), worker) for job in jobs),
+        orphans={job_id: at_us for job_id, at_us in (arms or {}).items() if job_id not in wanted},
+        trigger="this process" if worker.ticker.is_ticking else "NAS",
+        pending=pending,
+        may_stop=not any(each.is_busy for each in pending),
+        trouble="" if arms is not None else "NAS could not say what is armed",
+    )
+
+
+def _job_status(
+    job: Job, arms: Mapping[str, Instant | None] | None, last: Outcome | None, worker: Worker
+) -> JobStatus:
+    wake_us = wake_at(job)
+    is_armed: bool | None = None
+    if wake_us is None:
+        is_armed, why = False, _why_no_wake(job)
+    elif arms is None:
+        why = "NAS could not say what is armed"
+    elif job.id not in arms:
+        is_armed, why = False, worker.why_unsettled(job.id) or "NAS has no arm for it"
+    else:
+        at_us = arms[job.id]
+        is_armed = at_us is not None and at_us <= wake_us
+        why = "armed" if at_us == wake_us else f"NAS has it armed for {_shown(at_us)}"
+    return JobStatus(
+        job=job,
+        wake_us=wake_us,
+        is_armed=is_armed,
+        why=why,
+        last=last,
+        lateness=None if last is None else lateness(last),
+    )
+
+
+def _why_no_wake(job: Job) -> str:
+    if job.state is JobState.PAUSED:
+        return f"paused: {job.note}" if job.note else "paused"
+    if job.state is JobState.COMPLETED:
+        return "completed"
+    return "its last run is in flight"
+
+
+def _shown(at_us: Instant | None) -> str:
+    return "an instant that cannot be read" if at_us is None else format_instant(at_us)
