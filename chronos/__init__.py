@@ -22,7 +22,21 @@ if TYPE_CHECKING:
         TokenError,
     )
     from chronos.nas import AsyncNasClient
-    from chronos.protocol.job import Job, JobState, OnInterrupt, Outcome, Policy, Result, Verdict
+    from chronos.preview import next_times
+    from chronos.protocol.job import (
+        CatchUp,
+        Job,
+        JobState,
+        Lateness,
+        OnInterrupt,
+        Origin,
+        Outcome,
+        Overlap,
+        Policy,
+        Result,
+        Verdict,
+        lateness,
+    )
     from chronos.protocol.machine import Answer
     from chronos.protocol.schedule import Cron, Interval, Once, ScheduleError, next_after, parse_schedule
     from chronos.runner import RunContext
@@ -46,7 +60,21 @@ _MODULES = {
         "TokenError",
     ),
     "chronos.nas": ("AsyncNasClient",),
-    "chronos.protocol.job": ("Job", "JobState", "OnInterrupt", "Outcome", "Policy", "Result", "Verdict"),
+    "chronos.preview": ("next_times",),
+    "chronos.protocol.job": (
+        "CatchUp",
+        "Job",
+        "JobState",
+        "Lateness",
+        "OnInterrupt",
+        "Origin",
+        "Outcome",
+        "Overlap",
+        "Policy",
+        "Result",
+        "Verdict",
+        "lateness",
+    ),
     "chronos.protocol.machine": ("Answer",),
     "chronos.protocol.schedule": (
         "Cron",
@@ -71,15 +99,21 @@ __all__ = [  # noqa: RUF022 - by subject, as the documentation has them
     "Job",
     "JobState",
     "Policy",
+    "CatchUp",
+    "Overlap",
     "OnInterrupt",
     "Outcome",
     "Result",
+    "Origin",
+    "Lateness",
+    "lateness",
     "Verdict",
     "Answer",
     "Cron",
     "Interval",
     "Once",
     "next_after",
+    "next_times",
     "parse_schedule",
     # the scheduler
     "Scheduler",
