@@ -72,7 +72,8 @@ class NasError(ChronosError):
 
     Attributes:
         problem: what NAS answered, or why it did not.
-        definite: whether the effect definitely did not happen. When False, it may have.
+        definite: whether the effect definitely did not happen, by any of the sends of one call. When
+            False, it may have.
     """
 
     def __init__(self, problem: str, *, definite: bool) -> None:
@@ -85,7 +86,11 @@ class NasError(ChronosError):
 
 
 class NasRefused(NasError):
-    """NAS refuses the request; sending it again does not help, and nothing was done."""
+    """NAS refuses the request; sending it again does not help.
+
+    Nothing was done by the send that was refused; an earlier one of the same call, of which nobody
+    knows what became, makes it not `definite`. The same goes for `StaleRevision`.
+    """
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem, definite=True)
@@ -93,6 +98,8 @@ class NasRefused(NasError):
 
 class InvalidClient(NasRefused):
     """NAS refuses the agent's identity; the message has the remedy, for the operator.
+
+    A client that was told so raises it at every later call, without asking NAS, until its `reset`.
 
     Source: incident L4.
     """
@@ -105,7 +112,7 @@ class InvalidClient(NasRefused):
 
 
 class StaleRevision(NasError):
-    """NAS has seen a newer revision of the job, and nothing was done; look into the store again.
+    """NAS has seen a newer revision of the job; look into the store again.
 
     Attributes:
         revision: the newest that NAS has seen.
@@ -120,7 +127,8 @@ class NasUnavailable(NasError):
     """NAS was not reached, or could not answer; ask again later.
 
     Attributes:
-        retry_after_s: when NAS asks to be asked again, seconds; None when it did not say.
+        retry_after_s: for how long NAS asks not to be asked again, seconds, five minutes at most; None
+            when it did not say. A client keeps to it: see `chronos.nas.NasClient.provision`.
     """
 
     def __init__(self, problem: str, *, definite: bool = False, retry_after_s: float | None = None) -> None:

@@ -1,27 +1,53 @@
-"""The agent's client of NAS: provision, cancel, list.
+"""The agent's clients of NAS: provision, cancel, list, for threads and for asyncio.
 
-A failure is one of the errors of `chronos.errors`, and says whether the effect definitely did not
-happen. Two things are tried once more at once, since neither can have had an effect: a request
-refused for its token (with a fresh token), and one whose connection was never made.
+Both do as the exchanges of `chronos.exchange` tell them, which decide everything; what is here is how
+a token is had, how a request is sent and how time is waited for. A failure is one of the errors of
+`chronos.errors`, and says whether the effect definitely did not happen.
 """
 
 from __future__ import annotations
 
 import asyncio
-import inspect
+import random
 import re
-from collections.abc import Awaitable, Callable, Mapping
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-import attrs
-
-from chronos.errors import InvalidClient, NasError, NasRefused, NasUnavailable, StaleRevision
-from chronos.protocol import messages, wire
-from chronos.protocol.schedule import Instant, ScheduleError, format_instant, parse_instant
+from chronos.answer import MAX_ANSWER_BYTES, read_answer
+from chronos.calls import call, call_in_time
+from chronos.errors import NasUnavailable
+from chronos.exchange import (
+    ArmAnswer,
+    Exchange,
+    Exchanges,
+    FetchToken,
+    Outcome,
+    Pause,
+    Reply,
+    Send,
+    Step,
+    Terms,
+)
+from chronos.protocol.schedule import Instant
 
 if TYPE_CHECKING:
     import httpx
+
+__all__ = [
+    "ArmAnswer",
+    "AsyncNas",
+    "AsyncNasClient",
+    "AsyncTokenProvider",
+    "Nas",
+    "NasClient",
+    "TokenProvider",
+    "call",
+    "read_answer",
+]
 
 USER_AGENT = "chronos-cron"
 """Firewalls refuse the default names of HTTP libraries (incident W5)."""
@@ -30,34 +56,45 @@ USER_AGENT = "chronos-cron"
 TIMEOUT_S = 15.0
 
 # A connection that is not made by then will not be; a second try still fits into the timeout of a
-# fire's arm, 10 s, if it is made at once.
+# fire's arm, 10 s.
 CONNECT_TIMEOUT_S = 4.0
 
-TokenProvider: TypeAlias = Callable[[bool], "str | Awaitable[str]"]
+# How long after its start a call may send again. A scheduler that answers a fire gives NAS 10 s in
+# all and waits for no later answer. Otherwise it gives 30 s, and a request that was begun after 10 s
+# at the latest has its own 15 s within them.
+RETRY_FOR_S = 10.0
+
+AsyncTokenProvider: TypeAlias = Callable[[bool], "str | Awaitable[str]"]
 """Returns the agent's access token. Its argument asks for a fresh one, not one that is cached."""
 
-A = TypeVar("A")
-R = TypeVar("R")
-M = TypeVar("M", bound=wire.Message)
+TokenProvider: TypeAlias = Callable[[bool], str]
+"""The same, for the client that is not async."""
+
+T = TypeVar("T")
 
 
-@attrs.frozen
-class ArmAnswer:
-    """NAS has done as it was asked.
+class Nas(Protocol):
+    """What a scheduler asks of NAS; `NasClient` is the one that speaks HTTP.
 
-    Attributes:
-        echoed: whether it repeated the revision, which is its word that it keeps their order.
+    Every method but `reset` raises `NasError`: `StaleRevision` when NAS has seen a newer revision,
+    otherwise one that says in `definite` whether the effect definitely did not happen.
     """
 
-    echoed: bool
+    def provision(self, job_id: str, fire_at_us: Instant, *, revision: int) -> ArmAnswer:
+        """Arm a job at one instant, in place of any other arm of that job."""
+
+    def cancel(self, job_id: str, *, revision: int | None) -> ArmAnswer:
+        """Disarm a job; a job without an arm is no error."""
+
+    def list_arms(self) -> Mapping[str, Instant | None]:
+        """Return the instant at which each job is armed, None when NAS's text for it is none."""
+
+    def reset(self) -> None:
+        """Ask NAS again, though it has refused the agent's identity: there may have been a new login."""
 
 
 class AsyncNas(Protocol):
-    """What the scheduler asks of NAS; `AsyncNasClient` is the one that speaks HTTP.
-
-    Every method raises `NasError`: `StaleRevision` when NAS has seen a newer revision, otherwise one
-    that says in `definite` whether the effect definitely did not happen.
-    """
+    """What the scheduler asks of NAS; `AsyncNasClient` is the one that speaks HTTP. See `Nas`."""
 
     async def provision(self, job_id: str, fire_at_us: Instant, *, revision: int) -> ArmAnswer:
         """Arm a job at one instant, in place of any other arm of that job."""
@@ -68,17 +105,105 @@ class AsyncNas(Protocol):
     async def list_arms(self) -> Mapping[str, Instant | None]:
         """Return the instant at which each job is armed, None when NAS's text for it is none."""
 
+    def reset(self) -> None:
+        """Ask NAS again, though it has refused the agent's identity: there may have been a new login."""
 
-class AsyncNasClient:
-    """A client of NAS over HTTP, for one event loop. Connections are reused; close it at the end.
+
+class _Client:
+    """What both clients have in common: all but the performing of steps."""
+
+    def __init__(self, portal_url: str, callback_url: str, *, timeout_s: float, terms: Terms) -> None:
+        for name, url in (("portal_url", portal_url), ("callback_url", callback_url)):
+            if not re.match(r"https?://[^/\s]", url):
+                raise ValueError(f"{name} is {url!r}; expected an http or https URL")
+        self._portal_url = portal_url.rstrip("/")
+        self._timeout_s = timeout_s
+        self._exchanges = Exchanges(callback_url, terms)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether NAS has refused the agent's identity; then every call raises `InvalidClient` at once."""
+        return self._exchanges.is_refused
+
+    def reset(self) -> None:
+        """Ask NAS again, though it has refused the agent's identity.
+
+        Call it after a new login, or at a start; a scheduler's start does so. If NAS had refused the
+        identity, the token provider is asked for a fresh token next. A wait that NAS has asked for is
+        still kept: it has nothing to do with who asks.
+        """
+        self._exchanges.reset()
+
+    def _settings(self) -> dict[str, Any]:
+        """Return how an HTTP client of httpx is made."""
+        import httpx
+
+        return {
+            "timeout": httpx.Timeout(self._timeout_s, connect=min(CONNECT_TIMEOUT_S, self._timeout_s)),
+            "headers": {"Accept": "application/json", "User-Agent": USER_AGENT},
+        }
+
+    def _arguments(self, request: Send) -> dict[str, Any]:
+        """Return what httpx is told of a request."""
+        headers = {"Authorization": f"Bearer {request.token}"}
+        if request.content is not None:
+            headers["Content-Type"] = "application/json"
+        return {
+            "method": request.endpoint.method,
+            "url": self._portal_url + request.endpoint.path,
+            "content": request.content,
+            "headers": headers,
+        }
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Say of a request that failed whether it can have had its effect."""
+        import httpx
+
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError) as error:
+            raise NasUnavailable(f"no connection to {self._portal_url}: {error}", definite=True) from error
+        except TimeoutError as error:
+            raise NasUnavailable(f"no answer from {self._portal_url} in {self._timeout_s:g} s") from error
+        except Exception as error:
+            raise NasUnavailable(
+                f"no answer from {self._portal_url}: {type(error).__name__} {error}"
+            ) from error
+
+
+@contextmanager
+def _token_failures() -> Iterator[None]:
+    """Keep the text of a provider's failure, which may hold a secret, out of the message."""
+    try:
+        yield
+    except Exception as error:
+        raise NasUnavailable("the agent's access token could not be had", definite=True) from error
+
+
+class NasClient(_Client):
+    """A client of NAS over HTTP, for any number of threads. Connections are reused; close it at the end.
+
+    One request is bounded by `timeout_s` as a whole, from the look-up of NAS's name to the last byte:
+    it is made in a thread of its own, and the caller waits no longer. What was given up before it was
+    sent is not sent any more. What was given up later is dropped when its next part arrives, or at the
+    timeout for that; only an answer whose headers drip in can keep its thread for longer, and ends at
+    the size that headers may have. The token provider's own time is not bounded here.
 
     Args:
         portal_url: NAS's base URL, http or https.
-        token_provider: called before each request, with whether it must be a fresh token; sync (then
-            it runs in a thread) or async. What it raises becomes a definite `NasUnavailable`.
+        token_provider: called before each request, with whether it must be a fresh token; threads may
+            call it at the same time. What it raises becomes a definite `NasUnavailable`.
         callback_url: this agent's public base URL, to which NAS delivers fires.
         transport: httpx's own seam, such as `httpx.MockTransport`; None for the network.
         timeout_s: bound of one request, seconds.
+        retry_for_s: how long after the start of a call a request may be sent again, seconds; 0 for
+            never. One call takes `retry_for_s` and `timeout_s` at most, and what tokens take; when its
+            token is refused, one request more.
+        clock: returns the present instant, seconds since the epoch.
+        monotonic: returns seconds that only grow.
+        random: returns a number from 0 up to 1, to spread retries.
+        sleep: waits for that many seconds.
 
     Raises:
         ValueError: `portal_url` or `callback_url` is no http or https URL.
@@ -90,20 +215,23 @@ class AsyncNasClient:
         *,
         token_provider: TokenProvider,
         callback_url: str,
-        transport: httpx.AsyncBaseTransport | None = None,
+        transport: httpx.BaseTransport | None = None,
         timeout_s: float = TIMEOUT_S,
+        retry_for_s: float = RETRY_FOR_S,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random.random,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        for name, url in (("portal_url", portal_url), ("callback_url", callback_url)):
-            if not re.match(r"https?://[^/\s]", url):
-                raise ValueError(f"{name} is {url!r}; expected an http or https URL")
-        self._portal_url = portal_url.rstrip("/")
-        self._callback_url = callback_url.rstrip("/")
+        terms = Terms(retry_for_s=retry_for_s, clock=clock, monotonic=monotonic, random=random)
+        super().__init__(portal_url, callback_url, timeout_s=timeout_s, terms=terms)
         self._token_provider = token_provider
         self._transport = transport
-        self._timeout_s = timeout_s
-        self._http: httpx.AsyncClient | None = None
+        self._sleep = sleep
+        self._http: httpx.Client | None = None
+        self._lock = threading.Lock()
 
-    async def provision(self, job_id: str, fire_at_us: Instant, *, revision: int | None = None) -> ArmAnswer:
+    def provision(self, job_id: str, fire_at_us: Instant, *, revision: int | None = None) -> ArmAnswer:
         """Arm a job at one instant, in place of any other arm of that job.
 
         Args:
@@ -116,37 +244,23 @@ class AsyncNasClient:
 
         Raises:
             StaleRevision: NAS has seen a newer revision of this job. Look into the store again.
-            InvalidClient: NAS refuses the identity; the message has the remedy, for the operator.
+            InvalidClient: NAS refuses the identity, now or in an earlier call; the message has the
+                remedy, for the operator. Until `reset`, NAS is not asked again.
             NasRefused: NAS refuses the request; sending it again does not help.
-            NasUnavailable: anything else; ask again later. The arm may stand, unless `definite`.
+            NasUnavailable: anything else; ask again later, and not before `retry_after_s`, until when
+                every call fails like this that cannot wait for so long. The arm may stand, unless
+                `definite`.
         """
-        try:
-            request = messages.ProvisionRequest(
-                job_id=job_id,
-                fire_at=format_instant(fire_at_us),
-                agent_callback_url=self._callback_url,
-                revision=revision,
-            )
-        except (wire.LocalMessageError, ScheduleError) as error:
-            raise NasRefused(f"not sent: {error}") from error
-        answer = await self._ask(messages.PROVISION, request, messages.ProvisionResponse)
-        return ArmAnswer(echoed=revision is not None and answer.revision == revision)
+        return self._perform(self._exchanges.provision(job_id, fire_at_us, revision))
 
-    async def cancel(self, job_id: str, *, revision: int | None = None) -> ArmAnswer:
+    def cancel(self, job_id: str, *, revision: int | None = None) -> ArmAnswer:
         """Disarm a job; a job without an arm is no error.
 
         Args and errors are those of `provision`.
         """
-        try:
-            request = messages.CancelRequest(job_id=job_id, revision=revision)
-        except wire.LocalMessageError as error:
-            raise NasRefused(f"not sent: {error}") from error
-        answer = await self._ask(messages.CANCEL, request, messages.CancelResponse)
-        if not answer.ok:
-            raise NasUnavailable("NAS answered a cancel with ok: false")
-        return ArmAnswer(echoed=revision is not None and answer.revision == revision)
+        return self._perform(self._exchanges.cancel(job_id, revision))
 
-    async def list_arms(self) -> dict[str, Instant | None]:
+    def list_arms(self) -> dict[str, Instant | None]:
         """Return what NAS has armed for this agent.
 
         Returns:
@@ -156,14 +270,129 @@ class AsyncNasClient:
         Raises:
             NasError: as `provision`, save `StaleRevision`.
         """
+        return self._perform(self._exchanges.list_arms())
+
+    def close(self) -> None:
+        """Close the connections; the next request opens new ones.
+
+        A request that another thread has in flight fails, at its timeout at the latest, and may then
+        be sent again.
+        """
+        with self._lock:
+            http, self._http = self._http, None
+        if http is not None:
+            http.close()
+
+    def __enter__(self) -> NasClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _perform(self, exchange: Exchange[T]) -> T:
+        outcome: Outcome = None
         try:
-            answer = await self._ask(messages.LIST, None, messages.ListResponse)
-        except StaleRevision as error:
-            raise NasRefused("NAS answered a list with a revision, which a list does not have") from error
-        arms: dict[str, Instant | None] = {}
-        for arm in answer.armed:
-            arms[arm.job_id] = None if arm.job_id in arms else _instant(arm.fire_at)
-        return arms
+            while True:
+                outcome = self._outcome(exchange.send(outcome))
+        except StopIteration as done:
+            answer: T = done.value
+            return answer
+
+    def _outcome(self, step: Step) -> Outcome:
+        try:
+            match step:
+                case Send():
+                    with self._failures():
+                        return call_in_time(lambda is_late: self._send(step, is_late), self._timeout_s)
+                case FetchToken(is_fresh=is_fresh):
+                    with _token_failures():
+                        return self._token_provider(is_fresh)
+                case Pause(pause_s=pause_s):
+                    self._sleep(pause_s)
+        except NasUnavailable as error:
+            return error
+        return None
+
+    def _send(self, request: Send, is_late: Callable[[], bool]) -> Reply:
+        def look(event: str, _: object) -> None:
+            if event.endswith("send_request_headers.started") and is_late():
+                raise TimeoutError("nobody waits for this request any more")
+
+        arguments = self._arguments(request)
+        with self._client().stream(**arguments, extensions={"trace": look}) as response:
+            body = bytearray()
+            for part in response.iter_bytes():
+                body += part
+                if len(body) > MAX_ANSWER_BYTES or is_late():
+                    break
+            return Reply(status=response.status_code, headers=response.headers, body=bytes(body))
+
+    def _client(self) -> httpx.Client:
+        import httpx
+
+        with self._lock:
+            if self._http is None:
+                self._http = httpx.Client(transport=self._transport, **self._settings())
+            return self._http
+
+
+class AsyncNasClient(_Client):
+    """A client of NAS over HTTP, for one event loop. Connections are reused; close it at the end.
+
+    One request is bounded by `timeout_s` as a whole, its answer included; a request that is given up
+    is stopped wherever it is. The token provider's own time is not bounded here.
+
+    Args:
+        portal_url: NAS's base URL, http or https.
+        token_provider: called before each request, with whether it must be a fresh token; sync (then
+            it runs in a thread) or async. What it raises becomes a definite `NasUnavailable`.
+        callback_url: this agent's public base URL, to which NAS delivers fires.
+        transport: httpx's own seam, such as `httpx.MockTransport`; None for the network.
+        timeout_s: bound of one request, seconds.
+        retry_for_s: as for `NasClient`, and so are the others.
+        clock: returns the present instant, seconds since the epoch.
+        monotonic: returns seconds that only grow.
+        random: returns a number from 0 up to 1, to spread retries.
+        sleep: waits for that many seconds.
+
+    Raises:
+        ValueError: `portal_url` or `callback_url` is no http or https URL.
+    """
+
+    def __init__(
+        self,
+        portal_url: str,
+        *,
+        token_provider: AsyncTokenProvider,
+        callback_url: str,
+        transport: httpx.AsyncBaseTransport | None = None,
+        timeout_s: float = TIMEOUT_S,
+        retry_for_s: float = RETRY_FOR_S,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        terms = Terms(retry_for_s=retry_for_s, clock=clock, monotonic=monotonic, random=random)
+        super().__init__(portal_url, callback_url, timeout_s=timeout_s, terms=terms)
+        self._token_provider = token_provider
+        self._transport = transport
+        self._sleep = sleep
+        self._http: httpx.AsyncClient | None = None
+
+    async def provision(self, job_id: str, fire_at_us: Instant, *, revision: int | None = None) -> ArmAnswer:
+        """Arm a job at one instant. Args, answer and errors are those of `NasClient.provision`."""
+        return await self._perform(self._exchanges.provision(job_id, fire_at_us, revision))
+
+    async def cancel(self, job_id: str, *, revision: int | None = None) -> ArmAnswer:
+        """Disarm a job. Args, answer and errors are those of `NasClient.cancel`."""
+        return await self._perform(self._exchanges.cancel(job_id, revision))
+
+    async def list_arms(self) -> dict[str, Instant | None]:
+        """Return what NAS has armed for this agent. Answer and errors are those of `NasClient.list_arms`."""
+        return await self._perform(self._exchanges.list_arms())
 
     async def aclose(self) -> None:
         """Close the connections; the next request opens new ones."""
@@ -179,136 +408,43 @@ class AsyncNasClient:
     ) -> None:
         await self.aclose()
 
-    async def _ask(self, endpoint: wire.Endpoint, body: wire.Message | None, reads: type[M]) -> M:
-        """Send a request and read its answer, trying once more what definitely had no effect."""
-        response = await self._send_connected(endpoint, body, await self._token(fresh=False))
-        if response.status_code == 401:
-            response = await self._send_connected(endpoint, body, await self._token(fresh=True))
-        return read_answer(response.status_code, response.headers, response.content, reads)
-
-    async def _send_connected(
-        self, endpoint: wire.Endpoint, body: wire.Message | None, token: str
-    ) -> httpx.Response:
+    async def _perform(self, exchange: Exchange[T]) -> T:
+        outcome: Outcome = None
         try:
-            return await self._send(endpoint, body, token)
+            while True:
+                outcome = await self._outcome(exchange.send(outcome))
+        except StopIteration as done:
+            answer: T = done.value
+            return answer
+
+    async def _outcome(self, step: Step) -> Outcome:
+        try:
+            match step:
+                case Send():
+                    with self._failures():
+                        async with asyncio.timeout(self._timeout_s):
+                            return await self._send(step)
+                case FetchToken(is_fresh=is_fresh):
+                    with _token_failures():
+                        return await call(self._token_provider, is_fresh)
+                case Pause(pause_s=pause_s):
+                    await self._sleep(pause_s)
         except NasUnavailable as error:
-            if not error.definite:
-                raise
-        return await self._send(endpoint, body, token)
+            return error
+        return None
 
-    async def _send(self, endpoint: wire.Endpoint, body: wire.Message | None, token: str) -> httpx.Response:
-        import httpx
-
-        headers = {"Authorization": f"Bearer {token}"}
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._client().request(
-                    endpoint.method,
-                    self._portal_url + endpoint.path,
-                    json=None if body is None else wire.encode(body),
-                    headers=headers,
-                )
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise NasUnavailable(f"no connection to {self._portal_url}: {error}", definite=True) from error
-        except TimeoutError as error:
-            raise NasUnavailable(f"no answer from {self._portal_url} in {self._timeout_s:g} s") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise NasUnavailable(
-                f"no answer from {self._portal_url}: {type(error).__name__} {error}"
-            ) from error
+    async def _send(self, request: Send) -> Reply:
+        async with self._client().stream(**self._arguments(request)) as response:
+            body = bytearray()
+            async for part in response.aiter_bytes():
+                body += part
+                if len(body) > MAX_ANSWER_BYTES:
+                    break
+            return Reply(status=response.status_code, headers=response.headers, body=bytes(body))
 
     def _client(self) -> httpx.AsyncClient:
         import httpx
 
         if self._http is None:
-            self._http = httpx.AsyncClient(
-                transport=self._transport,
-                timeout=httpx.Timeout(self._timeout_s, connect=min(CONNECT_TIMEOUT_S, self._timeout_s)),
-                headers={"Accept": "application/json", "User-Agent": USER_AGENT},
-            )
+            self._http = httpx.AsyncClient(transport=self._transport, **self._settings())
         return self._http
-
-    async def _token(self, *, fresh: bool) -> str:
-        """Ask the provider; a token that no header can carry is none."""
-        try:
-            token = await call(self._token_provider, fresh)
-        except Exception as error:
-            raise NasUnavailable("the agent's access token could not be had", definite=True) from error
-        if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
-            raise NasUnavailable("the token provider returned no access token", definite=True)
-        return token
-
-
-async def call(function: Callable[[A], R | Awaitable[R]], argument: A) -> R:
-    """Call what a host supplied, sync or async; what is sync may block, and gets a thread."""
-    plain: Callable[[A], Any] = function
-    result = (
-        plain(argument) if inspect.iscoroutinefunction(plain) else await asyncio.to_thread(plain, argument)
-    )
-    value: R = await result if inspect.isawaitable(result) else result
-    return value
-
-
-def read_answer(status: int, headers: Mapping[str, str], body: bytes, reads: type[M]) -> M:
-    """Return the message in an HTTP answer of NAS, or raise what it stands for.
-
-    Args:
-        status: the HTTP status.
-        headers: of the answer; names in any case that the mapping understands.
-        body: of the answer, as received.
-        reads: the message that a success carries.
-
-    Raises:
-        NasError: the answer is no success, or not that message.
-    """
-    if 200 <= status < 300:
-        answer = _decoded(reads, body)
-        if isinstance(answer, reads):
-            return answer
-        raise NasUnavailable(f"NAS answered {status}, but not with its message: {answer}")
-    raise _refusal(status, headers, body)
-
-
-def _refusal(status: int, headers: Mapping[str, str], body: bytes) -> NasError:
-    """Return the error that an answer other than a success stands for."""
-    stale = _decoded(messages.StaleRevisionResponse, body)
-    if status == 409 and isinstance(stale, messages.StaleRevisionResponse):
-        return StaleRevision(stale.revision)
-    refused = _decoded(messages.ErrorResponse, body)
-    word = refused.error if isinstance(refused, messages.ErrorResponse) else "without NAS's message"
-    if status in (401, 403) and word == "invalid_client":
-        return InvalidClient()
-    if status == 408 or status == 429 or status >= 500:
-        return NasUnavailable(
-            f"NAS answered {status} {word!r}",
-            definite=status == 429,
-            retry_after_s=_seconds(headers.get("retry-after")),
-        )
-    if status == 401:
-        return NasRefused("NAS refuses the agent's access token, a fresh one too; log the agent in again")
-    return NasRefused(f"NAS answered {status} {word!r}; sending the same request again does not help")
-
-
-def _decoded(cls: type[M], body: bytes) -> M | str:
-    """Return the message in *body*, or why there is none."""
-    import json
-
-    try:
-        data: Any = json.loads(body.decode("utf-8"))
-        return wire.decode(cls, data)
-    except RecursionError:
-        return "nested too deeply"
-    except ValueError as error:
-        return str(error)
-
-
-def _instant(text: str) -> Instant | None:
-    try:
-        return parse_instant(text)
-    except ScheduleError:
-        return None
-
-
-def _seconds(text: str | None) -> float | None:
-    """Return the seconds of a Retry-After header; its other form, a date, is not used by NAS."""
-    return float(text) if text is not None and re.fullmatch(r"[0-9]{1,6}", text.strip()) else None

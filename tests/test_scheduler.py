@@ -118,6 +118,7 @@ class World:
             token_provider=lambda _fresh: "tok",
             callback_url="https://agent.example",
             transport=httpx.MockTransport(self.nas),
+            retry_for_s=0,  # what is tested here is who comes back to a failure
         )
         self.scheduler = self.another(runner or self.run_until_released, client)
         self.client = client

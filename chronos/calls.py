@@ -1,0 +1,65 @@
+"""Calling what may block or may be async: what a host supplies, and what must not take too long."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import Any, TypeVar
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+async def call(function: Callable[[A], R | Awaitable[R]], argument: A) -> R:
+    """Call what a host supplied, sync or async; what is sync may block, and gets a thread."""
+    plain: Callable[[A], Any] = function
+    is_async = inspect.iscoroutinefunction(plain)
+    result = plain(argument) if is_async else await asyncio.to_thread(_call_in_thread, plain, argument)
+    value: R = await result if inspect.isawaitable(result) else result
+    return value
+
+
+def _call_in_thread(function: Callable[[A], R], argument: A) -> R:
+    try:
+        return function(argument)
+    except StopIteration as error:  # no future can hold it: whoever waits would wait for ever
+        raise RuntimeError("the function raised StopIteration") from error
+
+
+def call_in_time(work: Callable[[Callable[[], bool]], R], timeout_s: float) -> R:
+    """Return what *work* returns, if it does so in time.
+
+    The timeouts of httpx are each for one operation on a connection, and none is for the look-up of a
+    name. A thread can leave another one behind, whatever that is doing; it is a daemon, so that the
+    process need not wait for it either.
+
+    Args:
+        work: what to do. Its argument returns whether nobody waits for it any more.
+        timeout_s: how long to wait, seconds.
+
+    Raises:
+        TimeoutError: it has not ended yet.
+        BaseException: what *work* raised.
+    """
+    done: Future[R] = Future()
+
+    def run() -> None:
+        with suppress(InvalidStateError):  # nobody waits for it any more
+            try:
+                result = variables.run(work, done.cancelled)
+            except BaseException as error:  # noqa: BLE001 - it is raised again where it is waited for
+                done.set_exception(error)
+            else:
+                done.set_result(result)
+
+    variables = contextvars.copy_context()
+    threading.Thread(target=run, name="chronos-nas", daemon=True).start()
+    try:
+        return done.result(timeout_s)
+    finally:
+        done.cancel()
