@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         StoreError,
         TokenError,
     )
-    from chronos.nas import AsyncNasClient
+    from chronos.nas import AsyncNasClient, NasClient
     from chronos.preview import next_times
     from chronos.protocol.job import (
         CatchUp,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from chronos.scheduler import AsyncScheduler, Scheduler
     from chronos.status import JobStatus, Status
     from chronos.stores import JobStore, JsonFileStore, MemoryStore
+    from chronos.tokens import AsyncCachedToken, CachedToken
     from chronos.verify import FireVerifier
     from chronos.webhook import FireEndpoint
     from chronos.work import Pending, Started
@@ -59,7 +60,7 @@ _MODULES = {
         "StoreError",
         "TokenError",
     ),
-    "chronos.nas": ("AsyncNasClient",),
+    "chronos.nas": ("AsyncNasClient", "NasClient"),
     "chronos.preview": ("next_times",),
     "chronos.protocol.job": (
         "CatchUp",
@@ -88,6 +89,7 @@ _MODULES = {
     "chronos.scheduler": ("AsyncScheduler", "Scheduler"),
     "chronos.status": ("JobStatus", "Status"),
     "chronos.stores": ("JobStore", "JsonFileStore", "MemoryStore"),
+    "chronos.tokens": ("AsyncCachedToken", "CachedToken"),
     "chronos.verify": ("FireVerifier",),
     "chronos.webhook": ("FireEndpoint",),
     "chronos.work": ("Pending", "Started"),
@@ -123,7 +125,10 @@ __all__ = [  # noqa: RUF022 - by subject, as the documentation has them
     "Pending",
     "Status",
     "JobStatus",
+    "NasClient",
     "AsyncNasClient",
+    "CachedToken",
+    "AsyncCachedToken",
     "FireVerifier",
     "FireEndpoint",
     # stores

@@ -15,6 +15,7 @@ steps, one of them in threads and one in asyncio; what they have in common is he
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections.abc import Callable, Generator, Mapping
@@ -65,11 +66,13 @@ class Send:
         endpoint: method, and path below NAS's base URL.
         content: the body, JSON; None for none.
         token: the bearer token, which no log shall show.
+        within_s: how long it may take, seconds, if that is less than the client allows; None if not.
     """
 
     endpoint: wire.Endpoint
     content: bytes | None
     token: str = attrs.field(repr=False)
+    within_s: float | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -152,8 +155,10 @@ class Exchanges:
         """Ask NAS again, though it has refused the identity; the next token is a fresh one."""
         self._standing.reset()
 
-    def provision(self, job_id: str, fire_at_us: Instant, revision: int | None) -> Exchange[ArmAnswer]:
-        """Arm a job. The exchange raises `NasError`, as `chronos.nas.AsyncNasClient` describes it."""
+    def provision(
+        self, job_id: str, fire_at_us: Instant, revision: int | None, within_s: float | None = None
+    ) -> Exchange[ArmAnswer]:
+        """Arm a job. The exchange raises `NasError`, as `chronos.nas.NasClient` describes it."""
         try:
             request = messages.ProvisionRequest(
                 job_id=job_id,
@@ -163,24 +168,24 @@ class Exchanges:
             )
         except (wire.LocalMessageError, ScheduleError) as error:
             raise NasRefused(f"not sent: {error}") from error
-        answer = yield from self._ask(messages.PROVISION, request, messages.ProvisionResponse)
+        answer = yield from self._ask(messages.PROVISION, request, messages.ProvisionResponse, within_s)
         return ArmAnswer(echoed=revision is not None and answer.revision == revision)
 
-    def cancel(self, job_id: str, revision: int | None) -> Exchange[ArmAnswer]:
+    def cancel(self, job_id: str, revision: int | None, within_s: float | None = None) -> Exchange[ArmAnswer]:
         """Disarm a job. See `provision`."""
         try:
             request = messages.CancelRequest(job_id=job_id, revision=revision)
         except wire.LocalMessageError as error:
             raise NasRefused(f"not sent: {error}") from error
-        answer = yield from self._ask(messages.CANCEL, request, messages.CancelResponse)
+        answer = yield from self._ask(messages.CANCEL, request, messages.CancelResponse, within_s)
         if not answer.ok:
             raise NasUnavailable("NAS answered a cancel with ok: false")
         return ArmAnswer(echoed=revision is not None and answer.revision == revision)
 
-    def list_arms(self) -> Exchange[dict[str, Instant | None]]:
+    def list_arms(self, within_s: float | None = None) -> Exchange[dict[str, Instant | None]]:
         """List the arms. See `provision`."""
         try:
-            answer = yield from self._ask(messages.LIST, None, messages.ListResponse)
+            answer = yield from self._ask(messages.LIST, None, messages.ListResponse, within_s)
         except StaleRevision as error:
             raise NasRefused("NAS answered a list with a revision, which a list does not have") from error
         arms: dict[str, Instant | None] = {}
@@ -188,7 +193,13 @@ class Exchanges:
             arms[arm.job_id] = None if arm.job_id in arms else _instant(arm.fire_at)
         return arms
 
-    def _ask(self, endpoint: wire.Endpoint, request: wire.Message | None, reads: type[M]) -> Exchange[M]:
+    def _ask(
+        self,
+        endpoint: wire.Endpoint,
+        request: wire.Message | None,
+        reads: type[M],
+        within_s: float | None,
+    ) -> Exchange[M]:
         """Send a request and read its answer, as often as it takes and is allowed."""
         import json
 
@@ -198,6 +209,7 @@ class Exchanges:
             reads=reads,
             terms=self._terms,
             standing=self._standing,
+            within_s=within_s,
         )
         logins = self._standing.logins
         try:
@@ -215,6 +227,7 @@ class _Call(Generic[M]):
     """One call: a request with its retries.
 
     Attributes:
+        within_s: how long it may take in all, seconds; None for no bound but that of the retries.
         is_in_doubt: whether a send so far may have had its effect.
     """
 
@@ -223,6 +236,7 @@ class _Call(Generic[M]):
     reads: type[M]
     terms: Terms
     standing: _Standing
+    within_s: float | None = None
     is_in_doubt: bool = False
     retries: int = 0
     began_s: float = attrs.field(init=False)
@@ -239,7 +253,9 @@ class _Call(Generic[M]):
             yield from self._turn(failure)
             if token is None:
                 token = yield from self._token(is_fresh=is_fresh)
-            outcome = yield Send(endpoint=self.endpoint, content=self.content, token=token)
+            outcome = yield Send(
+                endpoint=self.endpoint, content=self.content, token=token, within_s=self._left_s(failure)
+            )
             if isinstance(outcome, Reply) and outcome.status == 401 and not is_fresh:
                 token, is_fresh, failure = None, True, None
                 continue
@@ -265,13 +281,25 @@ class _Call(Generic[M]):
                 return
             # A wait that NAS asked for ends for all who wait at once: they are spread as well.
             pause_s = wait_s + BACKOFF_S * 2 ** max(self.retries - 1, 0) * self.terms.random()
-            # A clock that stands still, as in a test, must not make this wait for ever.
-            elapsed_s = max(self.terms.monotonic() - self.began_s, self.waited_s)
-            if elapsed_s + pause_s >= self.terms.retry_for_s:
+            if self._elapsed_s() + pause_s >= min(self.terms.retry_for_s, self.within_s or math.inf):
                 raise failure or _not_yet(wait_s)
             yield Pause(pause_s=pause_s)
             self.waited_s += pause_s
             is_due, failure = True, None
+
+    def _elapsed_s(self) -> float:
+        # A clock that stands still, as in a test, must not make a call wait for ever.
+        return max(self.terms.monotonic() - self.began_s, self.waited_s)
+
+    def _left_s(self, failure: NasUnavailable | None) -> float | None:
+        """Return how long the next send may take; raise when the time of the call is over."""
+        if self.within_s is None:
+            return None
+        left_s = self.within_s - self._elapsed_s()
+        if left_s <= 0:
+            late = NasUnavailable(f"not sent: the {self.within_s:g} s for this call are over", definite=True)
+            raise failure or late
+        return left_s
 
     def _token(self, *, is_fresh: bool) -> Exchange[str]:
         """Ask for a token; one that no header can carry is none."""

@@ -77,16 +77,19 @@ class Nas(Protocol):
     """What a scheduler asks of NAS; `NasClient` is the one that speaks HTTP.
 
     Every method but `reset` raises `NasError`: `StaleRevision` when NAS has seen a newer revision,
-    otherwise one that says in `definite` whether the effect definitely did not happen.
+    otherwise one that says in `definite` whether the effect definitely did not happen. `within_s` is
+    how long the call may take in all, seconds; None for no bound but the client's own.
     """
 
-    def provision(self, job_id: str, fire_at_us: Instant, *, revision: int) -> ArmAnswer:
+    def provision(
+        self, job_id: str, fire_at_us: Instant, *, revision: int, within_s: float | None = None
+    ) -> ArmAnswer:
         """Arm a job at one instant, in place of any other arm of that job."""
 
-    def cancel(self, job_id: str, *, revision: int | None) -> ArmAnswer:
+    def cancel(self, job_id: str, *, revision: int, within_s: float | None = None) -> ArmAnswer:
         """Disarm a job; a job without an arm is no error."""
 
-    def list_arms(self) -> Mapping[str, Instant | None]:
+    def list_arms(self, *, within_s: float | None = None) -> Mapping[str, Instant | None]:
         """Return the instant at which each job is armed, None when NAS's text for it is none."""
 
     def reset(self) -> None:
@@ -96,13 +99,15 @@ class Nas(Protocol):
 class AsyncNas(Protocol):
     """What the scheduler asks of NAS; `AsyncNasClient` is the one that speaks HTTP. See `Nas`."""
 
-    async def provision(self, job_id: str, fire_at_us: Instant, *, revision: int) -> ArmAnswer:
+    async def provision(
+        self, job_id: str, fire_at_us: Instant, *, revision: int, within_s: float | None = None
+    ) -> ArmAnswer:
         """Arm a job at one instant, in place of any other arm of that job."""
 
-    async def cancel(self, job_id: str, *, revision: int | None) -> ArmAnswer:
+    async def cancel(self, job_id: str, *, revision: int, within_s: float | None = None) -> ArmAnswer:
         """Disarm a job; a job without an arm is no error."""
 
-    async def list_arms(self) -> Mapping[str, Instant | None]:
+    async def list_arms(self, *, within_s: float | None = None) -> Mapping[str, Instant | None]:
         """Return the instant at which each job is armed, None when NAS's text for it is none."""
 
     def reset(self) -> None:
@@ -142,6 +147,10 @@ class _Client:
             "timeout": httpx.Timeout(self._timeout_s, connect=min(CONNECT_TIMEOUT_S, self._timeout_s)),
             "headers": {"Accept": "application/json", "User-Agent": USER_AGENT},
         }
+
+    def _bound_s(self, request: Send) -> float:
+        """Return how long a request may take, seconds."""
+        return self._timeout_s if request.within_s is None else min(self._timeout_s, request.within_s)
 
     def _arguments(self, request: Send) -> dict[str, Any]:
         """Return what httpx is told of a request."""
@@ -231,13 +240,22 @@ class NasClient(_Client):
         self._http: httpx.Client | None = None
         self._lock = threading.Lock()
 
-    def provision(self, job_id: str, fire_at_us: Instant, *, revision: int | None = None) -> ArmAnswer:
+    def provision(
+        self,
+        job_id: str,
+        fire_at_us: Instant,
+        *,
+        revision: int | None = None,
+        within_s: float | None = None,
+    ) -> ArmAnswer:
         """Arm a job at one instant, in place of any other arm of that job.
 
         Args:
             job_id: which job.
             fire_at_us: when, epoch microseconds, UTC; NAS fires a past one at once.
             revision: the job's revision; None claims no place in the order.
+            within_s: how long the call may take in all, seconds, save for what tokens take; None for no
+                bound but `timeout_s` and `retry_for_s`.
 
         Returns:
             NAS's answer; the arm stands.
@@ -251,16 +269,16 @@ class NasClient(_Client):
                 every call fails like this that cannot wait for so long. The arm may stand, unless
                 `definite`.
         """
-        return self._perform(self._exchanges.provision(job_id, fire_at_us, revision))
+        return self._perform(self._exchanges.provision(job_id, fire_at_us, revision, within_s))
 
-    def cancel(self, job_id: str, *, revision: int | None = None) -> ArmAnswer:
+    def cancel(self, job_id: str, *, revision: int | None = None, within_s: float | None = None) -> ArmAnswer:
         """Disarm a job; a job without an arm is no error.
 
         Args and errors are those of `provision`.
         """
-        return self._perform(self._exchanges.cancel(job_id, revision))
+        return self._perform(self._exchanges.cancel(job_id, revision, within_s))
 
-    def list_arms(self) -> dict[str, Instant | None]:
+    def list_arms(self, *, within_s: float | None = None) -> dict[str, Instant | None]:
         """Return what NAS has armed for this agent.
 
         Returns:
@@ -270,7 +288,7 @@ class NasClient(_Client):
         Raises:
             NasError: as `provision`, save `StaleRevision`.
         """
-        return self._perform(self._exchanges.list_arms())
+        return self._perform(self._exchanges.list_arms(within_s))
 
     def close(self) -> None:
         """Close the connections; the next request opens new ones.
@@ -305,7 +323,7 @@ class NasClient(_Client):
             match step:
                 case Send():
                     with self._failures():
-                        return call_in_time(lambda is_late: self._send(step, is_late), self._timeout_s)
+                        return call_in_time(lambda is_late: self._send(step, is_late), self._bound_s(step))
                 case FetchToken(is_fresh=is_fresh):
                     with _token_failures():
                         return self._token_provider(is_fresh)
@@ -382,17 +400,26 @@ class AsyncNasClient(_Client):
         self._sleep = sleep
         self._http: httpx.AsyncClient | None = None
 
-    async def provision(self, job_id: str, fire_at_us: Instant, *, revision: int | None = None) -> ArmAnswer:
+    async def provision(
+        self,
+        job_id: str,
+        fire_at_us: Instant,
+        *,
+        revision: int | None = None,
+        within_s: float | None = None,
+    ) -> ArmAnswer:
         """Arm a job at one instant. Args, answer and errors are those of `NasClient.provision`."""
-        return await self._perform(self._exchanges.provision(job_id, fire_at_us, revision))
+        return await self._perform(self._exchanges.provision(job_id, fire_at_us, revision, within_s))
 
-    async def cancel(self, job_id: str, *, revision: int | None = None) -> ArmAnswer:
+    async def cancel(
+        self, job_id: str, *, revision: int | None = None, within_s: float | None = None
+    ) -> ArmAnswer:
         """Disarm a job. Args, answer and errors are those of `NasClient.cancel`."""
-        return await self._perform(self._exchanges.cancel(job_id, revision))
+        return await self._perform(self._exchanges.cancel(job_id, revision, within_s))
 
-    async def list_arms(self) -> dict[str, Instant | None]:
+    async def list_arms(self, *, within_s: float | None = None) -> dict[str, Instant | None]:
         """Return what NAS has armed for this agent. Answer and errors are those of `NasClient.list_arms`."""
-        return await self._perform(self._exchanges.list_arms())
+        return await self._perform(self._exchanges.list_arms(within_s))
 
     async def aclose(self) -> None:
         """Close the connections; the next request opens new ones."""
@@ -422,7 +449,7 @@ class AsyncNasClient(_Client):
             match step:
                 case Send():
                     with self._failures():
-                        async with asyncio.timeout(self._timeout_s):
+                        async with asyncio.timeout(self._bound_s(step)):
                             return await self._send(step)
                 case FetchToken(is_fresh=is_fresh):
                     with _token_failures():

@@ -224,3 +224,23 @@ def test_whatever_nas_does_an_exchange_is_bounded_and_knows_what_it_did(calls: A
             watched.made.reset()
             watched.is_refused = False
         watched.call(outcomes, took_s)
+
+
+def test_a_call_that_may_take_so_long_sends_nothing_after_that() -> None:
+    """The caller's bound holds for the call as a whole: each send gets what is left of it, at most."""
+    now_s = 100.0
+    terms = Terms(retry_for_s=10, clock=lambda: 0.0, monotonic=lambda: now_s, random=lambda: 0.0)
+    exchange = Exchanges("https://agent.example", terms).provision("job", 0, 1, 4.0)
+    assert isinstance(exchange.send(None), FetchToken)
+    first = exchange.send("token")
+    assert isinstance(first, Send)
+    assert first.within_s == 4.0
+    now_s += 3.0
+    assert isinstance(exchange.send(Reply(status=503, headers={}, body=b"")), Pause)
+    again = exchange.send(None)
+    assert isinstance(again, Send)
+    assert again.within_s == 1.0
+    now_s += 1.0
+    with pytest.raises(NasUnavailable) as failure:
+        exchange.send(Reply(status=503, headers={}, body=b""))
+    assert not failure.value.definite

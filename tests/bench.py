@@ -1,0 +1,249 @@
+"""How fast the library is: `python -m tests.bench [import] [start] [claims]`.
+
+Every figure stands beside something real that was measured in the same run, since machines are
+shared and noisy: bare Python, the same work without the scheduler, a jobs file that is rewritten.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import attrs
+import httpx
+
+from chronos import Cron, Interval, Job, JsonFileStore, MemoryStore, NasClient, Scheduler, SqlStore
+from chronos.protocol import transitions
+from chronos.protocol.job import wake_at
+from chronos.protocol.schedule import HOUR_US, MINUTE_US, format_instant
+from chronos.stores import JobStore
+from tests import postgres
+
+JOBS = 10_000
+DIFFERENT = 10
+NOW_US = time.time_ns() // 1000
+
+
+def main(wanted: list[str]) -> None:
+    """Print the figures that are asked for; all of them by default."""
+    parts = {"import": imports, "start": starts, "claims": claims}
+    if unknown := [name for name in wanted if name not in parts]:
+        sys.exit(f"there is no benchmark {unknown[0]!r}; expected one of: {', '.join(parts)}")
+    for name in wanted or parts:
+        for line in parts[name]():
+            print(line, flush=True)
+
+
+# --- import ----------------------------------------------------------------------------------
+
+IMPORT_REPEATS = 25
+_WHAT = {
+    "import chronos": "import chronos",
+    "… and the scheduler": "from chronos import Scheduler, NasClient, JsonFileStore, FireEndpoint, FireVerifier",
+}
+
+
+def imports() -> Iterator[str]:
+    """Time importing the package over bare Python, both in turn."""
+    yield f"import: median of {IMPORT_REPEATS} processes each, in turn, warm cache"
+    programs = {"bare Python": "pass", **_WHAT}
+    timed: dict[str, list[float]] = {name: [] for name in programs}
+    for program in programs.values():
+        _process_s(program)
+    for _ in range(IMPORT_REPEATS):
+        for name, program in programs.items():
+            timed[name].append(_process_s(program))
+    bare_s = median(timed["bare Python"])
+    yield f"  {'bare Python':22} {bare_s * 1000:6.1f} ms"
+    for name in _WHAT:
+        over_ms = (median(timed[name]) - bare_s) * 1000
+        yield f"  {name:22} {median(timed[name]) * 1000:6.1f} ms, {over_ms:+.1f} ms over bare Python"
+
+
+def _process_s(program: str) -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", program], check=True)
+    return time.perf_counter() - began
+
+
+# --- start -----------------------------------------------------------------------------------
+
+
+class Nas:
+    """A NAS behind a client's transport: it counts what it is asked."""
+
+    def __init__(self, arms: dict[str, str]) -> None:
+        self.arms = arms
+        self.calls: dict[str, int] = {"list": 0, "provision": 0, "cancel": 0}
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        verb = request.url.path.rsplit("/", 1)[-1]
+        self.calls[verb] += 1
+        if verb == "list":
+            armed = [{"job_id": each, "fire_at": at, "schedule_id": "s"} for each, at in self.arms.items()]
+            return httpx.Response(200, json={"armed": armed})
+        body = json.loads(request.content)
+        if verb == "provision":
+            self.arms[body["job_id"]] = body["fire_at"]
+        else:
+            self.arms.pop(body["job_id"], None)
+        return httpx.Response(200, json={"ok": True, "schedule_id": "s", "revision": body.get("revision")})
+
+
+def starts() -> Iterator[str]:
+    """Time the start of a large fleet of which a few jobs differ."""
+    yield f"start: {JOBS:,} jobs, of which {DIFFERENT} differ from what NAS has armed"
+    with _stores() as stores:
+        for name, store in stores:
+            nas = Nas({job.id: format_instant(wake_at(job) or 0) for job in store.load_all()[DIFFERENT:]})
+            client = NasClient(
+                "https://portal.example",
+                token_provider=lambda _fresh: "token",
+                callback_url="https://agent.example",
+                transport=httpx.MockTransport(nas),
+            )
+            scheduler = Scheduler(store, client, lambda _context: None, clock=lambda: NOW_US)
+            began = time.perf_counter()
+            started = scheduler.start()
+            took_s = time.perf_counter() - began
+            began = time.perf_counter()
+            store.load_all()
+            read_s = time.perf_counter() - began
+            assert started.settled, scheduler.pending()
+            calls = ", ".join(f"{count} {verb}" for verb, count in nas.calls.items() if count)
+            yield f"  {name:12} {took_s * 1000:7.0f} ms ({took_s / read_s:.1f} times reading all jobs); NAS: {calls}"
+
+
+# --- claims ----------------------------------------------------------------------------------
+
+CLAIM_S = 4.0
+
+
+def claims() -> Iterator[str]:
+    """Count the claims of each store beside what rewriting a whole jobs file allows."""
+    yield f"claims: one process, {JOBS:,} jobs in the store, {CLAIM_S:.0f} s each"
+    with _stores() as stores, tempfile.TemporaryDirectory() as folder:
+        whole = _per_second(_whole_file(Path(folder) / "whole.json"))
+        yield f"  {'whole file':12} {whole:9.1f}/s: read, change one job, write all of it, fsync, rename"
+        for name, store in stores:
+            rate = _per_second(_claim(store))
+            yield f"  {name:12} {rate:9.1f}/s, {rate / whole:.1f} times the whole file"
+
+
+def _per_second(step: Callable[[int], None]) -> float:
+    step(0)
+    count, began = 0, time.perf_counter()
+    while time.perf_counter() - began < CLAIM_S:
+        count += 1
+        step(count)
+    return count / (time.perf_counter() - began)
+
+
+def _claim(store: JobStore) -> Callable[[int], None]:
+    """Return what claims the next occurrence of one job and ends its run: two changes of the store."""
+
+    def step(number: int) -> None:
+        job_id = f"job-{number % JOBS:05}"
+        job = store.load(job_id)
+        assert job is not None
+        assert job.next_us is not None
+        fired = transitions.fire(job, fire_at_us=job.next_us, now_us=job.next_us, owner="bench")
+        assert fired.runs
+        assert store.swap(job_id, expected=job, replacement=fired.job, outcomes=fired.outcomes)
+        ended = transitions.finish(
+            fired.job, run=fired.runs[0], succeeded=True, detail="", now_us=job.next_us
+        )
+        assert store.swap(job_id, expected=fired.job, replacement=ended.job, outcomes=ended.outcomes)
+
+    return step
+
+
+def _whole_file(path: Path) -> Callable[[int], None]:
+    """Return what a jobs file costs whose every change reads and writes all of it, twice as above."""
+    store = JsonFileStore.create(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "jobs": _records()}, indent=2))
+    del store
+
+    def change(number: int, field: str) -> None:
+        raw = json.loads(path.read_text())
+        raw["jobs"][number % JOBS][field] = number
+        beside = path.with_suffix(".next")
+        with beside.open("w") as file:
+            json.dump(raw, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+
+    def step(number: int) -> None:
+        change(number, "claimed")
+        change(number, "ended")
+
+    return step
+
+
+# --- fleets ----------------------------------------------------------------------------------
+
+
+def _jobs() -> Iterator[Job]:
+    for number in range(JOBS):
+        slot_us = NOW_US + HOUR_US + number * MINUTE_US
+        schedule: Any = Interval(period_us=HOUR_US, anchor_us=slot_us)
+        job = Job(id=f"job-{number:05}", schedule=schedule, next_us=slot_us)
+        if number % 2:
+            job = attrs.evolve(job, schedule=Cron(expr="*/20 * * * *", tz="UTC"), next_us=slot_us)
+        yield job
+
+
+def _records() -> list[dict[str, Any]]:
+    """Return the jobs as an agent's file has them."""
+    return [
+        {
+            "id": job.id,
+            "name": job.id,
+            "prompt": "what the agent is to do " * 8,
+            "schedule": {"kind": "interval", "minutes": 60, "display": "every 60m"}
+            if isinstance(job.schedule, Interval)
+            else {"kind": "cron", "expr": "*/20 * * * *", "tz": "UTC", "display": "*/20 * * * *"},
+            "repeat": {"times": None, "completed": 0},
+            "enabled": True,
+            "state": "scheduled",
+            "next_run_at": format_instant(job.next_us or 0),
+            "last_run_at": None,
+            "last_status": None,
+            "created_at": format_instant(NOW_US),
+        }
+        for job in _jobs()
+    ]
+
+
+@contextmanager
+def _stores() -> Iterator[list[tuple[str, JobStore]]]:
+    """Yield every store, each with the same jobs in it."""
+    with tempfile.TemporaryDirectory() as folder, postgres.server() as url:
+        path = Path(folder) / "jobs.json"
+        JsonFileStore.create(path)
+        path.write_text(json.dumps({**json.loads(path.read_text()), "jobs": _records()}, indent=2))
+        stores: list[tuple[str, JobStore]] = [
+            ("memory", MemoryStore(_jobs())),
+            ("JSON file", JsonFileStore(path)),
+        ]
+        for name, where in (("SQLite", f"sqlite:///{folder}/jobs.sqlite"), ("PostgreSQL", url)):
+            store = SqlStore(where)
+            store.create()
+            for job in _jobs():
+                store.swap(job.id, expected=None, replacement=job)
+            stores.append((name, store))
+        yield stores
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
