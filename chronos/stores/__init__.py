@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chronos.protocol.job import Job, Outcome
@@ -12,9 +13,23 @@ if TYPE_CHECKING:
 
 __all__ = ["HISTORY_LENGTH", "JobStore", "JsonFileStore", "MemoryStore"]
 
-# How many outcomes of a job a store keeps. Enough to see a bad night of a job that runs every ten
-# minutes, and still small beside the prompts that a jobs file holds.
+# How many outcomes of a job a store keeps, unless it is told otherwise. Enough to see a bad night of a
+# job that runs every ten minutes, and still small beside the prompts that a jobs file holds.
 HISTORY_LENGTH = 50
+
+
+def check_history_length(history_length: int) -> int:
+    """Return how many outcomes of a job a store shall keep.
+
+    Args:
+        history_length: a count, at least 1: the end of the last run is what a status is made of.
+
+    Raises:
+        ValueError: less than 1, or not a whole number.
+    """
+    if type(history_length) is not int or history_length < 1:
+        raise ValueError(f"history_length is {history_length!r}; expected a whole number of at least 1")
+    return history_length
 
 
 class JobStore(Protocol):
@@ -68,7 +83,17 @@ class JobStore(Protocol):
         """
 
     def history(self, job_id: str) -> tuple[Outcome, ...]:
-        """Return the newest `HISTORY_LENGTH` outcomes of a job, oldest first; none without such a job.
+        """Return the newest outcomes of a job, oldest first; none without such a job.
+
+        A store keeps as many of each job as its `history_length` says.
+
+        Raises:
+            StoreError: as for `load`.
+            JobsFileError: as for `load`.
+        """
+
+    def latest(self) -> Mapping[str, Outcome]:
+        """Return the newest outcome of each job that has one, by the id of the job, in one reading.
 
         Raises:
             StoreError: as for `load`.

@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from filelock import FileLock, Timeout
 from chronos.errors import JobsFileError, StoreError
 from chronos.protocol.job import Job, Outcome
 from chronos.protocol.schedule import Instant
+from chronos.stores import HISTORY_LENGTH, check_history_length
 from chronos.stores.record import Document, FileFacts, read_document, read_history
 from chronos.stores.rewrite import new_record, stamp, write_job
 
@@ -59,18 +60,24 @@ class JsonFileStore:
     Args:
         path: the file. It must be there: a file that is missing is more likely a volume that is not
             mounted than an agent without jobs. `create` makes a new one.
+        history_length: how many outcomes of a job it keeps, at least 1.
         lock_wait_s: how long a swap waits for other processes, seconds.
         now_us: the clock that `updated_at` is taken from, epoch microseconds.
+
+    Raises:
+        ValueError: a history of less than one outcome.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         *,
+        history_length: int = HISTORY_LENGTH,
         lock_wait_s: float = LOCK_WAIT_S,
         now_us: Callable[[], Instant] = _real_now_us,
     ) -> None:
         self.path = Path(path)
+        self._history_length = check_history_length(history_length)
         self._lock_wait_s = lock_wait_s
         self._now_us = now_us
         self._newest: _Version | None = None
@@ -80,6 +87,7 @@ class JsonFileStore:
         cls,
         path: str | os.PathLike[str],
         *,
+        history_length: int = HISTORY_LENGTH,
         lock_wait_s: float = LOCK_WAIT_S,
         now_us: Callable[[], Instant] = _real_now_us,
     ) -> JsonFileStore:
@@ -89,13 +97,15 @@ class JsonFileStore:
 
         Args:
             path: the file; its directory must be there.
+            history_length: as for the class.
             lock_wait_s: as for the class.
             now_us: as for the class.
 
         Raises:
             StoreError: the file could not be written.
+            ValueError: a history of less than one outcome.
         """
-        store = cls(path, lock_wait_s=lock_wait_s, now_us=now_us)
+        store = cls(path, history_length=history_length, lock_wait_s=lock_wait_s, now_us=now_us)
         with store._locked() as file:
             if not file.exists():
                 facts = FileFacts(source=str(path))
@@ -118,7 +128,18 @@ class JsonFileStore:
         """Return the newest outcomes of a job, oldest first. See `JobStore`."""
         document = self._read().document
         index = _index(document, job_id)
-        return () if index is None else read_history(document.raw["jobs"][index], document.facts)
+        if index is None:
+            return ()
+        return read_history(document.raw["jobs"][index], document.facts)[-self._history_length :]
+
+    def latest(self) -> Mapping[str, Outcome]:
+        """Return the newest outcome of each job that has one. See `JobStore`."""
+        document = self._read().document
+        newest = {}
+        for job, record in zip(document.jobs, document.raw["jobs"], strict=True):
+            if own := _newest_alone(record):
+                newest[job.id] = _read_newest(own, record, document.facts)
+        return newest
 
     def swap(
         self,
@@ -137,8 +158,9 @@ class JsonFileStore:
             if replacement == expected and not outcomes:
                 return True
             now_us = self._now_us()
-            raw = _changed(version.document, index, replacement, outcomes, now_us)
-            _write_beside(version.path, _encode(raw, like=version.data), like=version.status)
+            raw = _changed(version.document, index, replacement, outcomes, now_us, self._history_length)
+            data = _encode(raw, like=version.data)
+            _write_beside(version.path, data, like=version.status)
             if not _is_still(version):
                 return False
             _put_in_place(version.path)
@@ -205,12 +227,29 @@ def _index(document: Document, job_id: str) -> int | None:
     return next((index for index, job in enumerate(document.jobs) if job.id == job_id), None)
 
 
+def _newest_alone(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return *record* with the newest outcome of its history alone; None when there is none."""
+    own = record.get("chronos") or {}
+    kept = own.get("history")
+    return {**record, "chronos": {**own, "history": kept[-1:]}} if kept else None
+
+
+def _read_newest(record: Mapping[str, Any], whole: Mapping[str, Any], facts: FileFacts) -> Outcome:
+    """Return the one outcome of *record*; what is wrong with it is said of its place in *whole*."""
+    try:
+        return read_history(record, facts)[0]
+    except JobsFileError:
+        read_history(whole, facts)
+        raise
+
+
 def _changed(
     document: Document,
     index: int | None,
     replacement: Job | None,
     outcomes: tuple[Outcome, ...],
     now_us: Instant,
+    history_length: int,
 ) -> dict[str, Any]:
     """Return the file with *replacement* in the place of the job at *index*."""
     facts = document.facts
@@ -218,7 +257,10 @@ def _changed(
     for at, (job, record) in enumerate(zip(document.jobs, document.raw["jobs"], strict=True)):
         if at == index:
             if replacement is not None:
-                records.append(write_job(replacement, record, facts, outcomes=outcomes))
+                written = write_job(
+                    replacement, record, facts, outcomes=outcomes, history_length=history_length
+                )
+                records.append(written)
         elif record.get("next_run_at") is None and job.next_us is not None:
             # Worked out from `updated_at`, which changes now: written down, lest the slot move.
             records.append(write_job(job, record, facts))
@@ -226,7 +268,9 @@ def _changed(
             records.append(record)
     if index is None and replacement is not None:
         record = new_record(replacement, facts, created_us=now_us)
-        records.append(write_job(replacement, record, facts, outcomes=outcomes) if outcomes else record)
+        if outcomes:
+            record = write_job(replacement, record, facts, outcomes=outcomes, history_length=history_length)
+        records.append(record)
     return {**document.raw, "jobs": records, "updated_at": stamp(facts, now_us)}
 
 

@@ -37,7 +37,12 @@ _STATUS = {Result.COMPLETED: "ok", Result.FAILED: "error", Result.INTERRUPTED: "
 
 
 def write_job(
-    job: Job, raw: Mapping[str, Any], facts: FileFacts, *, outcomes: tuple[Outcome, ...] = ()
+    job: Job,
+    raw: Mapping[str, Any],
+    facts: FileFacts,
+    *,
+    outcomes: tuple[Outcome, ...] = (),
+    history_length: int = HISTORY_LENGTH,
 ) -> dict[str, Any]:
     """Return the record of *job*, made from the record *raw* of the same job.
 
@@ -50,6 +55,7 @@ def write_job(
         facts: what *raw* was read with.
         outcomes: the occurrences that end with this change. The run of *raw* that ends with one of
             them gives the record its `last_run_at` and `last_status`.
+        history_length: how many outcomes the record keeps, at least 1.
 
     Raises:
         JobsFileError: *raw* is not a record.
@@ -57,14 +63,19 @@ def write_job(
     """
     before = read_job(raw, facts)
     try:
-        record = _rewrite(job, before, raw, facts, outcomes)
+        record = _rewrite(job, before, raw, facts, outcomes, history_length)
     except ScheduleError as error:
         raise StoreError(f"{facts.source}: job {job.id}: {error}", definite=True) from None
     return _settled(job, record, facts)
 
 
 def _rewrite(
-    job: Job, before: Job, raw: Mapping[str, Any], facts: FileFacts, outcomes: tuple[Outcome, ...]
+    job: Job,
+    before: Job,
+    raw: Mapping[str, Any],
+    facts: FileFacts,
+    outcomes: tuple[Outcome, ...],
+    history_length: int,
 ) -> dict[str, Any]:
     """Return *raw*, which reads as *before*, with what differs in *job*."""
     record = dict(raw)
@@ -84,7 +95,7 @@ def _rewrite(
             **_own(raw),
             "revision": job.revision,
             "run": None if job.run is None else _write_run(job.run),
-            "history": kept[-HISTORY_LENGTH:],
+            "history": kept[-history_length:],
         }
     return record
 
