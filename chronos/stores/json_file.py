@@ -25,9 +25,10 @@ from filelock import FileLock, Timeout
 
 from chronos.errors import JobsFileError, StoreError
 from chronos.protocol.job import Job, Outcome
-from chronos.protocol.schedule import Instant
+from chronos.protocol.schedule import Instant, parse_instant
 from chronos.stores import HISTORY_LENGTH, check_history_length
-from chronos.stores.record import Document, FileFacts, read_document, read_history
+from chronos.stores.reader import offset_of
+from chronos.stores.record import Document, FileFacts, read_document, read_history, read_job
 from chronos.stores.rewrite import new_record, stamp, write_job
 
 # Seconds that a swap waits for other processes. One change takes some milliseconds; who holds the
@@ -158,12 +159,14 @@ class JsonFileStore:
             if replacement == expected and not outcomes:
                 return True
             now_us = self._now_us()
-            raw = _changed(version.document, index, replacement, outcomes, now_us, self._history_length)
-            data = _encode(raw, like=version.data)
+            document = _changed(version.document, index, replacement, outcomes, now_us, self._history_length)
+            data = _encode(document.raw, like=version.data)
             _write_beside(version.path, data, like=version.status)
             if not _is_still(version):
                 return False
             _put_in_place(version.path)
+            # What was just written need not be parsed again: that takes longer than all the rest.
+            self._newest = attrs.evolve(version, data=data, document=document)
             return True
 
     @contextmanager
@@ -203,9 +206,9 @@ class JsonFileStore:
         except OSError as error:
             raise StoreError(f"{self.path} cannot be read: {error}", definite=True) from None
         known = self._newest
-        # The bytes are compared and not the time of the last change alone: two writes within one
-        # tick of the file system's clock may share that, the size, and even the number of the file.
-        if known is None or known.data != data or known.status.st_mtime_ns != status.st_mtime_ns:
+        # The bytes are compared and not the time of the last change: two writes within one tick of
+        # the file system's clock may share that, the size, and even the number of the file.
+        if known is None or known.data != data or _depends_on_time(known, status):
             document = self._parse(data, status.st_mtime_ns // 1000)
             known = _Version(path=path, status=status, data=data, document=document)
         else:
@@ -225,6 +228,11 @@ class JsonFileStore:
 
 def _index(document: Document, job_id: str) -> int | None:
     return next((index for index, job in enumerate(document.jobs) if job.id == job_id), None)
+
+
+def _depends_on_time(known: _Version, status: os.stat_result) -> bool:
+    """Return whether the same bytes read otherwise now: without a time stamp, the file's own counts."""
+    return known.document.as_of_us is None and known.status.st_mtime_ns != status.st_mtime_ns
 
 
 def _newest_alone(record: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -250,28 +258,45 @@ def _changed(
     outcomes: tuple[Outcome, ...],
     now_us: Instant,
     history_length: int,
-) -> dict[str, Any]:
+) -> Document:
     """Return the file with *replacement* in the place of the job at *index*."""
     facts = document.facts
-    records = []
+    updated_at = stamp(facts, now_us)
+    later = attrs.evolve(facts, fallback_tz=offset_of(updated_at), now_us=parse_instant(updated_at))
+    jobs, records = [], []
+
+    def put(job: Job, record: dict[str, Any]) -> None:
+        jobs.append(_read_back(job, record, later))
+        records.append(record)
+
     for at, (job, record) in enumerate(zip(document.jobs, document.raw["jobs"], strict=True)):
         if at == index:
             if replacement is not None:
                 written = write_job(
                     replacement, record, facts, outcomes=outcomes, history_length=history_length
                 )
-                records.append(written)
+                put(replacement, written)
         elif record.get("next_run_at") is None and job.next_us is not None:
             # Worked out from `updated_at`, which changes now: written down, lest the slot move.
-            records.append(write_job(job, record, facts))
+            put(job, write_job(job, record, facts))
         else:
+            jobs.append(job)
             records.append(record)
     if index is None and replacement is not None:
         record = new_record(replacement, facts, created_us=now_us)
         if outcomes:
             record = write_job(replacement, record, facts, outcomes=outcomes, history_length=history_length)
-        records.append(record)
-    return {**document.raw, "jobs": records, "updated_at": stamp(facts, now_us)}
+        put(replacement, record)
+    raw = {**document.raw, "jobs": records, "updated_at": updated_at}
+    return Document(raw=raw, jobs=tuple(jobs), as_of_us=later.now_us, facts=later)
+
+
+def _read_back(job: Job, record: dict[str, Any], facts: FileFacts) -> Job:
+    """Return *job* once its record reads as the job in the file that is written, and as text."""
+    again = read_job(json.loads(json.dumps(record)), facts)
+    if again != job:  # such as two halves of a surrogate pair, which JSON joins
+        raise StoreError(f"{facts.source}: job {job.id}: no record reads as {job}", definite=True)
+    return again
 
 
 def _encode(raw: dict[str, Any], *, like: bytes = b"", indent: str | None = None) -> bytes:
