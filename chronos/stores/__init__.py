@@ -10,8 +10,9 @@ from chronos.protocol.job import Job, Outcome
 if TYPE_CHECKING:
     from chronos.stores.json_file import JsonFileStore
     from chronos.stores.memory import MemoryStore
+    from chronos.stores.sql import SqlStore
 
-__all__ = ["HISTORY_LENGTH", "JobStore", "JsonFileStore", "MemoryStore"]
+__all__ = ["HISTORY_LENGTH", "JobStore", "JsonFileStore", "MemoryStore", "SqlStore"]
 
 # How many outcomes of a job a store keeps, unless it is told otherwise. Enough to see a bad night of a
 # job that runs every ten minutes, and still small beside the prompts that a jobs file holds.
@@ -101,7 +102,7 @@ class JobStore(Protocol):
         """
 
 
-# `import chronos` shall not pay for a file lock that an agent with another store never uses.
+# `import chronos` shall not pay for a file lock or a database that an agent with another store never uses.
 def __getattr__(name: str) -> Any:
     if name == "JsonFileStore":
         from chronos.stores.json_file import JsonFileStore
@@ -111,4 +112,10 @@ def __getattr__(name: str) -> Any:
         from chronos.stores.memory import MemoryStore
 
         return MemoryStore
+    if name == "SqlStore":
+        try:
+            from chronos.stores.sql import SqlStore
+        except ModuleNotFoundError as error:
+            raise ImportError(f"{error}; SqlStore needs the extra `sql` of chronos-cron") from error
+        return SqlStore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
