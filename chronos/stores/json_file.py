@@ -38,6 +38,8 @@ LOCK_WAIT_S = 10.0
 # Seconds between two attempts to get the lock: about what one change takes.
 _LOCK_POLL_S = 0.005
 
+_TOO_DEEP = "the jobs file has objects nested too deeply to be written"
+
 _INDENT = re.compile(r'\{\s*?\n([ \t]*)"')
 
 
@@ -293,7 +295,10 @@ def _changed(
 
 def _read_back(job: Job, record: dict[str, Any], facts: FileFacts) -> Job:
     """Return *job* once its record reads as the job in the file that is written, and as text."""
-    again = read_job(json.loads(json.dumps(record)), facts)
+    try:
+        again = read_job(json.loads(json.dumps(record)), facts)
+    except RecursionError:
+        raise StoreError(_TOO_DEEP, definite=True) from None
     if again != job:  # such as two halves of a surrogate pair, which JSON joins
         raise StoreError(f"{facts.source}: job {job.id}: no record reads as {job}", definite=True)
     return again
@@ -310,7 +315,7 @@ def _encode(raw: dict[str, Any], *, like: bytes = b"", indent: str | None = None
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can escape and UTF-8 cannot hold
         data = json.dumps(raw, indent=indent, allow_nan=False).encode("ascii")
     except RecursionError:
-        raise StoreError("the jobs file has objects nested too deeply to be written", definite=True) from None
+        raise StoreError(_TOO_DEEP, definite=True) from None
     return data + b"\n" if text.endswith("\n") or not text else data
 
 
