@@ -20,6 +20,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+from weakref import WeakSet
 
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import URL, Connection, Engine, make_url
@@ -30,11 +31,24 @@ from chronos.errors import StoreError
 # Seconds between two attempts to make a database keep a log, where SQLite itself does not wait.
 _POLL_S = 0.01
 
+_databases: WeakSet[Database] = WeakSet()
+
+
+def _close_before_fork() -> None:
+    for database in tuple(_databases):
+        database.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_close_before_fork)
+
 
 class Database:
     """One SQLite or PostgreSQL database, safe among threads.
 
-    A process that is forked gets connections of its own: those of its parent are left alone.
+    Its connections are closed before the process forks, so that parent and child get their own: SQLite
+    forgets its locks when a connection goes through a fork, even one that nobody uses any more. A
+    given engine is its owner's, who has to close it; the child leaves alone what is still open.
 
     Args:
         url_or_engine: where it is, as SQLAlchemy writes it, or a synchronous engine.
@@ -54,6 +68,7 @@ class Database:
         self.name = self.engine.url.render_as_string(hide_password=True)
         self._pid = os.getpid()
         self._inherited: list[object] = []
+        _databases.add(self)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -142,7 +157,7 @@ class Database:
             yield connection.execution_options(isolation_level=isolation)
 
     def _engine(self) -> Engine:
-        """Return the engine, without the connections of the process that this one was forked from."""
+        """Return the engine, without connections that were in use when this process was forked."""
         if self._pid != os.getpid():
             # Kept, since dropping a connection closes it, and that would end the parent's.
             self._inherited.append(self.engine.pool)
@@ -169,8 +184,9 @@ class Database:
 def _check(dialect: str, url: URL) -> None:
     if dialect not in ("sqlite", "postgresql"):
         raise ValueError(f"expected a SQLite or a PostgreSQL database, got {dialect}")
+    name = url.database or ""
     if dialect == "sqlite" and (
-        not url.database or ":memory:" in url.database or "mode=memory" in url.database
+        name in ("", ":memory:", "file::memory:") or url.query.get("mode") == "memory"
     ):
         raise ValueError(
             "a SQLite database in memory does not outlive its connection; MemoryStore is for that"
