@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from chronos.protocol.job import Job, Outcome
@@ -9,12 +10,27 @@ from chronos.protocol.job import Job, Outcome
 if TYPE_CHECKING:
     from chronos.stores.json_file import JsonFileStore
     from chronos.stores.memory import MemoryStore
+    from chronos.stores.sql import SqlStore
 
-__all__ = ["HISTORY_LENGTH", "JobStore", "JsonFileStore", "MemoryStore"]
+__all__ = ["HISTORY_LENGTH", "JobStore", "JsonFileStore", "MemoryStore", "SqlStore"]
 
-# How many outcomes of a job a store keeps. Enough to see a bad night of a job that runs every ten
-# minutes, and still small beside the prompts that a jobs file holds.
+# How many outcomes of a job a store keeps, unless it is told otherwise. Enough to see a bad night of a
+# job that runs every ten minutes, and still small beside the prompts that a jobs file holds.
 HISTORY_LENGTH = 50
+
+
+def check_history_length(history_length: int) -> int:
+    """Return how many outcomes of a job a store shall keep.
+
+    Args:
+        history_length: a count, at least 1: the end of the last run is what a status is made of.
+
+    Raises:
+        ValueError: less than 1, or not a whole number.
+    """
+    if type(history_length) is not int or history_length < 1:
+        raise ValueError(f"history_length is {history_length!r}; expected a whole number of at least 1")
+    return history_length
 
 
 class JobStore(Protocol):
@@ -68,7 +84,17 @@ class JobStore(Protocol):
         """
 
     def history(self, job_id: str) -> tuple[Outcome, ...]:
-        """Return the newest `HISTORY_LENGTH` outcomes of a job, oldest first; none without such a job.
+        """Return the newest outcomes of a job, oldest first; none without such a job.
+
+        A store keeps as many of each job as its `history_length` says.
+
+        Raises:
+            StoreError: as for `load`.
+            JobsFileError: as for `load`.
+        """
+
+    def latest(self) -> Mapping[str, Outcome]:
+        """Return the newest outcome of each job that has one, by the id of the job, in one reading.
 
         Raises:
             StoreError: as for `load`.
@@ -76,7 +102,7 @@ class JobStore(Protocol):
         """
 
 
-# `import chronos` shall not pay for a file lock that an agent with another store never uses.
+# `import chronos` shall not pay for a file lock or a database that an agent with another store never uses.
 def __getattr__(name: str) -> Any:
     if name == "JsonFileStore":
         from chronos.stores.json_file import JsonFileStore
@@ -86,4 +112,10 @@ def __getattr__(name: str) -> Any:
         from chronos.stores.memory import MemoryStore
 
         return MemoryStore
+    if name == "SqlStore":
+        try:
+            from chronos.stores.sql import SqlStore
+        except ModuleNotFoundError as error:
+            raise ImportError(f"{error}; SqlStore needs the extra `sql` of chronos-cron") from error
+        return SqlStore
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

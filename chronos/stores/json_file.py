@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,10 @@ from filelock import FileLock, Timeout
 
 from chronos.errors import JobsFileError, StoreError
 from chronos.protocol.job import Job, Outcome
-from chronos.protocol.schedule import Instant
-from chronos.stores.record import Document, FileFacts, read_document, read_history
+from chronos.protocol.schedule import Instant, parse_instant
+from chronos.stores import HISTORY_LENGTH, check_history_length
+from chronos.stores.reader import offset_of
+from chronos.stores.record import Document, FileFacts, read_document, read_history, read_job
 from chronos.stores.rewrite import new_record, stamp, write_job
 
 # Seconds that a swap waits for other processes. One change takes some milliseconds; who holds the
@@ -35,6 +37,8 @@ LOCK_WAIT_S = 10.0
 
 # Seconds between two attempts to get the lock: about what one change takes.
 _LOCK_POLL_S = 0.005
+
+_TOO_DEEP = "the jobs file has objects nested too deeply to be written"
 
 _INDENT = re.compile(r'\{\s*?\n([ \t]*)"')
 
@@ -59,18 +63,24 @@ class JsonFileStore:
     Args:
         path: the file. It must be there: a file that is missing is more likely a volume that is not
             mounted than an agent without jobs. `create` makes a new one.
+        history_length: how many outcomes of a job it keeps, at least 1.
         lock_wait_s: how long a swap waits for other processes, seconds.
         now_us: the clock that `updated_at` is taken from, epoch microseconds.
+
+    Raises:
+        ValueError: a history of less than one outcome.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
         *,
+        history_length: int = HISTORY_LENGTH,
         lock_wait_s: float = LOCK_WAIT_S,
         now_us: Callable[[], Instant] = _real_now_us,
     ) -> None:
         self.path = Path(path)
+        self._history_length = check_history_length(history_length)
         self._lock_wait_s = lock_wait_s
         self._now_us = now_us
         self._newest: _Version | None = None
@@ -80,6 +90,7 @@ class JsonFileStore:
         cls,
         path: str | os.PathLike[str],
         *,
+        history_length: int = HISTORY_LENGTH,
         lock_wait_s: float = LOCK_WAIT_S,
         now_us: Callable[[], Instant] = _real_now_us,
     ) -> JsonFileStore:
@@ -89,13 +100,15 @@ class JsonFileStore:
 
         Args:
             path: the file; its directory must be there.
+            history_length: as for the class.
             lock_wait_s: as for the class.
             now_us: as for the class.
 
         Raises:
             StoreError: the file could not be written.
+            ValueError: a history of less than one outcome.
         """
-        store = cls(path, lock_wait_s=lock_wait_s, now_us=now_us)
+        store = cls(path, history_length=history_length, lock_wait_s=lock_wait_s, now_us=now_us)
         with store._locked() as file:
             if not file.exists():
                 facts = FileFacts(source=str(path))
@@ -118,7 +131,18 @@ class JsonFileStore:
         """Return the newest outcomes of a job, oldest first. See `JobStore`."""
         document = self._read().document
         index = _index(document, job_id)
-        return () if index is None else read_history(document.raw["jobs"][index], document.facts)
+        if index is None:
+            return ()
+        return read_history(document.raw["jobs"][index], document.facts)[-self._history_length :]
+
+    def latest(self) -> Mapping[str, Outcome]:
+        """Return the newest outcome of each job that has one. See `JobStore`."""
+        document = self._read().document
+        newest = {}
+        for job, record in zip(document.jobs, document.raw["jobs"], strict=True):
+            if own := _newest_alone(record):
+                newest[job.id] = _read_newest(own, record, document.facts)
+        return newest
 
     def swap(
         self,
@@ -137,11 +161,14 @@ class JsonFileStore:
             if replacement == expected and not outcomes:
                 return True
             now_us = self._now_us()
-            raw = _changed(version.document, index, replacement, outcomes, now_us)
-            _write_beside(version.path, _encode(raw, like=version.data), like=version.status)
+            document = _changed(version.document, index, replacement, outcomes, now_us, self._history_length)
+            data = _encode(document.raw, like=version.data)
+            _write_beside(version.path, data, like=version.status)
             if not _is_still(version):
                 return False
             _put_in_place(version.path)
+            # What was just written need not be parsed again: that takes longer than all the rest.
+            self._newest = attrs.evolve(version, data=data, document=document)
             return True
 
     @contextmanager
@@ -181,9 +208,9 @@ class JsonFileStore:
         except OSError as error:
             raise StoreError(f"{self.path} cannot be read: {error}", definite=True) from None
         known = self._newest
-        # The bytes are compared and not the time of the last change alone: two writes within one
-        # tick of the file system's clock may share that, the size, and even the number of the file.
-        if known is None or known.data != data or known.status.st_mtime_ns != status.st_mtime_ns:
+        # The bytes are compared and not the time of the last change: two writes within one tick of
+        # the file system's clock may share that, the size, and even the number of the file.
+        if known is None or known.data != data or _depends_on_time(known, status):
             document = self._parse(data, status.st_mtime_ns // 1000)
             known = _Version(path=path, status=status, data=data, document=document)
         else:
@@ -205,29 +232,76 @@ def _index(document: Document, job_id: str) -> int | None:
     return next((index for index, job in enumerate(document.jobs) if job.id == job_id), None)
 
 
+def _depends_on_time(known: _Version, status: os.stat_result) -> bool:
+    """Return whether the same bytes read otherwise now: without a time stamp, the file's own counts."""
+    return known.document.as_of_us is None and known.status.st_mtime_ns != status.st_mtime_ns
+
+
+def _newest_alone(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return *record* with the newest outcome of its history alone; None when there is none."""
+    own = record.get("chronos") or {}
+    kept = own.get("history")
+    return {**record, "chronos": {**own, "history": kept[-1:]}} if kept else None
+
+
+def _read_newest(record: Mapping[str, Any], whole: Mapping[str, Any], facts: FileFacts) -> Outcome:
+    """Return the one outcome of *record*; what is wrong with it is said of its place in *whole*."""
+    try:
+        return read_history(record, facts)[0]
+    except JobsFileError:
+        read_history(whole, facts)
+        raise
+
+
 def _changed(
     document: Document,
     index: int | None,
     replacement: Job | None,
     outcomes: tuple[Outcome, ...],
     now_us: Instant,
-) -> dict[str, Any]:
+    history_length: int,
+) -> Document:
     """Return the file with *replacement* in the place of the job at *index*."""
     facts = document.facts
-    records = []
+    updated_at = stamp(facts, now_us)
+    later = attrs.evolve(facts, fallback_tz=offset_of(updated_at), now_us=parse_instant(updated_at))
+    jobs, records = [], []
+
+    def put(job: Job, record: dict[str, Any]) -> None:
+        jobs.append(_read_back(job, record, later))
+        records.append(record)
+
     for at, (job, record) in enumerate(zip(document.jobs, document.raw["jobs"], strict=True)):
         if at == index:
             if replacement is not None:
-                records.append(write_job(replacement, record, facts, outcomes=outcomes))
+                written = write_job(
+                    replacement, record, facts, outcomes=outcomes, history_length=history_length
+                )
+                put(replacement, written)
         elif record.get("next_run_at") is None and job.next_us is not None:
             # Worked out from `updated_at`, which changes now: written down, lest the slot move.
-            records.append(write_job(job, record, facts))
+            put(job, write_job(job, record, facts))
         else:
+            jobs.append(job)
             records.append(record)
     if index is None and replacement is not None:
         record = new_record(replacement, facts, created_us=now_us)
-        records.append(write_job(replacement, record, facts, outcomes=outcomes) if outcomes else record)
-    return {**document.raw, "jobs": records, "updated_at": stamp(facts, now_us)}
+        if outcomes:
+            record = write_job(replacement, record, facts, outcomes=outcomes, history_length=history_length)
+        put(replacement, record)
+    raw = {**document.raw, "jobs": records, "updated_at": updated_at}
+    return Document(raw=raw, jobs=tuple(jobs), as_of_us=later.now_us, facts=later)
+
+
+def _read_back(job: Job, record: dict[str, Any], facts: FileFacts) -> Job:
+    """Return *job* once its record reads as the job in the file that is written, and as text."""
+    try:
+        again = read_job(json.loads(json.dumps(record)), facts)
+    except RecursionError:
+        raise StoreError(_TOO_DEEP, definite=True) from None
+    if again != job:  # such as two halves of a surrogate pair, which JSON joins
+        raise StoreError(f"{facts.source}: job {job.id}: no record reads as {job}", definite=True)
+    return again
 
 
 def _encode(raw: dict[str, Any], *, like: bytes = b"", indent: str | None = None) -> bytes:
@@ -241,7 +315,7 @@ def _encode(raw: dict[str, Any], *, like: bytes = b"", indent: str | None = None
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can escape and UTF-8 cannot hold
         data = json.dumps(raw, indent=indent, allow_nan=False).encode("ascii")
     except RecursionError:
-        raise StoreError("the jobs file has objects nested too deeply to be written", definite=True) from None
+        raise StoreError(_TOO_DEEP, definite=True) from None
     return data + b"\n" if text.endswith("\n") or not text else data
 
 

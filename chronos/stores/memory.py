@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from chronos.protocol.job import Job, Outcome
-from chronos.stores import HISTORY_LENGTH
+from chronos.stores import HISTORY_LENGTH, check_history_length
 
 
 class MemoryStore:
@@ -14,9 +14,14 @@ class MemoryStore:
 
     Args:
         jobs: what it holds at first.
+        history_length: how many outcomes of a job it keeps, at least 1.
+
+    Raises:
+        ValueError: a history of less than one outcome.
     """
 
-    def __init__(self, jobs: Iterable[Job] = ()) -> None:
+    def __init__(self, jobs: Iterable[Job] = (), *, history_length: int = HISTORY_LENGTH) -> None:
+        self._history_length = check_history_length(history_length)
         self._lock = threading.Lock()
         self._jobs = {job.id: job for job in jobs}
         self._history: dict[str, tuple[Outcome, ...]] = {}
@@ -48,10 +53,16 @@ class MemoryStore:
                 self._history.pop(job_id, None)
             else:
                 self._jobs[job_id] = replacement
-                self._history[job_id] = (self._history.get(job_id, ()) + outcomes)[-HISTORY_LENGTH:]
+                kept = self._history.get(job_id, ()) + outcomes
+                self._history[job_id] = kept[-self._history_length :]
             return True
 
     def history(self, job_id: str) -> tuple[Outcome, ...]:
         """Return the newest outcomes of a job, oldest first."""
         with self._lock:
             return self._history.get(job_id, ())
+
+    def latest(self) -> Mapping[str, Outcome]:
+        """Return the newest outcome of each job that has one. See `JobStore`."""
+        with self._lock:
+            return {job_id: kept[-1] for job_id, kept in self._history.items() if kept}

@@ -1,0 +1,252 @@
+"""A SQL database as a store needs it: what is read is committed, and a change happens whole or not at all.
+
+What differs between SQLite and PostgreSQL in that is here, and so is what may go wrong: whatever a
+driver raises leaves this module as a `StoreError`.
+
+* SQLite has one writer at a time. A change takes that place before it reads (`BEGIN IMMEDIATE`):
+  one that read first and wrote later could not go on once another had written in between. The
+  driver's own idea of when a transaction begins is switched off for that.
+* PostgreSQL locks rows. A change runs at READ COMMITTED, whatever the engine's default: a statement
+  that has waited for a lock sees what the one before it left.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from weakref import WeakSet
+
+from sqlalchemy import create_engine, event, text
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+from sqlalchemy.exc import ArgumentError, OperationalError
+
+from chronos.errors import StoreError
+
+# Seconds between two attempts to make a database keep a log, where SQLite itself does not wait.
+_POLL_S = 0.01
+
+_databases: WeakSet[Database] = WeakSet()
+
+
+def _close_before_fork() -> None:
+    for database in tuple(_databases):
+        database.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_close_before_fork)
+
+
+class Database:
+    """One SQLite or PostgreSQL database, safe among threads.
+
+    Its connections are closed before the process forks, so that parent and child get their own: SQLite
+    forgets its locks when a connection goes through a fork, even one that nobody uses any more. A
+    given engine is its owner's, who has to close it; the child leaves alone what is still open.
+
+    Args:
+        url_or_engine: where it is, as SQLAlchemy writes it, or a synchronous engine.
+        wait_s: how long to wait for others, seconds; an engine has settings of its own.
+
+    Raises:
+        ValueError: no such URL, a database that is neither of the two, or one in memory.
+        ImportError: the database's driver is not installed.
+    """
+
+    def __init__(self, url_or_engine: str | URL | Engine, *, wait_s: float) -> None:
+        self._is_own = not isinstance(url_or_engine, Engine)
+        self._wait_s = wait_s
+        self.engine = url_or_engine if isinstance(url_or_engine, Engine) else _engine(url_or_engine, wait_s)
+        _check(self.engine.dialect.name, self.engine.url)
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self.name = self.engine.url.render_as_string(hide_password=True)
+        self._pid = os.getpid()
+        self._inherited: list[object] = []
+        _databases.add(self)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Yield a connection of which every statement stands alone.
+
+        Raises:
+            StoreError: the database did not answer.
+        """
+        try:
+            with self._connected("AUTOCOMMIT") as connection:
+                yield connection
+        except StoreError:
+            raise
+        except Exception as error:  # drivers let more through than errors of their own
+            raise self._failure("cannot be read", error, definite=True) from error
+
+    def change(self, work: Callable[[Connection], bool]) -> bool:
+        """Do *work* in one transaction, and return what it returned.
+
+        Args:
+            work: what to do; when it returns False, nothing of it remains.
+
+        Raises:
+            StoreError: the database failed; until the commit nothing has happened for sure.
+        """
+        is_definite = True
+        try:
+            with self._connected("AUTOCOMMIT" if self.is_sqlite else "READ COMMITTED") as connection:
+                if self.is_sqlite:
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                is_done = work(connection)
+                is_definite = not is_done
+                self._end(connection, "COMMIT" if is_done else "ROLLBACK")
+                return is_done
+        except StoreError:
+            raise
+        except Exception as error:
+            raise self._failure("cannot be written", error, definite=is_definite) from error
+
+    def lock(self, connection: Connection, name: str) -> None:
+        """Let one transaction at a time go on from here, until it ends; for SQLite it is the only one anyway.
+
+        Args:
+            connection: the one that `change` gave.
+            name: what the others lock as well.
+        """
+        if not self.is_sqlite:
+            number = int.from_bytes(sha256(f"chronos {name}".encode()).digest()[:8], signed=True)
+            connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
+
+    def prepare(self) -> None:
+        """Make the file of a SQLite database, and let its readers and its writer not wait for each other.
+
+        Raises:
+            StoreError: the file cannot be made, or is no database.
+        """
+        if not self.is_sqlite:
+            return
+        path = self.engine.url.database or ""
+        if self._is_own and not path.startswith("file:"):
+            try:  # for its owner alone, as a jobs file is
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            except OSError as error:
+                raise StoreError(f"{path} cannot be made: {error}", definite=True) from None
+        deadline_s = time.monotonic() + self._wait_s
+        while True:
+            try:
+                with self.reading() as connection:
+                    connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+                return
+            except StoreError as error:
+                # Of several that do this at once, SQLite turns all but one away without a wait.
+                if not isinstance(error.__cause__, OperationalError) or time.monotonic() > deadline_s:
+                    raise
+                time.sleep(_POLL_S)
+
+    def close(self) -> None:
+        """Close the connections that are not in use; the next call opens new ones."""
+        if self._is_own:
+            with suppress(Exception):  # what cannot be closed is gone already
+                self._engine().dispose()
+
+    @contextmanager
+    def _connected(self, isolation: Any) -> Iterator[Connection]:
+        with self._engine().connect() as connection:
+            yield connection.execution_options(isolation_level=isolation)
+
+    def _engine(self) -> Engine:
+        """Return the engine, without connections that were in use when this process was forked."""
+        if self._pid != os.getpid():
+            # Kept, since dropping a connection closes it, and that would end the parent's.
+            self._inherited.append(self.engine.pool)
+            self.engine.dispose(close=False)
+            self._pid = os.getpid()
+        return self.engine
+
+    def _end(self, connection: Connection, how: str) -> None:
+        if self.is_sqlite:
+            connection.exec_driver_sql(how)
+        elif how == "COMMIT":
+            connection.commit()
+        else:
+            connection.rollback()
+
+    def _failure(self, what: str, error: Exception, *, definite: bool) -> StoreError:
+        driver_error = getattr(error, "orig", None) or error
+        words = " ".join(str(driver_error).split())
+        if getattr(driver_error, "sqlstate", None) == "42P01" or "no such table" in words:
+            words += "; SqlStore.create makes the tables"
+        return StoreError(f"{self.name} {what}: {type(driver_error).__name__}: {words}", definite=definite)
+
+
+def _check(dialect: str, url: URL) -> None:
+    if dialect not in ("sqlite", "postgresql"):
+        raise ValueError(f"expected a SQLite or a PostgreSQL database, got {dialect}")
+    name = url.database or ""
+    if dialect == "sqlite" and (
+        name in ("", ":memory:", "file::memory:") or url.query.get("mode") == "memory"
+    ):
+        raise ValueError(
+            "a SQLite database in memory does not outlive its connection; MemoryStore is for that"
+        )
+
+
+def _engine(url: str | URL, wait_s: float) -> Engine:
+    """Return an engine for *url*."""
+    try:
+        url = make_url(url)
+    except ArgumentError as error:
+        raise ValueError(f"not the URL of a database: {error}") from None
+    if url.drivername in ("postgres", "postgresql"):
+        url = url.set(drivername="postgresql+psycopg")
+    dialect = url.get_backend_name()
+    _check(dialect, url)
+    if dialect == "sqlite":
+        return _sqlite_engine(url, wait_s)
+    return _postgresql_engine(url, wait_s)
+
+
+def _sqlite_engine(url: URL, wait_s: float) -> Engine:
+    options = {} if "timeout" in url.query else {"timeout": wait_s}
+    engine = create_engine(url, connect_args=options, pool_timeout=wait_s)
+
+    @event.listens_for(engine, "do_connect")
+    def open_what_is_there(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> None:
+        # A file that is missing is more likely a volume that is not mounted than an agent without jobs.
+        if not options.get("uri"):
+            arguments[0] = f"file:{quote(str(Path(arguments[0]).absolute()))}?mode=rw"
+            options["uri"] = True
+
+    @event.listens_for(engine, "connect")
+    def be_durable(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA synchronous=FULL")
+
+    return engine
+
+
+def _postgresql_engine(url: URL, wait_s: float) -> Engine:
+    wait_ms = int(wait_s * 1000)
+    options: dict[str, Any] = {}
+    if url.get_driver_name() == "psycopg":
+        # A machine that slept, or changed its network, has connections that are gone without a word:
+        # without these it would wait for a quarter of an hour to find out.
+        options = {
+            "connect_timeout": max(2, int(wait_s)),
+            "tcp_user_timeout": wait_ms,
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+        }
+    options = {name: value for name, value in options.items() if name not in url.query}
+    engine = create_engine(url, connect_args=options, pool_timeout=wait_s, pool_pre_ping=True)
+
+    @event.listens_for(engine, "connect")
+    def wait_for_nobody_long(connection: Any, _: Any) -> None:
+        # The second frees the rows of a machine that was put to sleep in the middle of a change.
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = {wait_ms}")
+            cursor.execute(f"SET idle_in_transaction_session_timeout = {wait_ms}")
+        connection.commit()
+
+    return engine

@@ -1,0 +1,43 @@
+"""The protocol's moves as tests of stores make them: a claim of an occurrence, and the end of its run."""
+
+from __future__ import annotations
+
+from chronos.protocol import transitions
+from chronos.protocol.job import Job, Liveness, Move, Verdict
+from chronos.stores import JobStore
+
+
+def claimed(job: Job | None, fire_at_us: int, owner: str) -> Move:
+    """Decide a fire of the occurrence at *fire_at_us*, a moment after it."""
+    return transitions.fire(
+        job, fire_at_us=fire_at_us, now_us=fire_at_us + 7, owner=owner, liveness=Liveness.UNKNOWN
+    )
+
+
+def ended(job: Job | None, claim: Move, now_us: int) -> Move:
+    """Decide the good end of the run that *claim* started."""
+    assert claim.run is not None
+    return transitions.finish(job, run=claim.run, succeeded=True, detail="", now_us=now_us)
+
+
+def claim_and_end(store: JobStore, job_id: str, fire_at_us: int, owner: str) -> bool:
+    """Claim one occurrence and end its run; return False when somebody else has claimed it.
+
+    While a run is in flight its end is waited for: the occurrence would be skipped otherwise, and
+    every one is to be claimed here.
+    """
+    while True:
+        job = store.load(job_id)
+        claim = claimed(job, fire_at_us, owner)
+        if claim.verdict is Verdict.SKIPPED:
+            continue
+        if claim.verdict is not Verdict.ACCEPTED:
+            return False
+        if store.swap(job_id, expected=job, replacement=claim.job, outcomes=claim.outcomes):
+            break
+    while True:
+        job = store.load(job_id)
+        end = ended(job, claim, fire_at_us + 9)
+        assert end.verdict is Verdict.CHANGED, end.reason
+        if store.swap(job_id, expected=job, replacement=end.job, outcomes=end.outcomes):
+            return True
