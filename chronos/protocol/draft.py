@@ -129,7 +129,11 @@ class Draft:
 
     def take(self, occurrence_us: Instant, origin: Origin) -> None:
         """Let an occurrence wait for its first attempt, behind what waits already."""
-        taken = Waiting(occurrence_us=occurrence_us, attempt=1, not_before_us=occurrence_us, origin=origin)
+        # What is due has come, whatever this clock says; what is asked for now need not wait for a
+        # clock that is ahead of this one.
+        is_asked_for = origin is Origin.MANUAL
+        not_before_us = min(occurrence_us, self.now_us) if is_asked_for else occurrence_us
+        taken = Waiting(occurrence_us=occurrence_us, attempt=1, not_before_us=not_before_us, origin=origin)
         self.waiting = (*self.waiting, taken)
 
     def end_slots(self, slots: Sequence[Instant], result: Result, reason: str) -> None:

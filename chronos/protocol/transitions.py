@@ -110,7 +110,8 @@ def run_now(
 
     Args:
         job: the job as stored.
-        asked_us: when it was asked for: the identity of the run. The same again is a `DUPLICATE`.
+        asked_us: when it was asked for: the identity of the run. The same again is a `DUPLICATE`, and
+            so is what was asked for before the last one: nothing tells it from a late repetition.
         now_us: the present instant by the local clock.
         owner: names this process.
         liveness: as for `fire`.
@@ -121,8 +122,8 @@ def run_now(
         return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
     draft = Draft(job, now_us)
     _look_after_runs(draft, now_us, liveness)
-    if job.last_manual_us == asked_us:
-        return draft.move(Verdict.DUPLICATE, "this run was asked for before")
+    if job.last_manual_us is not None and asked_us <= job.last_manual_us:
+        return draft.move(Verdict.DUPLICATE, "this run, or a later one, was asked for before")
     must_wait = draft.is_in_progress() and job.policy.overlap is not Overlap.ALLOW
     if not draft.has_room() or (must_wait and job.state is not JobState.SCHEDULED):
         return draft.move(Verdict.SKIPPED, _IN_PROGRESS)
