@@ -206,9 +206,11 @@ class Draft:
         return self.completed + in_flight + between
 
     def renew(self, run: Run, lease_until_us: Instant) -> None:
-        """Extend the lease of *run*."""
+        """Extend the lease of *run*; a clock that is behind does not shorten it."""
         self.runs = tuple(
-            attrs.evolve(other, lease_until_us=lease_until_us) if other.is_same_as(run) else other
+            attrs.evolve(other, lease_until_us=max(other.lease_until_us, lease_until_us))
+            if other.is_same_as(run)
+            else other
             for other in self.runs
         )
 
