@@ -105,6 +105,14 @@ class Draft:
             case Overlap.ALLOW:
                 return len(self.runs) + len(self.waiting) < MAX_IN_FLIGHT
 
+    def is_free(self, waiting: Waiting) -> bool:
+        """Return whether *waiting* waits for its time alone, and not for another occurrence."""
+        if waiting not in self.waiting:
+            return False
+        if self.job.policy.overlap is Overlap.ALLOW:
+            return len(self.runs) < MAX_IN_FLIGHT
+        return not self.runs and waiting is self.waiting[0]
+
     def may_retry(self, run: Run, attempts: int) -> bool:
         """Return whether another attempt follows *run*: only while the schedule is in force."""
         return run.attempt < attempts and self.state is JobState.SCHEDULED
@@ -164,7 +172,7 @@ class Draft:
     def start(self, owner: str, horizon_us: Instant, fired: Fired) -> None:
         """Claim what waits and may start by *horizon_us*, in order, for the process *owner*."""
         for waiting in self.waiting:
-            if not self._may_start(waiting, horizon_us):
+            if waiting.not_before_us > horizon_us or not self.is_free(waiting):
                 continue
             run = Run(
                 occurrence_us=waiting.occurrence_us,
@@ -181,13 +189,6 @@ class Draft:
             self.runs = (*self.runs, run)
             self.started = (*self.started, run)
             self.close_if_spent()
-
-    def _may_start(self, waiting: Waiting, horizon_us: Instant) -> bool:
-        if waiting not in self.waiting or waiting.not_before_us > horizon_us:
-            return False
-        if self.job.policy.overlap is Overlap.ALLOW:
-            return len(self.runs) < MAX_IN_FLIGHT
-        return not self.runs and waiting is self.waiting[0]
 
     def close_if_spent(self) -> None:
         """End the schedule once as many occurrences have begun as the job shall have."""

@@ -84,8 +84,7 @@ def fire(
     _look_after_runs(draft, max(fire_at_us, now_us), liveness)
     if not may_start:
         return draft.move(Verdict.DUPLICATE, "this process takes nothing any more")
-    _drop_late(draft)
-    answer = None
+    answer = _drop_late(draft)
     if draft.state is JobState.SCHEDULED and draft.next_us is not None and draft.next_us <= fire_at_us:
         answer = _take_due(draft, max(fire_at_us, now_us - CLOCK_MARGIN_US), fired.origin)
     draft.start(owner, max(fire_at_us, now_us), fired)
@@ -325,6 +324,7 @@ def remove(job: Job | None) -> Move:
 
 _IN_PROGRESS = "an earlier occurrence of the job was still in progress"
 _COALESCED = "a later occurrence was due as well and ran in its place"
+_NO_START = "it could not start within the misfire grace"
 _TOO_LATE = "the fire came later than the misfire grace allows"
 _TOO_MANY = "more occurrences were due than the job catches up"
 
@@ -370,16 +370,21 @@ def _look_after_runs(draft: Draft, horizon_us: Instant, liveness: Sequence[Liven
                 draft.end(run, Result.INTERRUPTED, f"{reason} before it was stored how the run ended")
 
 
-def _drop_late(draft: Draft) -> None:
-    """End what waits and could have started so long ago that it is too late now."""
-    policy = draft.job.policy
-    if not draft.waiting or policy.catch_up is not CatchUp.SKIP:
-        return
-    for waiting in tuple(draft.waiting):
-        is_free = policy.overlap is Overlap.ALLOW or not draft.runs
+def _drop_late(draft: Draft) -> tuple[Verdict, str] | None:
+    """End what waits and could have started so long ago that it is too late now.
+
+    Returns:
+        What to say when nothing starts; None when nothing was too late.
+    """
+    if not draft.waiting or draft.job.policy.catch_up is not CatchUp.SKIP:
+        return None
+    answer = None
+    for waiting in draft.waiting:
         is_late = draft.now_us - waiting.not_before_us > grace_us(draft.job, waiting.occurrence_us)
-        if is_free and is_late and waiting.origin is not Origin.MANUAL:
-            draft.drop(waiting, Result.MISSED, "it could not start within the misfire grace")
+        if is_late and draft.is_free(waiting) and waiting.origin is not Origin.MANUAL:
+            draft.drop(waiting, Result.MISSED, _NO_START)
+            answer = Verdict.MISSED, _NO_START
+    return answer
 
 
 def _take_due(draft: Draft, horizon_us: Instant, origin: Origin) -> tuple[Verdict, str]:
