@@ -251,7 +251,7 @@ class Draft:
         )
 
     def drop(self, waiting: Waiting, result: Result, reason: str) -> None:
-        """End what waits without another attempt; what was attempted before has failed."""
+        """End what waits without another attempt; what was attempted before has failed all the same."""
         self.waiting = tuple(other for other in self.waiting if other is not waiting)
         was_attempted = waiting.attempt > 1
         self.completed += was_attempted and waiting.origin is not Origin.MANUAL
@@ -259,7 +259,7 @@ class Draft:
             Outcome(
                 job_id=self.job.id,
                 result=Result.FAILED if was_attempted else result,
-                reason=f"{reason}; attempt {waiting.attempt - 1} had failed" if was_attempted else reason,
+                reason=f"{reason}; attempt {waiting.attempt - 1} did not succeed" if was_attempted else reason,
                 occurrence_us=waiting.occurrence_us,
                 last_occurrence_us=waiting.occurrence_us,
                 attempt=waiting.attempt - 1,

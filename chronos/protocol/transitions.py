@@ -90,7 +90,7 @@ def fire(
     draft.start(owner, max(fire_at_us, now_us), fired)
     if draft.started:
         retried = draft.started[0].attempt > 1
-        return draft.move(Verdict.ACCEPTED, "the interrupted run starts again" if retried else "claimed")
+        return draft.move(Verdict.ACCEPTED, "another attempt starts" if retried else "claimed")
     return draft.move(*(answer or _nothing_due(job, fire_at_us)))
 
 
