@@ -259,7 +259,7 @@ def edit(job: Job | None, *, changes: Changes, now_us: Instant) -> Move:
         if has_other_slots:
             draft.skip_due(job, "the schedule was changed before anybody took it")
         if has_other_slots or draft.next_us is None:
-            draft.next_us = following(wanted, now_us)
+            draft.next_us = following(wanted, _taken_until(job, now_us))
         draft.close_if_spent()
         if draft.next_us is None:
             return Move(job=job, verdict=Verdict.REFUSED, reason="no occurrence would be left")
@@ -307,7 +307,7 @@ def resume(job: Job | None, *, from_now: bool, now_us: Instant) -> Move:
     draft.state, draft.note = JobState.SCHEDULED, ""
     if from_now and isinstance(job.schedule, Interval) and draft.next_us is not None:
         draft.schedule = attrs.evolve(job.schedule, anchor_us=now_us)
-        draft.next_us = following(attrs.evolve(job, schedule=draft.schedule), now_us)
+        draft.next_us = following(attrs.evolve(job, schedule=draft.schedule), _taken_until(job, now_us))
     elif draft.next_us is not None and draft.next_us <= now_us:
         passed_us, draft.next_us = draft.next_us, following(job, now_us)
         if draft.next_us is None:
@@ -430,6 +430,21 @@ def _nothing_due(job: Job, fire_at_us: Instant) -> tuple[Verdict, str]:
         if run.occurrence_us == fire_at_us:
             return Verdict.DUPLICATE, f"attempt {run.attempt} of this occurrence is in flight"
     return Verdict.DUPLICATE, "every occurrence up to this instant is settled"
+
+
+def _taken_until(job: Job, now_us: Instant) -> Instant:
+    """Return the instant after which a changed schedule goes on: the present one, mostly.
+
+    Where this clock is behind the one by which the last occurrence was taken, it is that occurrence,
+    which must not come again.
+    """
+    taken = (each.occurrence_us for each in (*job.runs, *job.waiting) if each.origin is not Origin.MANUAL)
+    until_us = max((now_us, *taken))
+    while job.next_us is not None and (slot_us := following(job, until_us)) is not None:
+        if slot_us >= job.next_us:
+            break
+        until_us = slot_us
+    return until_us
 
 
 def _slots_of(job: Job) -> tuple[object, ...]:
