@@ -254,12 +254,13 @@ class Draft:
         """End what waits without another attempt; what was attempted before has failed all the same."""
         self.waiting = tuple(other for other in self.waiting if other is not waiting)
         was_attempted = waiting.attempt > 1
+        so_far = f"; attempt {waiting.attempt - 1} did not succeed" if was_attempted else ""
         self.completed += was_attempted and waiting.origin is not Origin.MANUAL
         self.outcomes.append(
             Outcome(
                 job_id=self.job.id,
                 result=Result.FAILED if was_attempted else result,
-                reason=f"{reason}; attempt {waiting.attempt - 1} did not succeed" if was_attempted else reason,
+                reason=reason + so_far,
                 occurrence_us=waiting.occurrence_us,
                 last_occurrence_us=waiting.occurrence_us,
                 attempt=waiting.attempt - 1,

@@ -294,8 +294,8 @@ def resume(job: Job | None, *, from_now: bool, now_us: Instant) -> Move:
 
     It goes on with the slots it had: with the next one of them that has not passed. With *from_now*,
     an interval counts anew from the present instant. The occurrences that passed while the job was
-    paused were not those of an active job and have no outcome; a one-shot that passed is missed, so
-    that it does not vanish without a trace.
+    paused were not those of an active job and have no outcome; when they were the last, the first of
+    them is missed, so that a one-shot does not vanish without a trace.
 
     Source: incidents L8, D7.
     """
@@ -309,9 +309,9 @@ def resume(job: Job | None, *, from_now: bool, now_us: Instant) -> Move:
         draft.schedule = attrs.evolve(job.schedule, anchor_us=now_us)
         draft.next_us = following(attrs.evolve(job, schedule=draft.schedule), _taken_until(job, now_us))
     elif draft.next_us is not None and draft.next_us <= now_us:
-        passed_us, draft.next_us = draft.next_us, following(job, now_us)
-        if draft.next_us is None:
-            draft.end_slots((passed_us,), Result.MISSED, "passed while the job was paused")
+        draft.next_us = following(job, now_us)
+    if job.next_us is not None and draft.next_us is None:
+        draft.end_slots((job.next_us,), Result.MISSED, "its time was over when the job was resumed")
     return draft.move(Verdict.CHANGED, "resumed")
 
 
