@@ -30,6 +30,7 @@ from chronos.protocol.job import (
     Result,
     Run,
     Verdict,
+    at_least,
     following,
     grace_us,
 )
@@ -229,10 +230,13 @@ class Changes:
         schedule: when it shall be due.
         times: after how many occurrences the schedule shall stop; 0 means never.
         policy: the owner's choices, as a whole.
+
+    Raises:
+        ScheduleError: *times* is not a whole number of at least 0.
     """
 
     schedule: Schedule | None = None
-    times: int | None = None
+    times: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least(0)))
     policy: Policy | None = None
 
 
