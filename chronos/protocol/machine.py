@@ -599,6 +599,10 @@ def follow_up(intent: Intent, answer: Answer, now_us: Instant) -> Intent | None:
     a recovery have nobody: what was not stored is tried again as it is, and what was stored but not
     armed is converged like a recovery. None when nothing is owed.
     """
+    if isinstance(intent, Finish) and intent.confirm and answer.verdict is Verdict.LOST:
+        # Its first try may have been stored although the store failed. Then nobody has started what
+        # had waited for the end of the run and was claimed with it.
+        return _recovery(intent.job_id, now_us)
     if answer.settled:
         return None
     match intent:
