@@ -258,6 +258,12 @@ UNACCOUNTED: dict[str, Moved] = {
         attrs.evolve(RUNNING, runs=(), waiting=(waiting_for(),)),
         (),
     ),
+    "the same attempt again": (RUNNING, attrs.evolve(RUNNING, runs=(), waiting=(waiting_for(),)), ()),
+    "the same attempt of another process": (
+        RUNNING,
+        attrs.evolve(RUNNING, runs=(run_of(owner="other"),)),
+        (),
+    ),
     "in flight and waiting": (JOB, attrs.evolve(RUNNING, waiting=(waiting_for(),)), ()),
     "what waits is lost": (
         attrs.evolve(RUNNING, runs=(), waiting=(waiting_for(),)),
