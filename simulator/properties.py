@@ -297,6 +297,11 @@ def unaccounted(old: Job | None, new: Job | None, outcomes: tuple[Outcome, ...])
     if old is None or new is None:
         return None  # a job that comes or goes is accounted for by whoever brings or takes it
     before, after = _attempts(old), _attempts(new)
+    if len(after) < len(new.runs) + len(new.waiting):
+        return "an occurrence is open twice"
+    for run in old.runs:
+        if not run.is_among(new.runs) and after.get(run.identity, run.attempt + 1) <= run.attempt:
+            return f"attempt {run.attempt} at {_named(run.identity)} was taken from its owner without an end"
     if old.next_us == new.next_us and before == after and not outcomes:
         return None
     ended = [(outcome.origin is Origin.MANUAL, outcome.occurrence_us) for outcome in outcomes]

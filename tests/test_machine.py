@@ -6,19 +6,23 @@ import attrs
 import pytest
 
 from chronos.protocol import machine
+from chronos.protocol.draft import Fired
 from chronos.protocol.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
     Job,
+    JobState,
     Liveness,
     OnInterrupt,
     Origin,
+    Overlap,
     Policy,
+    Result,
     Run,
     Verdict,
+    Waiting,
 )
 from chronos.protocol.machine import (
-    RECOVERY_MARGIN_US,
     TRANSITIONS,
     Answer,
     ArmAccepted,
@@ -28,6 +32,7 @@ from chronos.protocol.machine import (
     Begin,
     CancelArm,
     Create,
+    Edit,
     Event,
     Finish,
     Fire,
@@ -38,10 +43,14 @@ from chronos.protocol.machine import (
     ListArms,
     LoadJob,
     LoadJobs,
+    Pause,
     Phase,
     ProtocolError,
     ProvisionArm,
     Remove,
+    Renew,
+    Resume,
+    RunNow,
     StartRun,
     StoreFailed,
     SwapConflicted,
@@ -50,10 +59,12 @@ from chronos.protocol.machine import (
     begin_reconciliation,
     differences,
     follow_up,
+    holds,
     step,
     step_reconciliation,
 )
-from chronos.protocol.schedule import HOUR_US, SECOND_US, Interval
+from chronos.protocol.schedule import HOUR_US, MINUTE_US, SECOND_US, Interval
+from chronos.protocol.transitions import CLOCK_MARGIN_US, Changes
 
 NOON_US = 1_000 * HOUR_US
 HOURLY = Interval(period_us=HOUR_US, anchor_us=NOON_US)
@@ -113,13 +124,14 @@ def test_fire_moves_the_store_then_arms_then_answers_then_runs() -> None:
     (swap,) = effects
     assert isinstance(swap, SwapJob)
     assert swap.replacement is not None
+    (run,) = swap.replacement.runs
     flow, effects = step(flow, JobSwapped(), NOON_US)
     assert effects == (ProvisionArm(job_id="job", fire_at_us=NOON_US + HOUR_US, revision=1),)
     flow, (answer, start) = step(flow, ACCEPTED, NOON_US)
     assert flow.phase is Phase.DONE
     assert isinstance(answer, Answer)
     assert (answer.verdict, answer.settled) == (Verdict.ACCEPTED, True)
-    assert start == StartRun(job_id="job", run=swap.replacement.run, confirm=False)
+    assert start == StartRun(job_id="job", run=run, confirm=False)
 
 
 def test_run_starts_though_the_arm_failed_and_the_fire_is_not_settled() -> None:
@@ -133,7 +145,7 @@ def test_run_starts_though_the_arm_failed_and_the_fire_is_not_settled() -> None:
 
 def test_redelivery_of_a_half_done_fire_arms_and_runs_nothing() -> None:
     """A duplicate does not assume that the first delivery finished its work (L7)."""
-    claimed = attrs.evolve(JOB, next_us=NOON_US + HOUR_US, run=run_of("other"), revision=1)
+    claimed = attrs.evolve(JOB, next_us=NOON_US + HOUR_US, runs=(run_of("other"),), revision=1)
     _, effects = flow_at(FIRE, JobLoaded(claimed))
     assert effects == (ProvisionArm(job_id="job", fire_at_us=NOON_US + HOUR_US, revision=1),)
     _, (answer,) = flow_at(FIRE, JobLoaded(claimed), ACCEPTED)
@@ -143,7 +155,7 @@ def test_redelivery_of_a_half_done_fire_arms_and_runs_nothing() -> None:
 
 def guarded(owner: str) -> Job:
     policy = Policy(on_interrupt=OnInterrupt.RETRY)
-    return attrs.evolve(JOB, next_us=NOON_US + HOUR_US, run=run_of(owner), policy=policy, revision=1)
+    return attrs.evolve(JOB, next_us=NOON_US + HOUR_US, runs=(run_of(owner),), policy=policy, revision=1)
 
 
 GUARD_US = NOON_US + LEASE_US + CLOCK_ALLOWANCE_US
@@ -160,11 +172,11 @@ def test_fire_that_is_the_arm_a_job_still_needs_is_not_accepted() -> None:
 def test_guard_that_finds_its_run_alive_renews_the_lease() -> None:
     """The end of a run takes a moment to be stored; the arm must move on all the same."""
     fire = Fire(job_id="job", fire_at_us=GUARD_US)
-    _, (swap,) = flow_at(fire, JobLoaded(guarded("me"), Liveness.ALIVE), now_us=GUARD_US)
+    _, (swap,) = flow_at(fire, JobLoaded(guarded("me"), (Liveness.ALIVE,)), now_us=GUARD_US)
     assert isinstance(swap, SwapJob)
     assert swap.replacement is not None
-    assert swap.replacement.run is not None
-    assert swap.replacement.run.lease_until_us == GUARD_US + LEASE_US
+    (run,) = swap.replacement.runs
+    assert run.lease_until_us == GUARD_US + LEASE_US
     assert swap.outcomes == ()
 
 
@@ -179,7 +191,7 @@ def test_run_whose_lease_ended_before_its_start_is_not_started() -> None:
 
 def test_conflict_decides_again_with_what_another_process_left() -> None:
     """The claim of the faster process makes this fire a duplicate."""
-    claimed = attrs.evolve(JOB, next_us=NOON_US + HOUR_US, run=run_of("other"), revision=1)
+    claimed = attrs.evolve(JOB, next_us=NOON_US + HOUR_US, runs=(run_of("other"),), revision=1)
     flow, effects = flow_at(FIRE, JobLoaded(JOB), SwapConflicted(claimed))
     assert effects == (ProvisionArm(job_id="job", fire_at_us=NOON_US + HOUR_US, revision=1),)
     assert flow.move is not None
@@ -206,15 +218,24 @@ def test_outdated_arm_follows_a_store_that_has_moved_on() -> None:
     assert effects == (ProvisionArm(job_id="job", fire_at_us=NOON_US + 5 * HOUR_US, revision=7),)
 
 
-def test_new_life_of_a_job_comes_after_what_nas_remembers() -> None:
-    """A job that was removed and created again raises its revision past the earlier life's."""
+def test_new_life_of_a_job_begins_after_every_earlier_one() -> None:
+    """Its revisions begin with the present instant."""
     create = Create(job_id="job", job=JOB)
-    flow, effects = flow_at(create, JobLoaded(None), JobSwapped(), ArmOutdated(9), JobLoaded(JOB))
+    _, effects = flow_at(create, JobLoaded(None), JobSwapped())
+    assert effects == (ProvisionArm(job_id="job", fire_at_us=NOON_US, revision=NOON_US),)
+
+
+def test_new_life_of_a_job_comes_after_what_nas_remembers() -> None:
+    """Where a clock was behind, the job raises its revision past the earlier life's."""
+    born = attrs.evolve(JOB, revision=NOON_US)
+    known = NOON_US + 9
+    create = Create(job_id="job", job=JOB)
+    flow, effects = flow_at(create, JobLoaded(None), JobSwapped(), ArmOutdated(known), JobLoaded(born))
     (swap,) = effects
     assert isinstance(swap, SwapJob)
-    assert swap.replacement == attrs.evolve(JOB, revision=10)
+    assert swap.replacement == attrs.evolve(JOB, revision=known + 1)
     _, effects = step(flow, JobSwapped(), NOON_US)
-    assert effects == (ProvisionArm(job_id="job", fire_at_us=NOON_US, revision=10),)
+    assert effects == (ProvisionArm(job_id="job", fire_at_us=NOON_US, revision=known + 1),)
 
 
 def test_removal_takes_the_place_after_the_last_revision() -> None:
@@ -224,9 +245,150 @@ def test_removal_takes_the_place_after_the_last_revision() -> None:
     assert effects == (CancelArm(job_id="job", revision=5),)
 
 
+def test_cancel_of_an_arm_without_a_job_takes_the_present_instant() -> None:
+    """It comes after every life that has ended, and before every life that will begin."""
+    for intent in (FIRE, Remove(job_id="job")):
+        _, effects = flow_at(intent, JobLoaded(None))
+        assert effects == (CancelArm(job_id="job", revision=NOON_US),)
+
+
+def test_cancel_of_an_arm_without_a_job_comes_after_what_nas_remembers() -> None:
+    """Where this clock is behind, asking again passes the revision that NAS names."""
+    _, effects = flow_at(FIRE, JobLoaded(None), ArmOutdated(NOON_US + 9), JobLoaded(None))
+    assert effects == (CancelArm(job_id="job", revision=NOON_US + 10),)
+
+
+def test_run_of_a_job_that_was_removed_meanwhile_is_not_started() -> None:
+    """NAS told of the newer revision, and the store does not hold the claim any more."""
+    _, effects = flow_at(
+        FIRE, JobLoaded(JOB), JobSwapped(), ArmOutdated(NOON_US), JobLoaded(None), ArmAccepted(echoed=True)
+    )
+    assert [type(effect) for effect in effects] == [Answer]
+
+
+CHANGED = attrs.evolve(JOB, revision=1)
+QUEUE = Policy(overlap=Overlap.QUEUE)
+QUEUED = attrs.evolve(
+    JOB,
+    next_us=NOON_US + 2 * HOUR_US,
+    runs=(run_of(),),
+    waiting=(
+        Waiting(
+            occurrence_us=NOON_US + HOUR_US,
+            attempt=1,
+            not_before_us=NOON_US + HOUR_US,
+            origin=Origin.SCHEDULE,
+        ),
+    ),
+    policy=QUEUE,
+)
+LATER_US = NOON_US + HOUR_US + MINUTE_US
+
+
+@pytest.mark.parametrize(
+    ("intent", "before", "after"),
+    [
+        (Pause(job_id="job", note="why"), JOB, attrs.evolve(CHANGED, state=JobState.PAUSED, note="why")),
+        (Resume(job_id="job"), attrs.evolve(JOB, state=JobState.PAUSED), CHANGED),
+        (
+            Resume(job_id="job", from_now=True),
+            attrs.evolve(JOB, state=JobState.PAUSED),
+            attrs.evolve(
+                CHANGED,
+                schedule=attrs.evolve(HOURLY, anchor_us=NOON_US - 1),
+                next_us=NOON_US + HOUR_US - 1,
+            ),
+        ),
+        (Edit(job_id="job", changes=Changes(times=2)), JOB, attrs.evolve(CHANGED, times=2)),
+        (
+            Renew(job_id="job", run=run_of()),
+            attrs.evolve(JOB, runs=(run_of(),)),
+            attrs.evolve(CHANGED, runs=(run_of(lease_until_us=NOON_US - 1 + 2 * LEASE_US),)),
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_change_moves_the_store_as_its_transition_says(
+    intent: machine.Intent, before: Job, after: Job
+) -> None:
+    """Each intent asks the transition of its name, with all that it carries."""
+    now_us = NOON_US - 1 + (LEASE_US if isinstance(intent, Renew) else 0)
+    _, (swap,) = flow_at(intent, JobLoaded(before), now_us=now_us)
+    assert swap == SwapJob(job_id="job", expected=before, replacement=after)
+
+
+def test_run_by_hand_is_claimed_armed_answered_and_started() -> None:
+    """It takes part in the same three steps as a fire, and in the same claim."""
+    asked_us = NOON_US - MINUTE_US
+    flow, (swap,) = flow_at(RunNow(job_id="job", asked_us=asked_us), JobLoaded(JOB), now_us=asked_us)
+    assert isinstance(swap, SwapJob)
+    assert swap.replacement is not None
+    (run,) = swap.replacement.runs
+    assert (run.origin, run.owner) == (Origin.MANUAL, "me")
+    flow, (arm,) = step(flow, JobSwapped(), asked_us)
+    assert arm == ProvisionArm(job_id="job", fire_at_us=NOON_US, revision=1)
+    _, (_, start) = step(flow, ACCEPTED, asked_us)
+    assert start == StartRun(job_id="job", run=run, confirm=False)
+
+
+def test_run_by_hand_looks_after_a_run_that_has_died() -> None:
+    """What is known of the owners goes with the job."""
+    intent = RunNow(job_id="job", asked_us=NOON_US - 1)
+    running = attrs.evolve(JOB, runs=(run_of("other"),))
+    _, (swap,) = flow_at(intent, JobLoaded(running, (Liveness.DEAD,)), now_us=NOON_US - 1)
+    assert isinstance(swap, SwapJob)
+    assert [outcome.result for outcome in swap.outcomes] == [Result.INTERRUPTED]
+
+
+def test_end_of_a_run_starts_what_waited_for_it() -> None:
+    """The successor starts when store and NAS agree, like a run that a fire claims."""
+    finish = Finish(job_id="job", run=run_of(), succeeded=True)
+    flow, effects = flow_at(finish, JobLoaded(QUEUED), JobSwapped(), ACCEPTED, now_us=LATER_US)
+    (answer, start) = effects
+    assert isinstance(answer, Answer)
+    assert isinstance(start, StartRun)
+    assert start.run.occurrence_us == NOON_US + HOUR_US
+    assert holds(flow, start.run)
+    assert holds(flow, run_of())
+    assert not holds(flow, run_of(attempt=2))
+
+
+def test_end_of_a_run_that_may_start_nothing_arms_for_what_waits() -> None:
+    """Whoever NAS fires next starts it, at once, since its time has passed."""
+    finish = Finish(job_id="job", run=run_of(), succeeded=True, may_start=False)
+    _, effects = flow_at(finish, JobLoaded(QUEUED), JobSwapped(), now_us=LATER_US)
+    assert effects == (ProvisionArm(job_id="job", fire_at_us=NOON_US + HOUR_US, revision=1),)
+
+
+def test_fire_to_a_process_that_takes_nothing_is_not_accepted() -> None:
+    """It is the arm that brings somebody else, and NAS must repeat it."""
+    _, (answer,) = flow_at(attrs.evolve(FIRE, may_start=False), JobLoaded(JOB))
+    assert isinstance(answer, Answer)
+    assert not answer.settled
+
+
+def test_recovery_arms_an_instant_that_has_passed() -> None:
+    """Nobody repeats it, so it must leave an arm: NAS fires a past instant at once."""
+    recovery = Fire(job_id="job", fire_at_us=NOON_US, fired=Fired(origin=Origin.RECOVERY), may_start=False)
+    _, effects = flow_at(recovery, JobLoaded(JOB))
+    assert effects == (ProvisionArm(job_id="job", fire_at_us=NOON_US, revision=0),)
+
+
+def test_only_the_runs_whose_lease_is_over_are_not_started() -> None:
+    """Each claim is looked at by itself; one that is lost makes the whole unsettled."""
+    flow, _ = flow_at(FIRE, JobLoaded(JOB), JobSwapped())
+    assert flow.move is not None
+    longer = run_of("me", occurrence_us=NOON_US - HOUR_US, lease_until_us=NOON_US + HOUR_US)
+    flow = attrs.evolve(flow, move=attrs.evolve(flow.move, runs=(*flow.move.runs, longer)))
+    _, (answer, *starts) = step(flow, ACCEPTED, NOON_US + LEASE_US)
+    assert isinstance(answer, Answer)
+    assert (answer.verdict, answer.settled) == (Verdict.LOST, False)
+    assert [start.run for start in starts if isinstance(start, StartRun)] == [longer]
+
+
 def test_end_of_a_run_asks_nas_only_where_it_may_disagree() -> None:
     """It does when the claim's arm was not confirmed, and when `wake_at` moves on."""
-    claimed = attrs.evolve(JOB, next_us=NOON_US + HOUR_US, run=run_of(), revision=1)
+    claimed = attrs.evolve(JOB, next_us=NOON_US + HOUR_US, runs=(run_of(),), revision=1)
     finish = Finish(job_id="job", run=run_of(), succeeded=True)
     _, (answer,) = flow_at(finish, JobLoaded(claimed), JobSwapped())
     assert isinstance(answer, Answer)
@@ -244,7 +406,8 @@ def test_what_nobody_else_repeats_is_owed() -> None:
     unsettled = Answer(job_id="job", verdict=Verdict.CHANGED, reason="", settled=False)
     failed = attrs.evolve(unsettled, verdict=None)
     finish = Finish(job_id="job", run=run_of(), succeeded=True)
-    recovery = Fire(job_id="job", fire_at_us=NOON_US - RECOVERY_MARGIN_US, origin=Origin.RECOVERY)
+    overdue_us = NOON_US - CLOCK_MARGIN_US
+    recovery = Fire(job_id="job", fire_at_us=overdue_us, fired=Fired(origin=Origin.RECOVERY))
     assert follow_up(FIRE, unsettled, NOON_US) is None
     assert follow_up(Remove(job_id="job"), unsettled, NOON_US) is None
     assert follow_up(finish, attrs.evolve(unsettled, settled=True), NOON_US) is None
@@ -253,8 +416,23 @@ def test_what_nobody_else_repeats_is_owed() -> None:
     assert follow_up(recovery, unsettled, NOON_US) == recovery
 
 
+def test_end_that_is_lost_when_it_is_repeated_is_looked_after() -> None:
+    """Its first try may have been stored with the claim of what waited, which nobody has started."""
+    lost = Answer(job_id="job", verdict=Verdict.LOST, reason="", settled=True)
+    finish = Finish(job_id="job", run=run_of(), succeeded=True, confirm=True)
+    overdue_us = NOON_US - CLOCK_MARGIN_US
+    recovery = Fire(job_id="job", fire_at_us=overdue_us, fired=Fired(origin=Origin.RECOVERY))
+    assert follow_up(finish, lost, NOON_US) == recovery
+    assert follow_up(attrs.evolve(finish, confirm=False), lost, NOON_US) is None
+    claimed = attrs.evolve(QUEUED, next_us=None, runs=(run_of(),), waiting=())
+    _, (swap,) = flow_at(recovery, JobLoaded(claimed, (Liveness.DEAD,)))
+    assert isinstance(swap, SwapJob)
+    assert [outcome.result for outcome in swap.outcomes] == [Result.INTERRUPTED]
+
+
 def wanting(*jobs: tuple[Job, Liveness], arms: dict[str, int | None] | None, now_us: int = 0) -> list[str]:
-    return [fire.job_id for fire in differences(jobs, arms, now_us)]
+    each = [(job, (liveness,) * len(job.runs)) for job, liveness in jobs]
+    return [fire.job_id for fire in differences(each, arms, now_us)]
 
 
 def test_start_finds_every_difference() -> None:
@@ -270,13 +448,21 @@ def test_start_finds_every_difference() -> None:
     assert wanting(arms={"gone": NOON_US}) == ["gone"]
 
 
+def test_start_looks_at_every_run() -> None:
+    """One of several that lost its process is enough."""
+    job = attrs.evolve(JOB, next_us=None, runs=(run_of("me"), run_of("other", attempt=2)))
+    alive, dead = Liveness.ALIVE, Liveness.DEAD
+    assert not differences([(job, (alive, alive))], None, NOON_US)
+    assert [fire.job_id for fire in differences([(job, (alive, dead))], None, NOON_US)] == ["job"]
+
+
 def test_start_looks_after_what_is_overdue_or_abandoned_though_nas_cannot_say() -> None:
     """What the store shows alone needs no list."""
     unknown = Liveness.UNKNOWN
     assert wanting((JOB, unknown), arms=None) == []
-    assert wanting((JOB, unknown), arms={"job": NOON_US}, now_us=NOON_US + RECOVERY_MARGIN_US - 1) == []
-    assert wanting((JOB, unknown), arms=None, now_us=NOON_US + RECOVERY_MARGIN_US) == ["job"]
-    last = attrs.evolve(JOB, next_us=None, run=run_of("other"))
+    assert wanting((JOB, unknown), arms={"job": NOON_US}, now_us=NOON_US + CLOCK_MARGIN_US - 1) == []
+    assert wanting((JOB, unknown), arms=None, now_us=NOON_US + CLOCK_MARGIN_US) == ["job"]
+    last = attrs.evolve(JOB, next_us=None, runs=(run_of("other"),))
     assert wanting((last, unknown), arms=None, now_us=NOON_US) == []
     assert wanting((last, unknown), arms=None, now_us=GUARD_US) == ["job"]
     assert wanting((last, Liveness.DEAD), arms=None, now_us=NOON_US) == ["job"]
@@ -289,7 +475,7 @@ def test_reconciliation_lists_then_reads_then_begins() -> None:
     assert effects == (ListArms(),)
     start, effects = step_reconciliation(start, ArmsListed({}), NOON_US)
     assert effects == (LoadJobs(),)
-    jobs = [(JOB, Liveness.UNKNOWN), (attrs.evolve(JOB, id="busy"), Liveness.UNKNOWN)]
+    jobs = [(JOB, ()), (attrs.evolve(JOB, id="busy"), ())]
     start, (begun,) = step_reconciliation(start, JobsLoaded(jobs, {"busy"}), NOON_US)
     assert start.phase is Phase.DONE
     assert isinstance(begun, Begin)

@@ -105,6 +105,14 @@ class Draft:
             case Overlap.ALLOW:
                 return len(self.runs) + len(self.waiting) < MAX_IN_FLIGHT
 
+    def is_free(self, waiting: Waiting) -> bool:
+        """Return whether *waiting* waits for its time alone, and not for another occurrence."""
+        if waiting not in self.waiting:
+            return False
+        if self.job.policy.overlap is Overlap.ALLOW:
+            return len(self.runs) < MAX_IN_FLIGHT
+        return not self.runs and waiting is self.waiting[0]
+
     def may_retry(self, run: Run, attempts: int) -> bool:
         """Return whether another attempt follows *run*: only while the schedule is in force."""
         return run.attempt < attempts and self.state is JobState.SCHEDULED
@@ -129,7 +137,11 @@ class Draft:
 
     def take(self, occurrence_us: Instant, origin: Origin) -> None:
         """Let an occurrence wait for its first attempt, behind what waits already."""
-        taken = Waiting(occurrence_us=occurrence_us, attempt=1, not_before_us=occurrence_us, origin=origin)
+        # What is due has come, whatever this clock says; what is asked for now need not wait for a
+        # clock that is ahead of this one.
+        is_asked_for = origin is Origin.MANUAL
+        not_before_us = min(occurrence_us, self.now_us) if is_asked_for else occurrence_us
+        taken = Waiting(occurrence_us=occurrence_us, attempt=1, not_before_us=not_before_us, origin=origin)
         self.waiting = (*self.waiting, taken)
 
     def end_slots(self, slots: Sequence[Instant], result: Result, reason: str) -> None:
@@ -160,7 +172,7 @@ class Draft:
     def start(self, owner: str, horizon_us: Instant, fired: Fired) -> None:
         """Claim what waits and may start by *horizon_us*, in order, for the process *owner*."""
         for waiting in self.waiting:
-            if not self._may_start(waiting, horizon_us):
+            if waiting.not_before_us > horizon_us or not self.is_free(waiting):
                 continue
             run = Run(
                 occurrence_us=waiting.occurrence_us,
@@ -177,13 +189,6 @@ class Draft:
             self.runs = (*self.runs, run)
             self.started = (*self.started, run)
             self.close_if_spent()
-
-    def _may_start(self, waiting: Waiting, horizon_us: Instant) -> bool:
-        if waiting not in self.waiting or waiting.not_before_us > horizon_us:
-            return False
-        if self.job.policy.overlap is Overlap.ALLOW:
-            return len(self.runs) < MAX_IN_FLIGHT
-        return not self.runs and waiting is self.waiting[0]
 
     def hand_over(self) -> None:
         """Leave what waits to another process: it may start from now on."""
@@ -209,9 +214,11 @@ class Draft:
         return self.completed + in_flight + between
 
     def renew(self, run: Run, lease_until_us: Instant) -> None:
-        """Extend the lease of *run*."""
+        """Extend the lease of *run*; a clock that is behind does not shorten it."""
         self.runs = tuple(
-            attrs.evolve(other, lease_until_us=lease_until_us) if other.is_same_as(run) else other
+            attrs.evolve(other, lease_until_us=max(other.lease_until_us, lease_until_us))
+            if other.is_same_as(run)
+            else other
             for other in self.runs
         )
 
@@ -251,15 +258,16 @@ class Draft:
         )
 
     def drop(self, waiting: Waiting, result: Result, reason: str) -> None:
-        """End what waits without another attempt; what was attempted before has failed."""
+        """End what waits without another attempt; what was attempted before has failed all the same."""
         self.waiting = tuple(other for other in self.waiting if other is not waiting)
         was_attempted = waiting.attempt > 1
+        so_far = f"; attempt {waiting.attempt - 1} did not succeed" if was_attempted else ""
         self.completed += was_attempted and waiting.origin is not Origin.MANUAL
         self.outcomes.append(
             Outcome(
                 job_id=self.job.id,
                 result=Result.FAILED if was_attempted else result,
-                reason=f"{reason}; attempt {waiting.attempt - 1} had failed" if was_attempted else reason,
+                reason=reason + so_far,
                 occurrence_us=waiting.occurrence_us,
                 last_occurrence_us=waiting.occurrence_us,
                 attempt=waiting.attempt - 1,

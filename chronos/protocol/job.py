@@ -143,7 +143,9 @@ class Verdict(StrEnum):
     LOST = "lost"
 
 
-def _at_least(smallest: int) -> Callable[[object, attrs.Attribute[Any], int], None]:
+def at_least(smallest: int) -> Callable[[object, attrs.Attribute[Any], int], None]:
+    """Return the validator of a field that is a whole number of at least *smallest*."""
+
     def check(_: object, field: attrs.Attribute[Any], value: int) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
             raise ScheduleError(f"{field.name} is {value!r}; expected a whole number of at least {smallest}")
@@ -175,17 +177,15 @@ class Policy:
         ScheduleError: a number is out of its range, or the bounds leave no time.
     """
 
-    misfire_grace_us: int | None = attrs.field(
-        default=None, validator=attrs.validators.optional(_at_least(0))
-    )
+    misfire_grace_us: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least(0)))
     catch_up: CatchUp = CatchUp.SKIP
-    catch_up_limit: int = attrs.field(default=10, validator=_at_least(1))
+    catch_up_limit: int = attrs.field(default=10, validator=at_least(1))
     overlap: Overlap = Overlap.SKIP
     on_interrupt: OnInterrupt = OnInterrupt.RECORD
-    attempts: int = attrs.field(default=1, validator=_at_least(1))
+    attempts: int = attrs.field(default=1, validator=at_least(1))
     # What failed a moment ago mostly fails again; a minute lets a restarted service come up.
-    retry_delay_us: int = attrs.field(default=MINUTE_US, validator=_at_least(1))
-    retry_max_delay_us: int = attrs.field(default=HOUR_US, validator=_at_least(1))
+    retry_delay_us: int = attrs.field(default=MINUTE_US, validator=at_least(1))
+    retry_max_delay_us: int = attrs.field(default=HOUR_US, validator=at_least(1))
     starts_us: Instant | None = None
     ends_us: Instant | None = None
 

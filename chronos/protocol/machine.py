@@ -615,6 +615,10 @@ def follow_up(intent: Intent, answer: Answer, now_us: Instant) -> Intent | None:
     them: what was not stored is tried again as it is, and what was stored but not armed is converged
     like a recovery. So is a change, whose author may not ask again. None when nothing is owed.
     """
+    if isinstance(intent, Finish) and intent.confirm and answer.verdict is Verdict.LOST:
+        # Its first try may have been stored although the store failed. Then nobody has started what
+        # had waited for the end of the run and was claimed with it.
+        return _recovery(intent.job_id, now_us)
     if answer.settled:
         return None
     if isinstance(intent, Fire) and intent.fired.origin is not Origin.RECOVERY:

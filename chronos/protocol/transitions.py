@@ -30,6 +30,7 @@ from chronos.protocol.job import (
     Result,
     Run,
     Verdict,
+    at_least,
     following,
     grace_us,
 )
@@ -84,14 +85,13 @@ def fire(
     _look_after_runs(draft, max(fire_at_us, now_us), liveness)
     if not may_start:
         return draft.move(Verdict.DUPLICATE, "this process takes nothing any more")
-    _drop_late(draft)
-    answer = None
+    answer = _drop_late(draft)
     if draft.state is JobState.SCHEDULED and draft.next_us is not None and draft.next_us <= fire_at_us:
         answer = _take_due(draft, max(fire_at_us, now_us - CLOCK_MARGIN_US), fired.origin)
     draft.start(owner, max(fire_at_us, now_us), fired)
     if draft.started:
         retried = draft.started[0].attempt > 1
-        return draft.move(Verdict.ACCEPTED, "the interrupted run starts again" if retried else "claimed")
+        return draft.move(Verdict.ACCEPTED, "another attempt starts" if retried else "claimed")
     return draft.move(*(answer or _nothing_due(job, fire_at_us)))
 
 
@@ -110,7 +110,8 @@ def run_now(
 
     Args:
         job: the job as stored.
-        asked_us: when it was asked for: the identity of the run. The same again is a `DUPLICATE`.
+        asked_us: when it was asked for: the identity of the run. The same again is a `DUPLICATE`, and
+            so is what was asked for before the last one: nothing tells it from a late repetition.
         now_us: the present instant by the local clock.
         owner: names this process.
         liveness: as for `fire`.
@@ -121,8 +122,8 @@ def run_now(
         return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
     draft = Draft(job, now_us)
     _look_after_runs(draft, now_us, liveness)
-    if job.last_manual_us == asked_us:
-        return draft.move(Verdict.DUPLICATE, "this run was asked for before")
+    if job.last_manual_us is not None and asked_us <= job.last_manual_us:
+        return draft.move(Verdict.DUPLICATE, "this run, or a later one, was asked for before")
     must_wait = draft.is_in_progress() and job.policy.overlap is not Overlap.ALLOW
     if not draft.has_room() or (must_wait and job.state is not JobState.SCHEDULED):
         return draft.move(Verdict.SKIPPED, _IN_PROGRESS)
@@ -231,10 +232,13 @@ class Changes:
         schedule: when it shall be due.
         times: after how many occurrences the schedule shall stop; 0 means never.
         policy: the owner's choices, as a whole.
+
+    Raises:
+        ScheduleError: *times* is not a whole number of at least 0.
     """
 
     schedule: Schedule | None = None
-    times: int | None = None
+    times: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least(0)))
     policy: Policy | None = None
 
 
@@ -261,7 +265,7 @@ def edit(job: Job | None, *, changes: Changes, now_us: Instant) -> Move:
         if has_other_slots:
             draft.skip_due(job, "the schedule was changed before anybody took it")
         if has_other_slots or draft.next_us is None:
-            draft.next_us = following(wanted, now_us)
+            draft.next_us = following(wanted, _taken_until(job, now_us))
         draft.close_if_spent()
         if draft.next_us is None:
             return Move(job=job, verdict=Verdict.REFUSED, reason="no occurrence would be left")
@@ -296,8 +300,8 @@ def resume(job: Job | None, *, from_now: bool, now_us: Instant) -> Move:
 
     It goes on with the slots it had: with the next one of them that has not passed. With *from_now*,
     an interval counts anew from the present instant. The occurrences that passed while the job was
-    paused were not those of an active job and have no outcome; a one-shot that passed is missed, so
-    that it does not vanish without a trace.
+    paused were not those of an active job and have no outcome; when they were the last, the first of
+    them is missed, so that a one-shot does not vanish without a trace.
 
     Source: incidents L8, D7.
     """
@@ -309,11 +313,11 @@ def resume(job: Job | None, *, from_now: bool, now_us: Instant) -> Move:
     draft.state, draft.note = JobState.SCHEDULED, ""
     if from_now and isinstance(job.schedule, Interval) and draft.next_us is not None:
         draft.schedule = attrs.evolve(job.schedule, anchor_us=now_us)
-        draft.next_us = following(attrs.evolve(job, schedule=draft.schedule), now_us)
+        draft.next_us = following(attrs.evolve(job, schedule=draft.schedule), _taken_until(job, now_us))
     elif draft.next_us is not None and draft.next_us <= now_us:
-        passed_us, draft.next_us = draft.next_us, following(job, now_us)
-        if draft.next_us is None:
-            draft.end_slots((passed_us,), Result.MISSED, "passed while the job was paused")
+        draft.next_us = following(job, now_us)
+    if job.next_us is not None and draft.next_us is None:
+        draft.end_slots((job.next_us,), Result.MISSED, "its time was over when the job was resumed")
     return draft.move(Verdict.CHANGED, "resumed")
 
 
@@ -326,6 +330,7 @@ def remove(job: Job | None) -> Move:
 
 _IN_PROGRESS = "an earlier occurrence of the job was still in progress"
 _COALESCED = "a later occurrence was due as well and ran in its place"
+_NO_START = "it could not start within the misfire grace"
 _TOO_LATE = "the fire came later than the misfire grace allows"
 _TOO_MANY = "more occurrences were due than the job catches up"
 
@@ -371,16 +376,21 @@ def _look_after_runs(draft: Draft, horizon_us: Instant, liveness: Sequence[Liven
                 draft.end(run, Result.INTERRUPTED, f"{reason} before it was stored how the run ended")
 
 
-def _drop_late(draft: Draft) -> None:
-    """End what waits and could have started so long ago that it is too late now."""
-    policy = draft.job.policy
-    if not draft.waiting or policy.catch_up is not CatchUp.SKIP:
-        return
-    for waiting in tuple(draft.waiting):
-        is_free = policy.overlap is Overlap.ALLOW or not draft.runs
+def _drop_late(draft: Draft) -> tuple[Verdict, str] | None:
+    """End what waits and could have started so long ago that it is too late now.
+
+    Returns:
+        What to say when nothing starts; None when nothing was too late.
+    """
+    if not draft.waiting or draft.job.policy.catch_up is not CatchUp.SKIP:
+        return None
+    answer = None
+    for waiting in draft.waiting:
         is_late = draft.now_us - waiting.not_before_us > grace_us(draft.job, waiting.occurrence_us)
-        if is_free and is_late and waiting.origin is not Origin.MANUAL:
-            draft.drop(waiting, Result.MISSED, "it could not start within the misfire grace")
+        if is_late and draft.is_free(waiting) and waiting.origin is not Origin.MANUAL:
+            draft.drop(waiting, Result.MISSED, _NO_START)
+            answer = Verdict.MISSED, _NO_START
+    return answer
 
 
 def _take_due(draft: Draft, horizon_us: Instant, origin: Origin) -> tuple[Verdict, str]:
@@ -426,6 +436,21 @@ def _nothing_due(job: Job, fire_at_us: Instant) -> tuple[Verdict, str]:
         if run.occurrence_us == fire_at_us:
             return Verdict.DUPLICATE, f"attempt {run.attempt} of this occurrence is in flight"
     return Verdict.DUPLICATE, "every occurrence up to this instant is settled"
+
+
+def _taken_until(job: Job, now_us: Instant) -> Instant:
+    """Return the instant after which a changed schedule goes on: the present one, mostly.
+
+    Where this clock is behind the one by which the last occurrence was taken, it is that occurrence,
+    which must not come again.
+    """
+    taken = (each.occurrence_us for each in (*job.runs, *job.waiting) if each.origin is not Origin.MANUAL)
+    until_us = max((now_us, *taken))
+    while job.next_us is not None and (slot_us := following(job, until_us)) is not None:
+        if slot_us >= job.next_us:
+            break
+        until_us = slot_us
+    return until_us
 
 
 def _slots_of(job: Job) -> tuple[object, ...]:

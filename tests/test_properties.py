@@ -1,0 +1,336 @@
+"""Each property, decided for an example that keeps it and for examples that violate it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+
+from chronos.protocol.job import (
+    LEASE_US,
+    MAX_IN_FLIGHT,
+    Job,
+    JobState,
+    Origin,
+    Outcome,
+    Overlap,
+    Policy,
+    Result,
+    Run,
+    Waiting,
+)
+from chronos.protocol.schedule import HOUR_US, MINUTE_US, SECOND_US, Interval, Once, parse_instant
+from simulator import properties
+
+T0 = parse_instant("2026-06-26T12:00:00Z")
+ALLOW = Policy(overlap=Overlap.ALLOW)
+
+
+def slot(number: int) -> int:
+    return T0 + number * HOUR_US
+
+
+def run_of(number: int = 0, **changes: Any) -> Run:
+    run = Run(
+        occurrence_us=slot(number),
+        attempt=1,
+        owner="me",
+        claimed_us=slot(number),
+        lease_until_us=slot(number) + LEASE_US,
+    )
+    return attrs.evolve(run, **changes)
+
+
+def waiting_for(number: int = 0, **changes: Any) -> Waiting:
+    waiting = Waiting(
+        occurrence_us=slot(number), attempt=1, not_before_us=slot(number), origin=Origin.SCHEDULE
+    )
+    return attrs.evolve(waiting, **changes)
+
+
+def ended(number: int = 0, last: int | None = None, **changes: Any) -> Outcome:
+    last = number if last is None else last
+    outcome = Outcome(
+        job_id="job",
+        result=Result.MISSED,
+        reason="",
+        occurrence_us=slot(number),
+        last_occurrence_us=slot(last),
+        count=last - number + 1,
+        at_us=slot(last),
+    )
+    return attrs.evolve(outcome, **changes)
+
+
+JOB = Job(id="job", schedule=Interval(period_us=HOUR_US, anchor_us=T0), next_us=slot(0))
+PAUSED = attrs.evolve(JOB, state=JobState.PAUSED)
+COMPLETED = attrs.evolve(JOB, state=JobState.COMPLETED, next_us=None)
+RUNNING = attrs.evolve(JOB, next_us=slot(1), runs=(run_of(),))
+MANUAL = run_of(0, occurrence_us=T0 - MINUTE_US, origin=Origin.MANUAL)
+
+
+def test_properties_are_told_apart_by_their_ids() -> None:
+    """A report names a property by its id, and a reader finds its sentence."""
+    assert len({each.id for each in properties.PROPERTIES}) == len(properties.PROPERTIES)
+    assert all(each.statement.endswith(".") for each in properties.PROPERTIES)
+
+
+# --- at rest ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("job", "armed_us"),
+    [(JOB, slot(0)), (JOB, slot(0) - 1), (None, None), (PAUSED, None), (COMPLETED, None)],
+)
+def test_arm_in_time_loses_no_wake(job: Job | None, armed_us: int | None) -> None:
+    """An arm at or before the instant brings somebody; without a wish there is nothing to lose."""
+    assert properties.lost_rearm(job, armed_us) is None
+
+
+@pytest.mark.parametrize(
+    ("job", "armed_us"),
+    [(JOB, None), (JOB, slot(0) + 1), (attrs.evolve(JOB, next_us=None, waiting=(waiting_for(),)), None)],
+)
+def test_missing_or_late_arm_is_a_lost_rearm(job: Job, armed_us: int | None) -> None:
+    """Nobody would come back in time, also for what only waits."""
+    assert properties.lost_rearm(job, armed_us) is not None
+
+
+@pytest.mark.parametrize(
+    ("job", "armed_us", "acknowledged"),
+    [(JOB, slot(0), True), (None, None, True), (PAUSED, None, True), (PAUSED, slot(0), False)],
+)
+def test_arm_that_is_wanted_or_not_yet_acknowledged_is_no_orphan(
+    job: Job | None, armed_us: int | None, acknowledged: bool
+) -> None:
+    """Whoever was not answered asks again."""
+    assert properties.orphan(job, armed_us, acknowledged=acknowledged) is None
+
+
+@pytest.mark.parametrize("job", [None, PAUSED, COMPLETED])
+def test_arm_that_nobody_wants_is_an_orphan(job: Job | None) -> None:
+    """It was acknowledged that the job needs no wake, and something will wake the machine."""
+    assert properties.orphan(job, slot(0), acknowledged=True) is not None
+
+
+def test_two_one_shots_are_one_too_many() -> None:
+    """None or one is what there may be."""
+    assert [properties.several_arms(count) is None for count in range(3)] == [True, True, False]
+
+
+# --- when a run starts --------------------------------------------------------------------------
+
+
+def test_attempts_start_once_and_in_their_order() -> None:
+    """The next attempt, and a manual run of the same instant, are others."""
+    started = {properties.attempt_of(run_of())}
+    assert properties.started_again(run_of(attempt=2), started) is None
+    assert properties.started_again(run_of(origin=Origin.MANUAL), started) is None
+    assert properties.started_again(run_of(owner="other"), started) is not None
+    later = {properties.attempt_of(run_of(attempt=2))}
+    assert properties.started_again(run_of(), later) is not None
+
+
+@pytest.mark.parametrize(
+    ("job", "in_flight"), [(JOB, 0), (None, 0), (attrs.evolve(JOB, policy=ALLOW), MAX_IN_FLIGHT - 1)]
+)
+def test_run_within_its_bound_does_not_overlap(job: Job | None, in_flight: int) -> None:
+    """Alone, or among as many as may overlap."""
+    assert properties.overlaps(job, in_flight) is None
+
+
+@pytest.mark.parametrize(
+    ("job", "in_flight"), [(JOB, 1), (None, 1), (attrs.evolve(JOB, policy=ALLOW), MAX_IN_FLIGHT)]
+)
+def test_run_beyond_its_bound_overlaps(job: Job | None, in_flight: int) -> None:
+    """A second one, or one more than there may be."""
+    assert properties.overlaps(job, in_flight) is not None
+
+
+def test_run_starts_only_with_its_claim() -> None:
+    """The store holds it, however often it was renewed; a job that is gone is nobody's matter."""
+    assert properties.undurable(RUNNING, run_of(lease_until_us=slot(5))) is None
+    assert properties.undurable(None, run_of()) is None
+    for run in (run_of(attempt=2), run_of(owner="other"), run_of(1), run_of(origin=Origin.MANUAL)):
+        assert properties.undurable(RUNNING, run) is not None
+
+
+def test_run_starts_at_its_time_or_later() -> None:
+    """A run by hand has no time."""
+    assert properties.early(run_of(), slot(0)) is None
+    assert properties.early(run_of(), slot(0) - 1) is not None
+    assert properties.early(run_of(origin=Origin.MANUAL), slot(0) - 1) is None
+
+
+# --- when the store moves -----------------------------------------------------------------------
+
+
+def test_schedule_that_is_out_of_force_claims_nothing() -> None:
+    """What was in flight goes on, and a run by hand may begin."""
+    paused = attrs.evolve(RUNNING, state=JobState.PAUSED)
+    assert properties.unclaimable(JOB, RUNNING) is None
+    assert properties.unclaimable(paused, paused) is None
+    assert properties.unclaimable(PAUSED, attrs.evolve(PAUSED, runs=(MANUAL,))) is None
+    assert properties.unclaimable(None, RUNNING) is None
+    again = attrs.evolve(paused, runs=(run_of(attempt=2),))
+    for old, new in ((PAUSED, RUNNING), (COMPLETED, RUNNING), (paused, again)):
+        assert properties.unclaimable(old, new) is not None
+
+
+def test_limit_counts_what_has_begun() -> None:
+    """What has ended, what is in flight and what waits for another attempt; nothing by hand."""
+    between = waiting_for(1, attempt=2)
+    by_hand = attrs.evolve(between, occurrence_us=T0 - MINUTE_US, origin=Origin.MANUAL)
+    full = attrs.evolve(RUNNING, times=3, completed=1, waiting=(between, by_hand, waiting_for(2)))
+    assert properties.repeats_too_often(attrs.evolve(full, runs=(run_of(), MANUAL))) is None
+    assert properties.repeats_too_often(attrs.evolve(full, times=None, completed=99)) is None
+    assert properties.repeats_too_often(None) is None
+    for changes in ({"completed": 2}, {"runs": (run_of(), run_of(2))}, {"waiting": (between, between)}):
+        assert properties.repeats_too_often(attrs.evolve(full, **changes)) is not None
+
+
+Moved = tuple[Job | None, Job | None, tuple[Outcome, ...]]
+
+ACCOUNTED: dict[str, Moved] = {
+    "nothing happens": (JOB, JOB, ()),
+    "created": (None, JOB, ()),
+    "removed": (RUNNING, None, ()),
+    "claimed": (JOB, RUNNING, ()),
+    "renewed": (RUNNING, attrs.evolve(RUNNING, runs=(run_of(lease_until_us=slot(1)),)), ()),
+    "missed": (JOB, attrs.evolve(JOB, next_us=slot(1)), (ended(),)),
+    "a stretch is missed, then one is claimed": (
+        JOB,
+        attrs.evolve(JOB, next_us=slot(4), runs=(run_of(3),)),
+        (ended(0, 2),),
+    ),
+    "taken to wait": (JOB, attrs.evolve(JOB, next_us=slot(1), waiting=(waiting_for(),)), ()),
+    "waited, in flight": (attrs.evolve(RUNNING, runs=(), waiting=(waiting_for(),)), RUNNING, ()),
+    "ended": (RUNNING, attrs.evolve(RUNNING, runs=()), (ended(),)),
+    "to be retried": (RUNNING, attrs.evolve(RUNNING, runs=(), waiting=(waiting_for(attempt=2),)), ()),
+    "started again": (RUNNING, attrs.evolve(RUNNING, runs=(run_of(attempt=2),)), ()),
+    "by hand": (JOB, attrs.evolve(JOB, runs=(MANUAL,), last_manual_us=MANUAL.occurrence_us), ()),
+    "by hand beside the slot": (
+        RUNNING,
+        attrs.evolve(RUNNING, runs=(run_of(), run_of(origin=Origin.MANUAL)), last_manual_us=slot(0)),
+        (),
+    ),
+    "paused": (JOB, PAUSED, ()),
+    "resumed later": (PAUSED, attrs.evolve(JOB, next_us=slot(7)), ()),
+    "the last one of its limit": (
+        attrs.evolve(JOB, times=1),
+        attrs.evolve(RUNNING, times=1, next_us=None),
+        (),
+    ),
+    "edited": (JOB, attrs.evolve(JOB, schedule=Once(at_us=slot(5)), next_us=slot(5)), ()),
+    "edited when due": (JOB, attrs.evolve(JOB, times=5, next_us=slot(1)), (ended(),)),
+    "a one-shot is claimed": (
+        attrs.evolve(JOB, schedule=Once(at_us=slot(0))),
+        attrs.evolve(RUNNING, schedule=Once(at_us=slot(0)), next_us=None),
+        (),
+    ),
+}
+
+UNACCOUNTED: dict[str, Moved] = {
+    "passed without a trace": (JOB, attrs.evolve(JOB, next_us=slot(1)), ()),
+    "passed without a trace before a claim": (
+        JOB,
+        attrs.evolve(JOB, next_us=slot(2), runs=(run_of(1),)),
+        (),
+    ),
+    "claimed and left ahead": (JOB, attrs.evolve(RUNNING, next_us=slot(0)), ()),
+    "claimed and missed": (JOB, RUNNING, (ended(),)),
+    "claimed, no occurrence": (JOB, attrs.evolve(RUNNING, runs=(run_of(0, occurrence_us=T0 + 1),)), ()),
+    "a stretch counts too few": (JOB, attrs.evolve(JOB, next_us=slot(3)), (ended(0, 2, count=2),)),
+    "a stretch counts too many": (JOB, attrs.evolve(JOB, next_us=slot(3)), (ended(0, 2, count=4),)),
+    "counted from the clock": (JOB, attrs.evolve(RUNNING, next_us=slot(1) + SECOND_US), ()),
+    "the run is lost": (RUNNING, attrs.evolve(RUNNING, runs=()), ()),
+    "the run ends and goes on": (RUNNING, RUNNING, (ended(),)),
+    "the run ends twice": (RUNNING, attrs.evolve(RUNNING, runs=()), (ended(), ended())),
+    "the run ends and is to be retried": (
+        RUNNING,
+        attrs.evolve(RUNNING, runs=(), waiting=(waiting_for(attempt=2),)),
+        (ended(),),
+    ),
+    "an earlier attempt": (
+        attrs.evolve(RUNNING, runs=(run_of(attempt=2),)),
+        attrs.evolve(RUNNING, runs=(), waiting=(waiting_for(),)),
+        (),
+    ),
+    "the same attempt again": (RUNNING, attrs.evolve(RUNNING, runs=(), waiting=(waiting_for(),)), ()),
+    "the same attempt of another process": (
+        RUNNING,
+        attrs.evolve(RUNNING, runs=(run_of(owner="other"),)),
+        (),
+    ),
+    "in flight and waiting": (JOB, attrs.evolve(RUNNING, waiting=(waiting_for(),)), ()),
+    "what waits is lost": (
+        attrs.evolve(RUNNING, runs=(), waiting=(waiting_for(),)),
+        attrs.evolve(RUNNING, runs=()),
+        (),
+    ),
+    "nobody asked for the run by hand": (JOB, attrs.evolve(JOB, runs=(MANUAL,)), ()),
+    "the run by hand takes the slot": (
+        JOB,
+        attrs.evolve(JOB, runs=(MANUAL,), last_manual_us=MANUAL.occurrence_us, next_us=slot(1)),
+        (),
+    ),
+    "the run by hand ends the slot's": (
+        attrs.evolve(RUNNING, runs=(run_of(), run_of(origin=Origin.MANUAL))),
+        RUNNING,
+        (ended(),),
+    ),
+    "the schedule stops without a reason": (JOB, attrs.evolve(RUNNING, next_us=None), ()),
+    "the schedule stops before its limit": (
+        attrs.evolve(JOB, times=2),
+        attrs.evolve(RUNNING, times=2, next_us=None),
+        (),
+    ),
+    "paused when due": (JOB, attrs.evolve(PAUSED, next_us=slot(1)), ()),
+    "the run of a paused job is lost": (attrs.evolve(RUNNING, state=JobState.PAUSED), PAUSED, ()),
+}
+
+
+@pytest.mark.parametrize("moved", [pytest.param(moved, id=name) for name, moved in ACCOUNTED.items()])
+def test_move_that_keeps_its_books_is_accounted_for(moved: Moved) -> None:
+    """What was open is open or has ended once, and what is new comes next in the schedule."""
+    assert properties.unaccounted(*moved) is None
+
+
+@pytest.mark.parametrize("moved", [pytest.param(moved, id=name) for name, moved in UNACCOUNTED.items()])
+def test_move_that_loses_or_doubles_an_occurrence_is_found(moved: Moved) -> None:
+    """The reason says which occurrence it is about."""
+    assert properties.unaccounted(*moved) is not None
+
+
+# --- when everything has settled ----------------------------------------------------------------
+
+
+def test_store_and_nas_agree_or_diverge() -> None:
+    """The same instant, or neither of them any."""
+    assert properties.diverges(JOB, slot(0)) is None
+    assert properties.diverges(None, None) is None
+    assert properties.diverges(PAUSED, None) is None
+    for job, armed_us in ((JOB, None), (JOB, slot(0) - 1), (None, slot(0)), (PAUSED, slot(0))):
+        assert properties.diverges(job, armed_us) is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "is_ended"),
+    [
+        (lambda job: job, True),
+        (lambda job: attrs.evolve(job, runs=(run_of(),)), False),
+        (lambda job: attrs.evolve(job, next_us=slot(0) - 1), False),
+        (lambda job: attrs.evolve(job, waiting=(waiting_for(not_before_us=slot(0) - 1),)), False),
+        (lambda job: attrs.evolve(job, waiting=(waiting_for(attempt=2, not_before_us=slot(1)),)), True),
+        (lambda job: attrs.evolve(job, runs=(run_of(),), state=JobState.PAUSED), True),
+    ],
+    ids=["ahead", "in flight", "due", "may start", "has not come", "out of force"],
+)
+def test_what_has_come_has_an_end_once_everything_has_settled(
+    change: Callable[[Job], Job], is_ended: bool
+) -> None:
+    """Only what is still to come is left, of a job whose schedule is in force."""
+    assert (properties.unended(change(JOB), slot(0) - 1) is None) == is_ended
+    assert properties.unended(None, slot(0)) is None
