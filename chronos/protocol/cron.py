@@ -31,6 +31,15 @@ _SHORT_S = 3 * 3600  # "less than three hours", cron(8)
 _BLOCK_S = 366 * _DAY_S
 _RANGE_OF_ONE = re.compile(r"\b(\w+)-\1/0*[1-9][0-9]*(?=[\s,]|$)", re.IGNORECASE)
 
+_VALUES = {
+    "second": "0 to 59",
+    "minute": "0 to 59",
+    "hour": "0 to 23",
+    "day-of-month": "1 to 31",
+    "month": "1 to 12 or JAN to DEC",
+    "day-of-week": "0 to 7 or SUN to SAT",
+}
+
 
 @lru_cache(maxsize=4096)  # a few kB each; more expressions than one agent or simulated fleet has
 def matcher(expr: str) -> tuple[CronSim, bool]:
@@ -47,9 +56,23 @@ def matcher(expr: str) -> tuple[CronSim, bool]:
         parsed = CronSim(plain, _EPOCH_WALL)
         if next(copy.copy(parsed), None) is None:
             raise CronSimError("no date ever matches")
-    except CronSimError as error:
-        raise ValueError(str(error)) from None
+    except (CronSimError, ValueError):
+        raise ValueError(_complaint(fields)) from None
     return parsed, len(fields) == 5 and not fields[0].startswith("*") and not fields[1].startswith("*")
+
+
+def _complaint(fields: list[str]) -> str:
+    """Return what is wrong with an expression that the library refused, or found no date for."""
+    if len(fields) not in (5, 6):
+        return f"{len(fields)} fields"
+    for place, (name, values) in enumerate(list(_VALUES.items())[-len(fields) :]):
+        alone = ["*"] * len(fields)
+        alone[place] = fields[place]
+        try:
+            CronSim(" ".join(alone), _EPOCH_WALL)
+        except (CronSimError, ValueError):
+            return f"Bad {name} {fields[place]!r}: values are {values}, in a range the smaller one first"
+    return "no date ever matches"
 
 
 def _walls(parsed: CronSim, low: int) -> Iterator[int]:
