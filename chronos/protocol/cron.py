@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
-from itertools import chain, count
+from itertools import chain
 
 from cronsim import CronSim, CronSimError
 
@@ -27,8 +27,12 @@ _FIRST_S = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) +
 _LAST_S = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) - 2 * _DAY_S
 
 _NEVER = 1 << 62
-_SHORT_S = 3 * 3600  # "less than three hours", cron(8)
+_SHORT_S = 3 * 3600  # "less than 3 hours", cron(8)
 _BLOCK_S = 366 * _DAY_S
+# No zone has ever changed twice within three days; the tests look at every change in the data.
+_STEP_S = 3 * _DAY_S
+# Calendar and zones repeat after 400 years: a slot that has not come by then never comes.
+_HORIZON_BLOCKS = 400
 _RANGE_OF_ONE = re.compile(r"\b(\w+)-\1/0*[1-9][0-9]*(?=[\s,]|$)", re.IGNORECASE)
 
 _VALUES = {
@@ -88,13 +92,14 @@ def _walls(parsed: CronSim, low: int) -> Iterator[int]:
 
 
 def slots(expr: str, zone: tzinfo, at: int) -> Iterator[int]:
-    """Yield the slots at or after *at*, epoch seconds; a gap's slots repeat at the gap's end."""
+    """Yield the slots from *at* until 400 years later, epoch seconds; a gap's slots repeat at its end."""
     parsed, fixed = matcher(expr)
     reached = _NEVER  # the wall up to which fixed times are settled
     floor = wall = _NEVER  # no wall matches from floor up to wall
     walls: Iterator[int] = iter(())
     # A change of less than three hours still matters after it; a day earlier is early enough.
-    blocks = (_spans(zone, block) for block in count((at - _DAY_S) // _BLOCK_S))
+    first = (at - _DAY_S) // _BLOCK_S
+    blocks = (_spans(zone, block) for block in range(first, first + _HORIZON_BLOCKS))
     for start, end, offset in chain.from_iterable(blocks):
         low = start + offset
         if fixed and abs(reached - low) < _SHORT_S:
@@ -122,9 +127,8 @@ def _spans(zone: tzinfo, block: int) -> tuple[tuple[int, int, int], ...]:
     if isinstance(zone, timezone):
         return ((start, end, before),)
     spans = []
-    # No zone has ever changed twice within three days.
-    for day in range(start, end, _DAY_S):
-        low, change = day, min(day + _DAY_S, end)
+    for step in range(start, end, _STEP_S):
+        low, change = step, min(step + _STEP_S, end)
         after = _offset(zone, change)
         if after != before:
             while change - low > 1:
