@@ -470,6 +470,18 @@ def test_timestamp_says_which_of_two_equal_times_it_means(text: str) -> None:
     assert list(slots_after(schedule, at("2025-10-25T00:00:00Z"))) == [at(text)]
 
 
+@settings(max_examples=60)
+@given(expr=expressions | fixed_times, day=st.integers(-36_500, 36_500), minutes=st.integers(-1439, 1439))
+def test_fixed_offset_is_universal_time_moved_by_it(expr: str, day: int, minutes: int) -> None:
+    """Without clock changes the wall decides alone: in UTC, and as far from it as an offset says."""
+    first = day * oracle.DAY_S
+    expected = oracle.slots(expr, "UTC", first, first + AROUND_S)
+    assert found(expr, "UTC", first, first + AROUND_S) == expected
+    sign, (hour, minute) = "-" if minutes < 0 else "+", divmod(abs(minutes), 60)
+    moved = found(expr, f"{sign}{hour:02}:{minute:02}", first - minutes * 60, first - minutes * 60 + AROUND_S)
+    assert moved == [slot - minutes * 60 for slot in expected]
+
+
 # --- the rule by example ------------------------------------------------------------------------
 
 
