@@ -350,9 +350,23 @@ def wild(low: int, high: int) -> st.SearchStrategy[str]:
 hours = numbers(0, 4) | wild(0, 23)
 days = st.just("*") | st.just("*") | wild(1, 28) | st.sampled_from(["L", "1,LW"])
 months = st.just("*") | st.just("*") | wild(1, 12)
-weekdays = st.just("*") | st.just("*") | wild(0, 7) | st.sampled_from(["0L", "SUN#1", "SAT,SUN", "MON-FRI"])
-expressions = st.tuples(wild(0, 59), hours, days, months, weekdays).map(" ".join)
-fixed_times = st.tuples(numbers(0, 59), numbers(0, 4), days, months, weekdays).map(" ".join)
+weekdays = st.just("*") | st.just("*") | wild(0, 7) | st.sampled_from(["SUN#1", "SAT,SUN", "MON-FRI"])
+# Each pair has a date in any month: days in steps, of which all must match, may never be a last Sunday.
+days_and_weekdays = st.tuples(days, weekdays) | st.tuples(st.just("*") | numbers(1, 28), st.just("0L"))
+
+
+def joined(minutes: st.SearchStrategy[str], hours: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.builds(
+        lambda minute, hour, day, month: f"{minute} {hour} {day[0]} {month} {day[1]}",
+        minutes,
+        hours,
+        days_and_weekdays,
+        months,
+    )
+
+
+expressions = joined(wild(0, 59), hours)
+fixed_times = joined(numbers(0, 59), numbers(0, 4))
 
 
 @st.composite
