@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from chronos.protocol.job import OnInterrupt, Policy
-from chronos.protocol.schedule import DAY_US, upcoming
+from chronos.protocol.schedule import DAY_US, slots_after
 from simulator import faults, nas
 from simulator.agents import CHRONOS
 from simulator.fleet import Fleet, load_shipped, shipped
@@ -45,7 +45,7 @@ def test_fleet_without_faults_completes_every_occurrence(name: str) -> None:
         if job.state != "scheduled" or job.next_us is None:
             continue
         expected += job.next_us < end_us
-        for slot in upcoming(job.schedule, job.next_us):
+        for slot in slots_after(job.schedule, job.next_us):
             if slot >= end_us:
                 break
             expected += 1

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
-from itertools import chain, count
+from itertools import chain
 
 from cronsim import CronSim, CronSimError
 
@@ -27,9 +27,22 @@ _FIRST_S = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) +
 _LAST_S = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) - 2 * _DAY_S
 
 _NEVER = 1 << 62
-_SHORT_S = 3 * 3600  # "less than three hours", cron(8)
+_SHORT_S = 3 * 3600  # "less than 3 hours", cron(8)
 _BLOCK_S = 366 * _DAY_S
+# No zone has ever changed twice within three days; the tests look at every change in the data.
+_STEP_S = 3 * _DAY_S
+# Calendar and zones repeat after 400 years: a slot that has not come by then never comes.
+_HORIZON_BLOCKS = 400
 _RANGE_OF_ONE = re.compile(r"\b(\w+)-\1/0*[1-9][0-9]*(?=[\s,]|$)", re.IGNORECASE)
+
+_VALUES = {
+    "second": "0 to 59",
+    "minute": "0 to 59",
+    "hour": "0 to 23",
+    "day-of-month": "1 to 31",
+    "month": "1 to 12 or JAN to DEC",
+    "day-of-week": "0 to 7 or SUN to SAT",
+}
 
 
 @lru_cache(maxsize=4096)  # a few kB each; more expressions than one agent or simulated fleet has
@@ -47,9 +60,23 @@ def matcher(expr: str) -> tuple[CronSim, bool]:
         parsed = CronSim(plain, _EPOCH_WALL)
         if next(copy.copy(parsed), None) is None:
             raise CronSimError("no date ever matches")
-    except CronSimError as error:
-        raise ValueError(str(error)) from None
+    except (CronSimError, ValueError):
+        raise ValueError(_complaint(fields)) from None
     return parsed, len(fields) == 5 and not fields[0].startswith("*") and not fields[1].startswith("*")
+
+
+def _complaint(fields: list[str]) -> str:
+    """Return what is wrong with an expression that the library refused, or found no date for."""
+    if len(fields) not in (5, 6):
+        return f"{len(fields)} fields"
+    for place, (name, values) in enumerate(list(_VALUES.items())[-len(fields) :]):
+        alone = ["*"] * len(fields)
+        alone[place] = fields[place]
+        try:
+            CronSim(" ".join(alone), _EPOCH_WALL)
+        except (CronSimError, ValueError):
+            return f"Bad {name} {fields[place]!r}: values are {values}, in a range the smaller one first"
+    return "no date ever matches"
 
 
 def _walls(parsed: CronSim, low: int) -> Iterator[int]:
@@ -65,13 +92,14 @@ def _walls(parsed: CronSim, low: int) -> Iterator[int]:
 
 
 def slots(expr: str, zone: tzinfo, at: int) -> Iterator[int]:
-    """Yield the slots at or after *at*, epoch seconds; a gap's slots repeat at the gap's end."""
+    """Yield the slots from *at* until 400 years later, epoch seconds; a gap's slots repeat at its end."""
     parsed, fixed = matcher(expr)
     reached = _NEVER  # the wall up to which fixed times are settled
     floor = wall = _NEVER  # no wall matches from floor up to wall
     walls: Iterator[int] = iter(())
     # A change of less than three hours still matters after it; a day earlier is early enough.
-    blocks = (_spans(zone, block) for block in count((at - _DAY_S) // _BLOCK_S))
+    first = (at - _DAY_S) // _BLOCK_S
+    blocks = (_spans(zone, block) for block in range(first, first + _HORIZON_BLOCKS))
     for start, end, offset in chain.from_iterable(blocks):
         low = start + offset
         if fixed and abs(reached - low) < _SHORT_S:
@@ -99,9 +127,8 @@ def _spans(zone: tzinfo, block: int) -> tuple[tuple[int, int, int], ...]:
     if isinstance(zone, timezone):
         return ((start, end, before),)
     spans = []
-    # No zone has ever changed twice within three days.
-    for day in range(start, end, _DAY_S):
-        low, change = day, min(day + _DAY_S, end)
+    for step in range(start, end, _STEP_S):
+        low, change = step, min(step + _STEP_S, end)
         after = _offset(zone, change)
         if after != before:
             while change - low > 1:

@@ -7,14 +7,17 @@ else, so every path of the protocol, on every machine, counts the same slots.
 Instants are integers, microseconds since 1970-01-01T00:00:00Z. Text has one canonical form
 (`format_instant`), because the dedup key of an arm is made of that text.
 
-Clock changes follow Debian's cron(8), for changes of less than three hours:
+Clock changes follow Debian's cron(8), NOTES. When the clocks change by less than three hours,
 
-* a job at a fixed time whose time is skipped in spring runs once, at the moment of the change;
-* a job at a fixed time whose time comes twice in autumn runs the first time only;
-* a job whose minute or hour field begins with `*` follows real time, as does an expression with a
-  field for seconds, which Debian's cron does not have.
+* a job at a fixed time whose time is skipped runs once, at the moment of the change, however many of
+  its times were skipped;
+* a job at a fixed time whose time comes twice runs the first time only;
+* a job whose minute or hour field begins with `*` follows real time: it runs whenever the wall shows
+  its time. So does an expression with a field for seconds, which Debian's cron does not have.
 
-A change of three hours or more corrects the clock: the new time holds at once, nothing is made up.
+A change of three hours or more corrects the clock: the new time holds at once, nothing is made up and
+nothing is left out. A minute is its first second: where a change cuts a minute, what is left of it does
+not match. Intervals and single instants know no clock changes.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
+from itertools import islice
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -283,20 +287,39 @@ def next_after(schedule: Schedule, instant_us: Instant) -> Instant | None:
     return schedule.at_us if schedule.at_us > instant_us else None
 
 
-def upcoming(schedule: Schedule, instant_us: Instant) -> Iterator[Instant]:
-    """Yield the slots of *schedule* strictly after *instant_us*, in order.
+def slots_after(schedule: Schedule, after_us: Instant) -> Iterator[Instant]:
+    """Yield the slots of *schedule* strictly after *after_us*, in order.
 
     Args:
         schedule: any schedule.
-        instant_us: epoch microseconds UTC.
+        after_us: epoch microseconds UTC.
 
     Yields:
         Epoch microseconds UTC; without end for most schedules.
     """
-    slot = next_after(schedule, instant_us)
+    slot = next_after(schedule, after_us)
     while slot is not None:
         yield slot
         slot = next_after(schedule, slot)
+
+
+def upcoming(schedule: Schedule, after_us: Instant, count: int) -> tuple[Instant, ...]:
+    """Return the first *count* slots of *schedule* strictly after *after_us*, in order.
+
+    Args:
+        schedule: any schedule.
+        after_us: epoch microseconds UTC, within the years 1 to 9999.
+        count: how many slots, zero or more.
+
+    Returns:
+        Epoch microseconds UTC; fewer than *count* when the schedule ends before.
+
+    Raises:
+        ValueError: *count* is negative or no whole number; ask for zero or more.
+    """
+    if type(count) is not int or count < 0:
+        raise ValueError(f"count is {count!r}; expected a whole number, zero or more")
+    return tuple(islice(slots_after(schedule, after_us), count))
 
 
 # A year of hours for each of four jobs, or a month for forty. A chunk of a job that runs every minute
