@@ -683,6 +683,7 @@ def test_failed_run_waits_for_its_next_attempt() -> None:
     move = finish(under(THRICE, RUNNING), RUN, succeeded=False)
     job = job_of(move)
     (retry,) = job.waiting
+    assert retry.not_before_us == T0 + MINUTE_US + transitions.retry_delay_us(job, RUN)
     assert (retry.identity, retry.attempt, retry.origin) == (RUN.identity, 2, RUN.origin)
     assert (job.runs, move.outcomes, job.completed) == ((), (), 0)
     assert wake_at(job) == retry.not_before_us
