@@ -512,7 +512,7 @@ TestJobUnderPolicies.settings = settings(stateful_step_count=40)
 
 # Every mutant is found by the same histories each time.
 SEARCH = settings(
-    max_examples=3000,
+    max_examples=1000,
     stateful_step_count=40,
     derandomize=True,
     database=None,
