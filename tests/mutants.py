@@ -706,6 +706,7 @@ _THREE_STEPS = (
         module=machine,
         old="        effect = CancelArm(job_id=job_id, revision=job.revision)",
         new="        return _close(flow, move, now_us, settled=True, echoed=True)",
+        rule="test_pause_disarms_the_job",
         case=PAUSED,
         found_by=(NO_ORPHAN,),
         is_found_by_model=True,
@@ -725,6 +726,7 @@ _THREE_STEPS = (
         module=machine,
         old="ArmOutdated: _on_outdated,",
         new="ArmOutdated: lambda flow, _event, now_us: _on_accepted(flow, ArmAccepted(echoed=True), now_us),",
+        rule="test_outdated_arm_follows_a_store_that_has_moved_on",
         is_found_by_model=True,
     ),
     Mutant(
