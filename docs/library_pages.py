@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from writing import attributes_of, code, prose, table
 
 from chronos import errors, stores, telemetry
-from chronos.protocol import job, machine, schedule, wire
+from chronos.protocol import job, machine, schedule, transitions, wire
 from chronos.stores import rewrite
 
 _ROOTS = (errors.ChronosError, wire.MessageError, schedule.ScheduleError, machine.ProtocolError)
@@ -82,7 +82,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "min_grace": lambda: _span(job.MIN_GRACE_US),
     "max_grace": lambda: _span(job.MAX_GRACE_US),
     "max_conflicts": lambda: str(machine.MAX_CONFLICTS),
-    "recovery_margin": lambda: _seconds(machine.CLOCK_MARGIN_US),
+    "recovery_margin": lambda: _seconds(transitions.CLOCK_MARGIN_US),
     "follow_ups": _follow_ups,
     "instruments": _instruments,
     "history_length": lambda: str(stores.HISTORY_LENGTH),
