@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 # Seconds after which a program that has not come to its end never will: it takes some on a busy machine.
-_PATIENCE_S = 120
+_PATIENCE_S = 60
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
