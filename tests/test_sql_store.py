@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -419,7 +420,10 @@ def cut(url: str) -> Callable[[Any], object]:
     """Return what makes everything that follows on a connection fail, in the database itself."""
 
     def refuse(connection: Any) -> None:
-        connection.connection.dbapi_connection.set_authorizer(lambda *_: 1)  # 1 is SQLITE_DENY
+        def decide(_: int, what: str | None, *__: object) -> int:
+            return sqlite3.SQLITE_OK if what == "ROLLBACK" else sqlite3.SQLITE_DENY
+
+        connection.connection.dbapi_connection.set_authorizer(decide)
 
     def terminate(connection: Any) -> None:
         number = connection.connection.dbapi_connection.info.backend_pid
