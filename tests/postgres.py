@@ -8,7 +8,6 @@ server is stopped and everything that it wrote is deleted.
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -52,7 +51,7 @@ def missing() -> str | None:
     """Return a sentence that says what is missing for a server; None when nothing is."""
     if programs() is None:
         return "PostgreSQL's server is not installed; on Debian it is in the package `postgresql`"
-    if os.geteuid() == 0 and not _has_user():
+    if _is_root() and not _has_user():
         return f"PostgreSQL does not run as root, and there is no user `{_USER}`; Debian's package makes it"
     return None
 
@@ -84,7 +83,13 @@ def running() -> Iterator[str]:
         keeper.wait(_START_S)
 
 
+def _is_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
 def _has_user() -> bool:
+    import pwd  # there is none where nobody is root
+
     try:
         pwd.getpwnam(_USER)
     except KeyError:
@@ -99,7 +104,7 @@ def _keep() -> None:
     assert found is not None
     directory = Path(tempfile.mkdtemp(prefix="chronos-postgresql-"))
     options: dict[str, Any] = {"cwd": directory, "stdin": subprocess.DEVNULL}
-    if os.geteuid() == 0:
+    if _is_root():
         shutil.chown(directory, _USER, _USER)
         options |= {"user": _USER, "group": _USER, "extra_groups": []}
     try:
