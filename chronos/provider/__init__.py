@@ -1,0 +1,22 @@
+"""Managed cron as a provider: what a host discovers, chooses, starts, and passes fires on to."""
+
+from __future__ import annotations
+
+from chronos.provider.interface import CronScheduler, NotSettled
+from chronos.provider.settings import (
+    Settings,
+    SettingsError,
+    VerifierSettings,
+    provider_from,
+    settings_from,
+)
+
+__all__ = [
+    "CronScheduler",
+    "NotSettled",
+    "Settings",
+    "SettingsError",
+    "VerifierSettings",
+    "provider_from",
+    "settings_from",
+]
