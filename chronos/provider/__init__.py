@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from chronos.provider.interface import CronScheduler, NotSettled
+from chronos.provider.managed import BuiltinCron, ManagedCron
+from chronos.provider.resolver import resolve
 from chronos.provider.settings import (
     Settings,
     SettingsError,
@@ -12,11 +14,14 @@ from chronos.provider.settings import (
 )
 
 __all__ = [
+    "BuiltinCron",
     "CronScheduler",
+    "ManagedCron",
     "NotSettled",
     "Settings",
     "SettingsError",
     "VerifierSettings",
     "provider_from",
+    "resolve",
     "settings_from",
 ]
