@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from chronos.provider.hermes import HermesCron, register
 from chronos.provider.interface import CronScheduler, NotSettled
 from chronos.provider.managed import BuiltinCron, ManagedCron
 from chronos.provider.resolver import resolve
@@ -16,12 +17,14 @@ from chronos.provider.settings import (
 __all__ = [
     "BuiltinCron",
     "CronScheduler",
+    "HermesCron",
     "ManagedCron",
     "NotSettled",
     "Settings",
     "SettingsError",
     "VerifierSettings",
     "provider_from",
+    "register",
     "resolve",
     "settings_from",
 ]
