@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from chronos.runner import RunContext
     from chronos.scheduler import AsyncScheduler, Scheduler
     from chronos.status import JobStatus, Status
-    from chronos.stores import JobStore, JsonFileStore, MemoryStore
+    from chronos.stores import JobStore, JsonFileStore, MemoryStore, SqlStore
     from chronos.tokens import AsyncCachedToken, CachedToken
     from chronos.verify import FireVerifier
     from chronos.webhook import FireEndpoint
@@ -88,7 +88,7 @@ _MODULES = {
     "chronos.runner": ("RunContext",),
     "chronos.scheduler": ("AsyncScheduler", "Scheduler"),
     "chronos.status": ("JobStatus", "Status"),
-    "chronos.stores": ("JobStore", "JsonFileStore", "MemoryStore"),
+    "chronos.stores": ("JobStore", "JsonFileStore", "MemoryStore", "SqlStore"),
     "chronos.tokens": ("AsyncCachedToken", "CachedToken"),
     "chronos.verify": ("FireVerifier",),
     "chronos.webhook": ("FireEndpoint",),
@@ -135,6 +135,7 @@ __all__ = [  # noqa: RUF022 - by subject, as the documentation has them
     "JobStore",
     "MemoryStore",
     "JsonFileStore",
+    "SqlStore",
     # errors
     "ChronosError",
     "InvalidClient",

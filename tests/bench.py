@@ -48,7 +48,9 @@ def main(wanted: list[str]) -> None:
 IMPORT_REPEATS = 25
 _WHAT = {
     "import chronos": "import chronos",
-    "… and the scheduler": "from chronos import Scheduler, NasClient, JsonFileStore, FireEndpoint, FireVerifier",
+    "… and an agent's names": (
+        "from chronos import Scheduler, NasClient, JsonFileStore, FireEndpoint, FireVerifier"
+    ),
 }
 
 
@@ -120,7 +122,8 @@ def starts() -> Iterator[str]:
             read_s = time.perf_counter() - began
             assert started.settled, scheduler.pending()
             calls = ", ".join(f"{count} {verb}" for verb, count in nas.calls.items() if count)
-            yield f"  {name:12} {took_s * 1000:7.0f} ms ({took_s / read_s:.1f} times reading all jobs); NAS: {calls}"
+            ratio = f"{took_s / read_s:.1f} times reading all jobs"
+            yield f"  {name:12} {took_s * 1000:7.0f} ms ({ratio}); NAS: {calls}"
 
 
 # --- claims ----------------------------------------------------------------------------------
@@ -228,7 +231,7 @@ def _records() -> list[dict[str, Any]]:
 @contextmanager
 def _stores() -> Iterator[list[tuple[str, JobStore]]]:
     """Yield every store, each with the same jobs in it."""
-    with tempfile.TemporaryDirectory() as folder, postgres.server() as url:
+    with tempfile.TemporaryDirectory() as folder, postgres.running(is_durable=True) as url:
         path = Path(folder) / "jobs.json"
         JsonFileStore.create(path)
         path.write_text(json.dumps({**json.loads(path.read_text()), "jobs": _records()}, indent=2))
@@ -237,8 +240,7 @@ def _stores() -> Iterator[list[tuple[str, JobStore]]]:
             ("JSON file", JsonFileStore(path)),
         ]
         for name, where in (("SQLite", f"sqlite:///{folder}/jobs.sqlite"), ("PostgreSQL", url)):
-            store = SqlStore(where)
-            store.create()
+            store = SqlStore.create(where)
             for job in _jobs():
                 store.swap(job.id, expected=None, replacement=job)
             stores.append((name, store))

@@ -797,7 +797,7 @@ def test_the_server_starts_and_drains_the_scheduler() -> None:
         world = World()
         listed, answered = asyncio.Event(), asyncio.Event()
 
-        async def list_arms() -> dict[str, Instant | None]:
+        async def list_arms(**_: object) -> dict[str, Instant | None]:
             listed.set()
             await answered.wait()
             return {"orphan": T0}

@@ -387,4 +387,4 @@ def test_a_signal_to_stop_waits_for_the_run_in_flight() -> None:
     finally:
         process.kill()
         process.wait()
-    assert (said, process.returncode) == ("['j'] None ()\n", 0)
+    assert (said, process.returncode) == ("['j'] () ()\n", 0)
