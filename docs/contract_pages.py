@@ -183,6 +183,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "algorithms": _algorithms,
     "purpose": lambda: code(messages.PURPOSE),
     "leeway": lambda: f"{verify.LEEWAY_S:g} s",
+    "max_lifetime": lambda: f"{verify.MAX_LIFETIME_S // 60:g} min",
     "refetch": lambda: f"{jwks.REFETCH_EVERY_S:g} s",
     "fire_arm_timeout": lambda: f"{work.NAS_TIMEOUT_IN_FIRE_S:g} s",
     "relay_timeout": lambda: f"{nas_server.RELAY_TIMEOUT_US // 1_000_000} s",
