@@ -348,8 +348,12 @@ class Worker:
     # --- the start ---
 
     def start(self) -> Work[Started]:
-        """Reconcile; when NAS or the store could not say what there is, go on in the background."""
+        """Return the work of a start. A drain is over with this call: one that comes later is not undone."""
         self.draining.clear()
+        return self._start()
+
+    def _start(self) -> Work[Started]:
+        """Reconcile; when NAS or the store could not say what there is, go on in the background."""
         if self.ticker.is_ticking and self._has_nas:
             self.ticker.stop()  # NAS is asked once more: somebody may have logged in
         started, is_known = yield from self._reconcile()
