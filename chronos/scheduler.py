@@ -268,7 +268,12 @@ class Scheduler(Shell[Nas]):
         with self._changed:
             if spawn.pending is not None:
                 self._work.tasks[task] = spawn.pending
-        threading.Thread(target=self._work_on, args=(task, spawn), name="chronos", daemon=True).start()
+        thread = threading.Thread(target=self._work_on, args=(task, spawn), name="chronos", daemon=True)
+        try:
+            thread.start()
+        except BaseException:  # no thread is to be had: nothing must wait for what was not begun
+            self._forget(task)
+            raise
         return task
 
     def _work_on(self, task: _Task, spawn: Spawn) -> None:

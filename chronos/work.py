@@ -244,7 +244,8 @@ class Worker:
         if owed is not None:
             reason = f"{_why_unsettled(answer)}; it is tried again"
             self._owed.append(owed)
-            yield self._spawn(self._follow_up(owed), intent.job_id, reason)
+            following = self._spawn(self._follow_up(owed), intent.job_id, reason)
+            yield from _announced(following, lambda: self._owed.remove(owed))
         return answer
 
     def _follow_up(self, owed: Intent) -> Work[None]:
@@ -407,7 +408,8 @@ class Worker:
     def _start_run(self, effect: machine.StartRun) -> Work[None]:
         self._runs.append(effect.run)
         occurrence = format_instant(effect.run.occurrence_us)
-        yield self._spawn(self._run(effect), effect.job_id, f"the run of {occurrence} is in flight")
+        running = self._spawn(self._run(effect), effect.job_id, f"the run of {occurrence} is in flight")
+        yield from _announced(running, lambda: self._runs.remove(effect.run))
 
     def _run(self, effect: machine.StartRun) -> Work[None]:
         """Run a job, keep its lease alive meanwhile, and end the run."""
@@ -459,7 +461,11 @@ class Worker:
     def _begin_ticking(self) -> Work[None]:
         if not self.ticker.is_running and not self.draining.is_set():
             self.ticker.is_running = True
-            yield self._spawn(self._tick(), "", REFUSED if self._has_nas else WITHOUT_NAS)
+            ticking = self._spawn(self._tick(), "", REFUSED if self._has_nas else WITHOUT_NAS)
+            yield from _announced(ticking, self._stopped_ticking)
+
+    def _stopped_ticking(self) -> None:
+        self.ticker.is_running = False
 
     def _tick(self) -> Work[None]:
         """Fire what is due, for as long as there is no NAS to do it. Source: incident L4."""
@@ -474,7 +480,7 @@ class Worker:
                     yield self._spawn(self.settle(tick), job_id, "a fire is being answered")
                 yield Sleep(self.ticker.pause_us(self.clock()), self.ticker.nudge)
         finally:
-            self.ticker.is_running = False
+            self._stopped_ticking()
 
     # --- tasks ---
 
@@ -514,6 +520,15 @@ _REMEDY = (
     "sooner. Until then nothing wakes this machine for the job"
 )
 _TICKED = Fired(origin=Origin.SCHEDULE)
+
+
+def _announced(spawn: Spawn, withdraw: Callable[[], object]) -> Work[None]:
+    """Begin work that was announced; where it cannot be begun, as when no thread is to be had, withdraw it."""
+    try:
+        yield spawn
+    except BaseException:
+        withdraw()
+        raise
 
 
 def _at_once(answer: Answer) -> Work[Answer]:
