@@ -328,6 +328,8 @@ class Scheduler(Shell[Nas]):
         try:
             ask = question(effect, self._store)
             return request(effect, self._nas, timeout_s) if ask is None else ask()
+        except KeyboardInterrupt:  # it is meant for the host, whose thread this is
+            raise
         except BaseException as error:  # noqa: BLE001 - what fails in a way nobody thought of has failed
             return Failed(error)
 
