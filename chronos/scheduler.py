@@ -7,6 +7,7 @@ its own, `AsyncScheduler` as tasks of the running loop. Whatever is decided is d
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import threading
 import time
@@ -268,7 +269,9 @@ class Scheduler(Shell[Nas]):
         with self._changed:
             if spawn.pending is not None:
                 self._work.tasks[task] = spawn.pending
-        thread = threading.Thread(target=self._work_on, args=(task, spawn), name="chronos", daemon=True)
+        # As a task of asyncio does, it sees the caller's context, such as the span that a fire is part of.
+        work_on = functools.partial(contextvars.copy_context().run, self._work_on, task, spawn)
+        thread = threading.Thread(target=work_on, name="chronos", daemon=True)
         try:
             thread.start()
         except BaseException:  # no thread is to be had: nothing must wait for what was not begun
