@@ -183,7 +183,6 @@ class Worker:
         self.owner = owner
         self.clock = clock
         self.is_stopped = is_stopped
-        self.converging: set[str] = set()
         self.draining = new_signal()
         self.tasks: dict[object, Pending] = {}
         self.ticker = Ticker(new_signal(), is_ticking=not has_nas)
@@ -194,6 +193,7 @@ class Worker:
         self._publish = publish
         self._unsettled: dict[str, str] = {}
         self._flows: dict[object, machine.Flow] = {}
+        self._reconciling: dict[object, set[str]] = {}
         self._owed: list[Intent] = []
         self._runs: list[Run] = []
 
@@ -287,7 +287,8 @@ class Worker:
                 else:
                     if isinstance(effect, machine.ProvisionArm | machine.CancelArm) and deadline_s is None:
                         deadline_s = self._monotonic() + _nas_timeout_s(intent)
-                        self.converging.add(intent.job_id)
+                        for converging in self._reconciling.values():
+                            converging.add(intent.job_id)
                     event = yield from self.perform(effect, deadline_s)
                     self._tell(effect, event)
                     flow, more = machine.step(flow, self._known(event, key), self.clock())
@@ -306,7 +307,7 @@ class Worker:
             return attrs.evolve(event, liveness=self.liveness(event.job, asking))
         if isinstance(event, machine.JobsLoaded):
             jobs = [(job, self.liveness(job)) for job, _ in event.jobs]
-            return machine.JobsLoaded(jobs, self.converging)
+            return machine.JobsLoaded(jobs, self._reconciling.get(asking, ()))
         return event
 
     def perform(self, effect: machine.Effect, deadline_s: float | None = None) -> Work[machine.Event]:
@@ -373,14 +374,20 @@ class Worker:
 
     def _reconcile(self) -> Work[tuple[Started, bool]]:
         """Return what was done, and whether all that NAS has and the store wants was seen."""
-        self.converging.clear()
+        key = object()
+        converging = self._reconciling[key] = set[str]()
         deadline_s = self._monotonic() + NAS_TIMEOUT_S
         state, (effect, *_) = machine.begin_reconciliation()
-        while not isinstance(effect, machine.Begin):
-            event = yield from self.perform(effect, deadline_s)
-            state, (effect, *_) = machine.step_reconciliation(state, self._known(event), self.clock())
+        try:
+            while not isinstance(effect, machine.Begin):
+                event = yield from self.perform(effect, deadline_s)
+                state, (effect, *_) = machine.step_reconciliation(state, self._known(event, key), self.clock())
+        finally:
+            del self._reconciling[key]
         if effect.settled:
-            self._unsettled.pop("", None)
+            # All others were seen to agree; another process may have settled them.
+            disagree = converging.union(intent.job_id for intent in effect.intents)
+            self._unsettled = {job_id: why for job_id, why in self._unsettled.items() if job_id in disagree}
         else:
             self._unsettled[""] = _UNKNOWN
         answers = yield from self._settle_all(effect.intents)
