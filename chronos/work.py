@@ -392,7 +392,9 @@ class Worker:
             self._unsettled[""] = _UNKNOWN
         answers = yield from self._settle_all(effect.intents)
         are_settled = (answer.settled and answer.verdict is not Verdict.STOPPED for answer in answers)
-        started = Started(flows=len(answers), settled=effect.settled and all(are_settled))
+        # One that ended with a bug has no answer.
+        is_settled = effect.settled and all(are_settled) and len(answers) == len(effect.intents)
+        started = Started(flows=len(effect.intents), settled=is_settled)
         logger.info("reconciled", extra=attrs.asdict(started))
         return started, effect.settled
 
