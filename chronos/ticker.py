@@ -60,6 +60,7 @@ class Ticker:
                     self.nudge.set()
             case machine.CancelArm(job_id=job_id):
                 self._arms.pop(job_id, None)
+                self._not_before_s.pop(job_id, None)
             case machine.ListArms():
                 return machine.ArmsListed(dict(self._arms))
         return machine.ArmAccepted(echoed=True)

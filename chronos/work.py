@@ -481,15 +481,21 @@ class Worker:
         try:
             while self.ticker.is_ticking and not self.draining.is_set():
                 self.ticker.nudge.clear()
-                if self.ticker.must_look(self._monotonic()):
-                    yield from self._reconcile()
-                due = () if self.is_stopped() else self.ticker.due(self.clock(), self._monotonic())
-                for job_id, fire_at_us in due:
-                    tick = machine.Fire(job_id=job_id, fire_at_us=fire_at_us, fired=_TICKED)
-                    yield self._spawn(self.settle(tick), job_id, "a fire is being answered")
+                try:
+                    yield from self._fire_due()
+                except Exception:  # nothing else would fire the jobs
+                    logger.exception("the in-process ticker failed, and goes on")
                 yield Sleep(self.ticker.pause_us(self.clock()), self.ticker.nudge)
         finally:
             self._stopped_ticking()
+
+    def _fire_due(self) -> Work[None]:
+        if self.ticker.must_look(self._monotonic()):
+            yield from self._reconcile()
+        due = () if self.is_stopped() else self.ticker.due(self.clock(), self._monotonic())
+        for job_id, fire_at_us in due:
+            tick = machine.Fire(job_id=job_id, fire_at_us=fire_at_us, fired=_TICKED)
+            yield self._spawn(self.settle(tick), job_id, "a fire is being answered")
 
     # --- tasks ---
 
