@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from chronos.effects import Failed, event_of, question, request
+from chronos.effects import Failed, event_of, question, read, request
 from chronos.nas import AsyncNas, Nas
 from chronos.protocol import machine
 from chronos.protocol.job import Outcome, Policy
@@ -325,7 +325,7 @@ class Scheduler(Shell[Nas]):
             case Join(tasks=tasks):
                 return [task.wait() for task in tasks if isinstance(task, _Task)]
             case Read(question=ask):
-                return ask(self._store)
+                return read(ask, self._store)
 
     def _outcome(self, effect: machine.Effect, timeout_s: float | None) -> Any:
         try:
@@ -499,7 +499,7 @@ class AsyncScheduler(Shell[AsyncNas]):
             case Join(tasks=tasks):
                 return await asyncio.gather(*tasks, return_exceptions=True)  # type: ignore[call-overload]
             case Read(question=ask):
-                return await asyncio.to_thread(ask, self._store)
+                return await asyncio.to_thread(read, ask, self._store)
 
     async def _outcome(self, effect: machine.Effect, timeout_s: float | None) -> Any:
         try:
