@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from chronos.effects import Failed, event_of, question, read, request
+from chronos.errors import NasUnavailable
 from chronos.nas import AsyncNas, Nas
 from chronos.protocol import machine
 from chronos.protocol.job import Outcome, Policy
@@ -508,6 +509,9 @@ class AsyncScheduler(Shell[AsyncNas]):
                 return await asyncio.to_thread(_guarded, ask)
             async with asyncio.timeout(timeout_s):
                 return await request(effect, self._nas, timeout_s)
+        except TimeoutError:
+            bound = "" if timeout_s is None else f" within {timeout_s:.3g} s"
+            return Failed(NasUnavailable(f"NAS did not answer{bound}"))
         except Exception as error:  # noqa: BLE001 - what fails in a way nobody thought of has failed
             return Failed(error)
 
