@@ -455,20 +455,28 @@ class AsyncScheduler(Shell[AsyncNas]):
 
     async def _ask(self, spawn: Spawn) -> Any:
         """Do what somebody asks for; that they stop waiting does not cancel it."""
-        return await asyncio.shield(self._spawn(spawn, is_awaited=True))
+        task = self._begin(spawn)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(functools.partial(self._look_at, spawn.pending))
+            raise
 
-    def _spawn(self, spawn: Spawn, *, is_awaited: bool = False) -> asyncio.Task[Any]:
+    def _spawn(self, spawn: Spawn) -> asyncio.Task[Any]:
+        """Begin a piece of work that nobody waits for, or not for its error."""
+        task = self._begin(spawn)
+        task.add_done_callback(functools.partial(self._look_at, spawn.pending))
+        return task
+
+    def _begin(self, spawn: Spawn) -> asyncio.Task[Any]:
         task = asyncio.create_task(self._drive(spawn.work))
         if spawn.pending is not None:
             self._work.tasks[task] = spawn.pending
-        task.add_done_callback(functools.partial(self._forget, spawn.pending, is_awaited))
+            task.add_done_callback(self._work.tasks.pop)
         return task
 
-    def _forget(self, pending: Pending | None, is_awaited: bool, task: asyncio.Task[Any]) -> None:
-        self._work.tasks.pop(task, None)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not is_awaited:
-            self._ended(pending, error)
+    def _look_at(self, pending: Pending | None, task: asyncio.Task[Any]) -> None:
+        self._ended(pending, None if task.cancelled() else task.exception())
 
     async def _drive(self, work: Generator[Operation, Any, T]) -> T:
         """Perform a piece of work to its end."""
