@@ -531,8 +531,8 @@ WITHOUT_NAS = "without NAS, the jobs run for as long as this process lives, and 
 _UNKNOWN = "what NAS has armed, or what the store holds, could not be read"
 _SAVED = "the job is saved, but its trigger is not registered at NAS"
 _REMEDY = (
-    "It is tried again for about a minute, and at the next start; make the same change again to try "
-    "sooner. Until then nothing wakes this machine for the job"
+    "It is tried again for about a minute, and at the next start; call `start` to try sooner. Until then "
+    "nothing wakes this machine for the job"
 )
 _TICKED = Fired(origin=Origin.SCHEDULE)
 
