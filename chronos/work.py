@@ -381,7 +381,8 @@ class Worker:
         try:
             while not isinstance(effect, machine.Begin):
                 event = yield from self.perform(effect, deadline_s)
-                state, (effect, *_) = machine.step_reconciliation(state, self._known(event, key), self.clock())
+                known = self._known(event, key)
+                state, (effect, *_) = machine.step_reconciliation(state, known, self.clock())
         finally:
             del self._reconciling[key]
         if effect.settled:
@@ -538,7 +539,7 @@ _TICKED = Fired(origin=Origin.SCHEDULE)
 
 
 def _announced(spawn: Spawn, withdraw: Callable[[], object]) -> Work[None]:
-    """Begin work that was announced; where it cannot be begun, as when no thread is to be had, withdraw it."""
+    """Begin work that was announced, and withdraw it where no thread for it is to be had."""
     try:
         yield spawn
     except BaseException:
