@@ -76,6 +76,7 @@ class Nas:
     Attributes:
         echoes: whether it keeps the order of revisions, and says so.
         is_down: whether it answers 503.
+        fails_next: how many times it answers 503 before it works again.
         refuses: what it answers 503 to, such as `provision`.
         has_login: whether it knows the agent's identity.
         gate: what a request that comes waits for, if anything.
@@ -88,6 +89,7 @@ class Nas:
         self.asked: list[str] = []
         self.echoes = echoes
         self.is_down = False
+        self.fails_next = 0
         self.refuses = ""
         self.has_login = True
         self.gate: threading.Event | None = None
@@ -141,7 +143,9 @@ class Nas:
             self.at_once -= 1
             if not self.has_login:
                 return httpx.Response(403, json={"error": "invalid_client"})
-            if self.is_down or _verb(request) == self.refuses:
+            is_down = self.is_down or self.fails_next > 0 or _verb(request) == self.refuses
+            self.fails_next = max(0, self.fails_next - 1)
+            if is_down:
                 return httpx.Response(503)
             if _verb(request) == "list":
                 rows = self.arms.items()
