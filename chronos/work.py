@@ -385,6 +385,8 @@ class Worker:
                 state, (effect, *_) = machine.step_reconciliation(state, known, self.clock())
         finally:
             del self._reconciling[key]
+        if effect.settled and self.ticker.is_ticking:
+            self.ticker.looked(self._monotonic())
         if effect.settled:
             # All others were seen to agree; another process may have settled them.
             disagree = converging.union(intent.job_id for intent in effect.intents)
@@ -491,7 +493,7 @@ class Worker:
             self._stopped_ticking()
 
     def _fire_due(self) -> Work[None]:
-        if self.ticker.must_look(self._monotonic()):
+        if not self._reconciling and self.ticker.must_look(self._monotonic()):
             yield from self._reconcile()
         due = () if self.is_stopped() else self.ticker.due(self.clock(), self._monotonic())
         for job_id, fire_at_us in due:
