@@ -484,18 +484,21 @@ class Worker:
         try:
             while self.ticker.is_ticking and not self.draining.is_set():
                 self.ticker.nudge.clear()
+                now_us = self.clock()
                 try:
-                    yield from self._fire_due()
+                    if not self._reconciling and self.ticker.must_look(self._monotonic()):
+                        yield from self._reconcile()
+                        now_us = self.clock()
+                    yield from self._fire_due(now_us)
                 except Exception:  # nothing else would fire the jobs
                     logger.exception("the in-process ticker failed, and goes on")
-                yield Sleep(self.ticker.pause_us(self.clock()), self.ticker.nudge)
+                # What has become due since then was not fired: the pause counts from the same instant.
+                yield Sleep(self.ticker.pause_us(now_us), self.ticker.nudge)
         finally:
             self._stopped_ticking()
 
-    def _fire_due(self) -> Work[None]:
-        if not self._reconciling and self.ticker.must_look(self._monotonic()):
-            yield from self._reconcile()
-        due = () if self.is_stopped() else self.ticker.due(self.clock(), self._monotonic())
+    def _fire_due(self, now_us: Instant) -> Work[None]:
+        due = () if self.is_stopped() else self.ticker.due(now_us, self._monotonic())
         for job_id, fire_at_us in due:
             tick = machine.Fire(job_id=job_id, fire_at_us=fire_at_us, fired=_TICKED)
             yield self._spawn(self.settle(tick), job_id, "a fire is being answered")
