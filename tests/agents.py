@@ -23,7 +23,7 @@ from chronos.errors import StoreError
 from chronos.nas import AsyncNasClient, NasClient
 from chronos.protocol.job import Job, Result
 from chronos.protocol.machine import Answer
-from chronos.protocol.schedule import HOUR_US, Instant, Interval, format_instant, parse_instant
+from chronos.protocol.schedule import HOUR_US, SECOND_US, Instant, Interval, format_instant, parse_instant
 from chronos.runner import RunContext
 from chronos.scheduler import AsyncScheduler, Scheduler
 from chronos.status import Status
@@ -281,7 +281,8 @@ class World:
 
     Attributes:
         agent: the first of them.
-        now_us: what their clocks show.
+        now_us: what their clocks show, or did when they were let go.
+        began_s: when they were let go; None while they stand still.
         ran: what was run, in order.
         release: lets the runs end.
         dead: the owners whose processes have ended.
@@ -293,6 +294,7 @@ class World:
     nas: Nas
     has_nas: bool = True
     now_us: Instant = T0
+    began_s: float | None = None
     ran: list[RunContext] = attrs.field(factory=list)
     release: threading.Event = attrs.field(factory=threading.Event)
     dead: set[str] = attrs.field(factory=set)
@@ -310,7 +312,7 @@ class World:
         given: dict[str, Any] = {
             "nas": self.nas.client(self.kind) if self.has_nas else None,
             "runner": self.run_until_released if is_sync else self.run_until_released_async,
-            "clock": lambda: self.now_us,
+            "clock": self.clock,
             "is_dead": self.dead.__contains__,
             "is_stopped": lambda: self.is_stopped,
         }
@@ -318,6 +320,13 @@ class World:
         agent = Agent(make(self.store, owner=owner, **(given | options)), self.loop)
         self.agents.append(agent)
         return agent
+
+    def clock(self) -> Instant:
+        gone_s = 0.0 if self.began_s is None else time.monotonic() - self.began_s
+        return self.now_us + int(gone_s * SECOND_US)
+
+    def let_clocks_go(self) -> None:
+        self.began_s = time.monotonic()
 
     def run_until_released(self, context: RunContext) -> None:
         self.ran.append(context)
