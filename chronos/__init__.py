@@ -96,6 +96,7 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
+# `SqlStore` is there as well; it needs an extra, which `from chronos import *` must not ask for.
 __all__ = [  # noqa: RUF022 - by subject, as the documentation has them
     # jobs and schedules
     "Job",
@@ -135,7 +136,6 @@ __all__ = [  # noqa: RUF022 - by subject, as the documentation has them
     "JobStore",
     "MemoryStore",
     "JsonFileStore",
-    "SqlStore",
     # errors
     "ChronosError",
     "InvalidClient",
@@ -159,4 +159,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOME})
