@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from chronos.runner import RunContext
     from chronos.scheduler import AsyncScheduler, Scheduler
     from chronos.status import JobStatus, Status
-    from chronos.stores import JobStore, JsonFileStore, MemoryStore, SqlStore
+    from chronos.stores import JobStore, JsonFileStore, MemoryStore
+    from chronos.stores import SqlStore as SqlStore
     from chronos.tokens import AsyncCachedToken, CachedToken
     from chronos.verify import FireVerifier
     from chronos.webhook import FireEndpoint
