@@ -127,7 +127,8 @@ def _refusal(effect: machine.Effect, error: BaseException) -> machine.Event:
         case InvalidClient():
             return IdentityRefused(words_of(error))
     job_id = getattr(effect, "job_id", "")
-    logger.warning("NAS did not agree", extra={"job_id": job_id, "error": words_of(error)})
+    words = words_of(error)
+    logger.warning("NAS did not agree: %s: %s", job_id, words, extra={"job_id": job_id, "error": words})
     return machine.ArmFailed(words_of(error))
 
 

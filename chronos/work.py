@@ -258,7 +258,8 @@ class Worker:
             owed = still_owed
             self._owed.append(owed)
         self._owed.remove(owed)
-        logger.error("given up until the next fire, change or start", extra={"job_id": owed.job_id})
+        given_up = "%s: given up until the next fire, change or start"
+        logger.error(given_up, owed.job_id, extra={"job_id": owed.job_id})
 
     def _wait(self, delay_us: int) -> Work[None]:
         if (yield Sleep(delay_us, self.draining)):
@@ -343,7 +344,8 @@ class Worker:
             self._unsettled.pop(answer.job_id, None)
         level = logging.WARNING if not answer.settled else logging.DEBUG if is_renewal else logging.INFO
         extra = {"job_id": answer.job_id, "verdict": answer.verdict, "reason": answer.reason}
-        logger.log(level, "%s", type(intent).__name__.lower(), extra=extra | {"settled": answer.settled})
+        said = (type(intent).__name__.lower(), answer.job_id, answer.verdict or "unsettled", answer.reason)
+        logger.log(level, "%s of %s: %s: %s", *said, extra=extra | {"settled": answer.settled})
         self._publish(events.FlowEnded(intent=intent, answer=answer))
         return answer
 
