@@ -245,6 +245,12 @@ def test_removal_takes_the_place_after_the_last_revision() -> None:
     assert effects == (CancelArm(job_id="job", revision=5),)
 
 
+def test_pause_disarms_the_job() -> None:
+    """The cancel has the place of the change in the order, so that a resume comes after it."""
+    _, effects = flow_at(Pause(job_id="job"), JobLoaded(JOB), JobSwapped())
+    assert effects == (CancelArm(job_id="job", revision=1),)
+
+
 def test_cancel_of_an_arm_without_a_job_takes_the_present_instant() -> None:
     """It comes after every life that has ended, and before every life that will begin."""
     for intent in (FIRE, Remove(job_id="job")):

@@ -683,6 +683,7 @@ def test_failed_run_waits_for_its_next_attempt() -> None:
     move = finish(under(THRICE, RUNNING), RUN, succeeded=False)
     job = job_of(move)
     (retry,) = job.waiting
+    assert retry.not_before_us == T0 + MINUTE_US + transitions.retry_delay_us(job, RUN)
     assert (retry.identity, retry.attempt, retry.origin) == (RUN.identity, 2, RUN.origin)
     assert (job.runs, move.outcomes, job.completed) == ((), (), 0)
     assert wake_at(job) == retry.not_before_us
@@ -945,10 +946,9 @@ def test_manual_run_of_a_queueing_job_waits_for_its_turn() -> None:
     assert run_now(QUEUED, slot(1) + MINUTE_US).verdict is Verdict.SKIPPED
 
 
-@pytest.mark.parametrize("policy", [Policy(), QUEUE], ids=["skip", "queue"])
-def test_manual_run_of_a_paused_job_does_not_wait(policy: Policy) -> None:
+def test_manual_run_of_a_paused_job_does_not_wait() -> None:
     """Nobody would be woken for it."""
-    job = attrs.evolve(BUSY, policy=policy, state=JobState.PAUSED)
+    job = attrs.evolve(BUSY, policy=QUEUE, state=JobState.PAUSED)
     move = run_now(job, slot(0) + MINUTE_US)
     assert move.verdict is Verdict.SKIPPED
     assert move.job is job
@@ -1017,6 +1017,12 @@ def test_job_that_was_paused_during_its_run_is_not_armed_again() -> None:
 def test_pause_of_a_job_that_is_out_of_force_changes_nothing(job: Job) -> None:
     """A second pause is as good as one; a completed job stays completed."""
     assert pause(job).job is job
+
+
+def test_late_fire_of_a_paused_job_claims_nothing() -> None:
+    """It was on its way when somebody paused the job (D6)."""
+    move = fire(pause(JOB).job, slot(0))
+    assert (move.verdict, move.runs, move.outcomes) == (Verdict.GONE, (), ())
 
 
 def test_second_pause_with_another_note_changes_the_note_alone() -> None:

@@ -63,7 +63,8 @@ class CatchUp(StrEnum):
     """What becomes of occurrences that are found later than the misfire grace allows.
 
     `SKIP`: they are missed. `ONCE`: the newest of them runs, the older ones are missed. `ALL`: each
-    of them runs, one after another from the oldest, as many as `Policy.catch_up_limit` allows.
+    of them runs, from the oldest on, as many as `Policy.catch_up_limit` allows: one after another,
+    unless they may overlap.
     """
 
     SKIP = "skip"

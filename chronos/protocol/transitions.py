@@ -30,6 +30,7 @@ from chronos.protocol.job import (
     Result,
     Run,
     Verdict,
+    Waiting,
     at_least,
     following,
     grace_us,
@@ -444,8 +445,8 @@ def _taken_until(job: Job, now_us: Instant) -> Instant:
     Where this clock is behind the one by which the last occurrence was taken, it is that occurrence,
     which must not come again.
     """
-    taken = (each.occurrence_us for each in (*job.runs, *job.waiting) if each.origin is not Origin.MANUAL)
-    until_us = max((now_us, *taken))
+    taken: tuple[Run | Waiting, ...] = (*job.runs, *job.waiting)
+    until_us = max((now_us, *(each.occurrence_us for each in taken if each.origin is not Origin.MANUAL)))
     while job.next_us is not None and (slot_us := following(job, until_us)) is not None:
         if slot_us >= job.next_us:
             break
