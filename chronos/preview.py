@@ -44,7 +44,7 @@ def next_times(
     parsed = parse_schedule(schedule, now_us=now_us, tz=tz) if isinstance(schedule, str) else schedule
     job = new_job("preview", parsed, now_us=now_us, policy=policy)
     slot_us = job.next_us
-    times = []
+    times: list[Instant] = []
     while slot_us is not None and len(times) < count:
         times.append(slot_us)
         slot_us = following(job, slot_us)

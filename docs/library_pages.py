@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from writing import attributes_of, code, prose, table
 
-from chronos import errors, stores
-from chronos.protocol import job, machine, schedule, wire
+from chronos import errors, stores, telemetry
+from chronos.protocol import job, machine, schedule, transitions, wire
 from chronos.stores import rewrite
 
 _ROOTS = (errors.ChronosError, wire.MessageError, schedule.ScheduleError, machine.ProtocolError)
@@ -66,6 +66,12 @@ def _follow_ups() -> str:
     return f"{', '.join(most)} and {last} s"
 
 
+def _instruments() -> str:
+    """Return the table of instruments that the module describes."""
+    rows = [line for line in (telemetry.__doc__ or "").splitlines() if line.startswith("|")]
+    return "\n".join(rows)
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "lease": lambda: _seconds(job.LEASE_US),
     "renew_every": lambda: _seconds(job.RENEW_EVERY_US),
@@ -76,8 +82,9 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "min_grace": lambda: _span(job.MIN_GRACE_US),
     "max_grace": lambda: _span(job.MAX_GRACE_US),
     "max_conflicts": lambda: str(machine.MAX_CONFLICTS),
-    "recovery_margin": lambda: _seconds(machine.RECOVERY_MARGIN_US),
+    "recovery_margin": lambda: _seconds(transitions.CLOCK_MARGIN_US),
     "follow_ups": _follow_ups,
+    "instruments": _instruments,
     "history_length": lambda: str(stores.HISTORY_LENGTH),
     "longest_reason": lambda: str(rewrite.LONGEST_REASON),
 }

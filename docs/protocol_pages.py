@@ -16,6 +16,7 @@ from state_diagram import sequence, states
 from writing import attributes_of, code, first_line, prose, table
 
 from chronos.protocol import machine
+from chronos.protocol.draft import Fired
 from chronos.protocol.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
@@ -24,12 +25,15 @@ from chronos.protocol.job import (
     Liveness,
     OnInterrupt,
     Origin,
+    Overlap,
     Policy,
     Run,
     Verdict,
+    Waiting,
 )
 from chronos.protocol.machine import Phase
 from chronos.protocol.schedule import HOUR_US, Interval
+from chronos.protocol.transitions import Changes
 
 _OWNER = "this process"
 _AT_US = 1_000 * HOUR_US
@@ -57,22 +61,30 @@ def _jobs() -> Iterator[Job | None]:
     yield attrs.evolve(due, state=JobState.PAUSED)
     yield attrs.evolve(due, state=JobState.COMPLETED, next_us=None)
     for owner in (_OWNER, "another process"):
-        in_flight = attrs.evolve(due, next_us=_AT_US + HOUR_US, run=_run(owner))
+        in_flight = attrs.evolve(due, next_us=_AT_US + HOUR_US, runs=(_run(owner),))
         yield in_flight
         yield attrs.evolve(in_flight, policy=retried)
         yield attrs.evolve(in_flight, next_us=None)
+        yield attrs.evolve(in_flight, waiting=(_WAITING,), policy=Policy(overlap=Overlap.QUEUE))
     yield None
+
+
+_WAITING = Waiting(
+    occurrence_us=_AT_US + HOUR_US, attempt=1, not_before_us=_AT_US + HOUR_US, origin=Origin.SCHEDULE
+)
 
 
 def _intents() -> Iterator[machine.Intent]:
     new = Job(id="job", schedule=Interval(period_us=HOUR_US, anchor_us=0), next_us=_AT_US)
     for fire_at_us in (_AT_US, _LATE_US):
         yield machine.Fire(job_id="job", fire_at_us=fire_at_us)
-        yield machine.Fire(job_id="job", fire_at_us=fire_at_us, origin=Origin.RECOVERY)
+        yield machine.Fire(job_id="job", fire_at_us=fire_at_us, fired=Fired(origin=Origin.RECOVERY))
     for confirm in (False, True):
         yield machine.Finish(job_id="job", run=_run(_OWNER), succeeded=True, confirm=confirm)
     yield machine.Renew(job_id="job", run=_run(_OWNER))
     yield machine.Create(job_id="job", job=new)
+    yield machine.RunNow(job_id="job", asked_us=_AT_US)
+    yield machine.Edit(job_id="job", changes=Changes(times=2))
     yield machine.Pause(job_id="job")
     yield machine.Resume(job_id="job")
     yield machine.Remove(job_id="job")
@@ -81,8 +93,9 @@ def _intents() -> Iterator[machine.Intent]:
 def _events() -> Iterator[machine.Event]:
     for job in _jobs():
         for liveness in Liveness:
-            yield machine.JobLoaded(job, liveness)
-            yield machine.SwapConflicted(job, liveness)
+            known = (liveness,) * len(job.runs) if job is not None else ()
+            yield machine.JobLoaded(job, known)
+            yield machine.SwapConflicted(job, known)
     yield machine.JobSwapped()
     yield machine.StoreFailed()
     yield machine.ArmAccepted(echoed=True)
@@ -121,7 +134,7 @@ def _walk_of_start() -> Found:
     events: Sequence[machine.Event] = (
         *_events(),
         machine.ArmsListed({"job": _AT_US}),
-        machine.JobsLoaded([(job, Liveness.UNKNOWN) for job in _jobs() if job is not None]),
+        machine.JobsLoaded([(job, (Liveness.UNKNOWN,) * len(job.runs)) for job in _jobs() if job]),
     )
     found: dict[tuple[str, type], dict[str, set[tuple[str, ...]]]] = {}
     reached = [machine.begin_reconciliation()[0]]

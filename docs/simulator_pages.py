@@ -204,8 +204,9 @@ def _cases() -> str:
     for case in cases.CASES:
         instants = ", ".join(str(instant_us // SECOND_US) for instant_us in case.instants_us)
         size = "only with `--deep`" if case.is_deep else "always"
-        rows.append([case.name, instants, "yes" if case.can_pause else "no", size])
-    return table(["Case", "Where time may stand, s", "May somebody pause the job?", "Searched"], rows)
+        asked = code(type(case.change).__name__) if case.change else ""
+        rows.append([case.name, instants, asked, size])
+    return table(["Case", "Where time may stand, s", "What somebody may ask for", "Searched"], rows)
 
 
 def _results() -> str:

@@ -21,10 +21,10 @@ import attrs
 
 from chronos.protocol import draft, job, machine, transitions
 from chronos.protocol.job import Job, OnInterrupt, Policy
-from chronos.protocol.machine import Intent
+from chronos.protocol.machine import Intent, Pause
 from chronos.protocol.schedule import SECOND_US, Interval
 from simulator.agents import Agent
-from simulator.explore import JOB_ID, Case
+from simulator.cases import JOB_ID, Case
 from simulator.properties import (
     DURABLE_CLAIM,
     IDEMPOTENT_DEDUP,
@@ -43,7 +43,7 @@ _MODULES: tuple[ModuleType, ...] = (job, draft, transitions, machine)
 _BEHAVIOUR = ("Draft",)
 
 
-def _case(name: str, instants_s: tuple[int, ...], *, can_pause: bool = False, **fields: Any) -> Case:
+def _case(name: str, instants_s: tuple[int, ...], *, change: Intent | None = None, **fields: Any) -> Case:
     """Return a small world of a job that is first due at the second of the instants, and so on."""
     period_us = instants_s[1] * SECOND_US
     return Case(
@@ -55,7 +55,7 @@ def _case(name: str, instants_s: tuple[int, ...], *, can_pause: bool = False, **
             next_us=period_us,
             **fields,
         ),
-        can_pause=can_pause,
+        change=change,
     )
 
 
@@ -63,7 +63,12 @@ CLOSE = _case("close occurrences", (0, 200, 400))
 RETRIED = _case("close occurrences, retried", (0, 200, 400), policy=Policy(on_interrupt=OnInterrupt.RETRY))
 DISTANT = _case("distant occurrences", (0, 600, 1200))
 ONE_RUN = _case("the schedule ends after one run", (0, 200, 400), times=1)
-PAUSED = _case("somebody pauses the job", (0, 200), can_pause=True)
+FAILING = _case(
+    "a failed run is attempted again",
+    (0, 400, 500),
+    policy=Policy(attempts=2, retry_delay_us=50 * SECOND_US),
+)
+PAUSED = _case("somebody pauses the job", (0, 200), change=Pause(job_id=JOB_ID))
 
 
 @attrs.frozen(kw_only=True)
@@ -180,8 +185,8 @@ _WHEN_TO_BE_WOKEN = (
     Mutant(
         name="the guard of a retried run is forgotten",
         module=job,
-        old="    if job.runs and (job.waiting or job.policy.on_interrupt is OnInterrupt.RETRY):",
-        new="    if job.runs and job.waiting:",
+        old="        or policy.on_interrupt is OnInterrupt.RETRY\n",
+        new="",
         rule="test_guard_counts_while_a_retried_run_is_in_flight",
         case=RETRIED,
         found_by=(NO_LOST_REARM,),
@@ -190,9 +195,18 @@ _WHEN_TO_BE_WOKEN = (
     Mutant(
         name="the guard of a run behind which something waits is forgotten",
         module=job,
-        old="    if job.runs and (job.waiting or job.policy.on_interrupt is OnInterrupt.RETRY):",
-        new="    if job.runs and job.policy.on_interrupt is OnInterrupt.RETRY:",
+        old="        bool(job.waiting)\n        or policy",
+        new="        policy",
         rule="test_guard_counts_while_something_waits_for_a_run",
+    ),
+    Mutant(
+        name="the guard of a run that may be attempted again is forgotten",
+        module=job,
+        old="        or any(run.attempt < policy.attempts for run in job.runs)\n",
+        new="",
+        rule="test_guard_counts_while_a_run_may_be_attempted_again",
+        case=FAILING,
+        found_by=(NO_LOST_REARM,),
     ),
     Mutant(
         name="the guard is that of the lease that ends last",
@@ -259,8 +273,8 @@ _WHAT_IS_TAKEN = (
     Mutant(
         name="the next occurrence is counted from the clock",
         module=draft,
-        old="        return tuple(slots)",
-        new="        self.next_us = self.next_us and until_us + 1\n        return tuple(slots)",
+        old="        return older, tuple(slots)",
+        new="        self.next_us = self.next_us and until_us + 1\n        return older, tuple(slots)",
         rule="test_claim_advances_from_the_scheduled_time",
         is_found_by_machine=True,
         case=CLOSE,
@@ -285,7 +299,7 @@ _WHAT_IS_TAKEN = (
     Mutant(
         name="older occurrences vanish without an outcome",
         module=transitions,
-        old="    draft.end_slots(due[:-keeps], Result.MISSED, too_many)\n",
+        old="    draft.end_stretch(older, Result.MISSED, _TOO_MANY if is_all else _COALESCED)\n",
         new="",
         rule="test_newest_of_several_due_occurrences_runs_and_older_ones_are_missed_as_one_stretch",
         is_found_by_machine=True,
@@ -296,16 +310,16 @@ _WHAT_IS_TAKEN = (
     Mutant(
         name="of what is caught up all but the newest is forgotten",
         module=transitions,
-        old="    for slot_us in due[-keeps:]:",
-        new="    for slot_us in due[-1:]:",
+        old="    for slot_us in newest:",
+        new="    for slot_us in newest[-1:]:",
         rule="test_all_that_are_caught_up_run_one_after_another_from_the_oldest",
         is_found_by_machine=True,
     ),
     Mutant(
         name="as many are caught up as there are",
         module=transitions,
-        old="    keeps = policy.catch_up_limit if",
-        new="    keeps = len(due) if",
+        old="draft.due(horizon_us, policy.catch_up_limit if is_all else 1)",
+        new="draft.due(horizon_us, 10**9 if is_all else 1)",
         rule="test_only_the_newest_are_caught_up_when_there_are_more_than_the_limit",
     ),
     Mutant(
@@ -318,7 +332,7 @@ _WHAT_IS_TAKEN = (
     Mutant(
         name="nothing is too late",
         module=transitions,
-        old="    is_late = _is_too_late(draft, due[-1])",
+        old="    is_late = _is_too_late(draft, newest[-1])",
         new="    is_late = False",
         rule="test_occurrence_runs_until_its_grace_is_over_and_is_missed_after",
         is_found_by_model=True,
@@ -788,8 +802,8 @@ _THREE_STEPS = (
     Mutant(
         name="nothing is owed after the end of a run",
         module=machine,
-        old="    if answer.settled:\n        return None\n    match intent:",
-        new="    return None\n    match intent:",
+        old="    if answer.settled:\n        return None\n    if isinstance(intent, Fire)",
+        new="    return None\n    if isinstance(intent, Fire)",
         rule="test_what_nobody_else_repeats_is_owed",
         is_found_by_model=True,
     ),

@@ -360,10 +360,10 @@ def test_end_of_a_run_starts_what_waited_for_it() -> None:
 
 
 def test_end_of_a_run_that_may_start_nothing_arms_for_what_waits() -> None:
-    """Whoever NAS fires next starts it, at once, since its time has passed."""
+    """Whoever NAS fires next starts it, at once."""
     finish = Finish(job_id="job", run=run_of(), succeeded=True, may_start=False)
     _, effects = flow_at(finish, JobLoaded(QUEUED), JobSwapped(), now_us=LATER_US)
-    assert effects == (ProvisionArm(job_id="job", fire_at_us=NOON_US + HOUR_US, revision=1),)
+    assert effects == (ProvisionArm(job_id="job", fire_at_us=LATER_US, revision=1),)
 
 
 def test_fire_to_a_process_that_takes_nothing_is_not_accepted() -> None:
@@ -408,14 +408,15 @@ def test_end_of_a_run_asks_nas_only_where_it_may_disagree() -> None:
 
 
 def test_what_nobody_else_repeats_is_owed() -> None:
-    """A fire is NAS's to repeat, a change is its asker's; the end of a run has nobody."""
+    """A fire is NAS's to repeat; the end of a run has nobody, and whoever changed a job may be gone."""
     unsettled = Answer(job_id="job", verdict=Verdict.CHANGED, reason="", settled=False)
     failed = attrs.evolve(unsettled, verdict=None)
     finish = Finish(job_id="job", run=run_of(), succeeded=True)
     overdue_us = NOON_US - CLOCK_MARGIN_US
     recovery = Fire(job_id="job", fire_at_us=overdue_us, fired=Fired(origin=Origin.RECOVERY))
     assert follow_up(FIRE, unsettled, NOON_US) is None
-    assert follow_up(Remove(job_id="job"), unsettled, NOON_US) is None
+    assert follow_up(Remove(job_id="job"), unsettled, NOON_US) == recovery
+    assert follow_up(Remove(job_id="job"), failed, NOON_US) is None
     assert follow_up(finish, attrs.evolve(unsettled, settled=True), NOON_US) is None
     assert follow_up(finish, failed, NOON_US) == attrs.evolve(finish, confirm=True)
     assert follow_up(finish, unsettled, NOON_US) == recovery

@@ -11,9 +11,11 @@ from chronos.protocol import machine
 from chronos.protocol.job import OnInterrupt, Policy
 from simulator import nas, scenario
 from simulator.agents import AGENTS, CHRONOS
-from simulator.explore import Case, Space, search
+from simulator.cases import Case
+from simulator.explore import search
 from simulator.fleet import Fleet, load_shipped
 from simulator.properties import NO_LOST_REARM
+from simulator.space import Space
 from tests import test_machine, test_transitions
 from tests.mutants import (
     ACCEPTS_THE_ARM_ITSELF,

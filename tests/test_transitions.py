@@ -435,12 +435,13 @@ def test_finish_starts_what_waited_for_the_run() -> None:
 
 
 def test_finish_that_may_start_nothing_leaves_it_to_the_next_wake() -> None:
-    """What waited asks for a wake at an instant that has passed: NAS fires it at once."""
-    move = finish(QUEUED, RUN, now_us=slot(1) + MINUTE_US, may_start=False)
+    """What waited may start from now on, and asks for a wake at once."""
+    ended_us = slot(1) + MINUTE_US
+    move = finish(QUEUED, RUN, now_us=ended_us, may_start=False)
     job = job_of(move)
     assert move.runs == ()
-    assert wake_at(job) == slot(1)
-    assert started(fire(job, slot(1), late_us=2 * MINUTE_US)).occurrence_us == slot(1)
+    assert wake_at(job) == ended_us
+    assert started(fire(job, ended_us, late_us=2 * MINUTE_US)).occurrence_us == slot(1)
 
 
 def test_queue_holds_one_occurrence() -> None:
@@ -1321,6 +1322,14 @@ def test_guard_counts_while_a_retried_run_is_in_flight() -> None:
     assert wake_at(RETRIED) == min(GUARD_US, slot(1)) == GUARD_US
     assert wake_at(attrs.evolve(RETRIED, next_us=GUARD_US - 1)) == GUARD_US - 1
     assert wake_at(attrs.evolve(RETRIED, next_us=None)) == GUARD_US
+
+
+def test_guard_counts_while_a_run_may_be_attempted_again() -> None:
+    """When its process dies as it stores that the run has failed, nothing else brings the retry in time."""
+    job = attrs.evolve(JOB, next_us=slot(5), runs=(RUN,), policy=Policy(attempts=2))
+    assert wake_at(job) == RUN.lease_until_us + CLOCK_ALLOWANCE_US
+    last = attrs.evolve(RUN, attempt=2)
+    assert wake_at(attrs.evolve(job, runs=(last,))) == slot(5)
 
 
 def test_guard_counts_while_something_waits_for_a_run() -> None:

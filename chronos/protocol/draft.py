@@ -7,6 +7,7 @@ so that none is lost and none is counted twice.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 import attrs
@@ -50,6 +51,23 @@ class Fired:
 
 BY_NAS = Fired()
 """NAS sent it; nothing more is known."""
+
+
+@attrs.frozen
+class Stretch:
+    """Occurrences of a schedule that follow each other."""
+
+    first_us: Instant
+    last_us: Instant
+    count: int
+
+
+def joined(older: Stretch | None, newest: Sequence[Instant]) -> Stretch | None:
+    """Return *older* and the occurrences after it as one stretch; None when there are none."""
+    if not newest:
+        return older
+    first_us, count = (newest[0], 0) if older is None else (older.first_us, older.count)
+    return Stretch(first_us, newest[-1], count + len(newest))
 
 
 class Draft:
@@ -124,16 +142,23 @@ class Draft:
 
     # --- from the schedule ---
 
-    def due(self, until_us: Instant) -> tuple[Instant, ...]:
-        """Take the occurrences up to *until_us* from the schedule, of which there is at least one."""
-        first_us = self.next_us
-        assert first_us is not None
-        slots = [first_us]
-        self.next_us = following(self.job, first_us)
-        while self.next_us is not None and self.next_us <= until_us:
+    def due(self, until_us: Instant, newest: int) -> tuple[Stretch | None, tuple[Instant, ...]]:
+        """Take the occurrences up to *until_us* from the schedule, of which there is at least one.
+
+        Returns:
+            The *newest* ones, in order; and before them the others, which may be millions after an
+            outage, as one stretch.
+        """
+        slots: deque[Instant] = deque()
+        older: Stretch | None = None
+        while self.next_us is not None and (not slots or self.next_us <= until_us):
             slots.append(self.next_us)
+            if len(slots) > newest:
+                last_us = slots.popleft()
+                first_us, count = (last_us, 0) if older is None else (older.first_us, older.count)
+                older = Stretch(first_us, last_us, count + 1)
             self.next_us = following(self.job, self.next_us)
-        return tuple(slots)
+        return older, tuple(slots)
 
     def take(self, occurrence_us: Instant, origin: Origin) -> None:
         """Let an occurrence wait for its first attempt, behind what waits already."""
@@ -144,17 +169,17 @@ class Draft:
         taken = Waiting(occurrence_us=occurrence_us, attempt=1, not_before_us=not_before_us, origin=origin)
         self.waiting = (*self.waiting, taken)
 
-    def end_slots(self, slots: Sequence[Instant], result: Result, reason: str) -> None:
+    def end_stretch(self, stretch: Stretch | None, result: Result, reason: str) -> None:
         """Give occurrences that follow each other, and that nobody attempted, their outcome."""
-        if slots:
+        if stretch is not None:
             self.outcomes.append(
                 Outcome(
                     job_id=self.job.id,
                     result=result,
                     reason=reason,
-                    occurrence_us=slots[0],
-                    last_occurrence_us=slots[-1],
-                    count=len(slots),
+                    occurrence_us=stretch.first_us,
+                    last_occurrence_us=stretch.last_us,
+                    count=stretch.count,
                     at_us=self.now_us,
                 )
             )
@@ -164,7 +189,8 @@ class Draft:
         if job.state is not JobState.SCHEDULED or job.next_us is None or job.next_us > self.now_us:
             return
         before = Draft(job, self.now_us)
-        self.end_slots(before.due(self.now_us), Result.SKIPPED, reason)
+        older, newest = before.due(self.now_us, newest=1)
+        self.end_stretch(joined(older, newest), Result.SKIPPED, reason)
         self.next_us = before.next_us
 
     # --- attempts ---

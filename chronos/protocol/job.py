@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 
 from chronos.protocol.schedule import (
+    DAY_US,
     HOUR_US,
     MINUTE_US,
     SECOND_US,
@@ -43,6 +44,9 @@ MAX_IN_FLIGHT = 10
 
 # The most that a job may ask to be caught up after an outage. They wait in its record.
 MAX_CATCH_UP = 100
+
+# Whoever retries after a year has forgotten what.
+MAX_RETRY_DELAY_US = 366 * DAY_US
 
 # How late an occurrence may still run, unless its job says otherwise: half of the time to the
 # next one, within these bounds. A minute job must survive one slow delivery; a yearly one must
@@ -191,6 +195,8 @@ class Policy:
     ends_us: Instant | None = None
 
     def __attrs_post_init__(self) -> None:
+        if max(self.retry_delay_us, self.retry_max_delay_us) > MAX_RETRY_DELAY_US:
+            raise ScheduleError(f"a retry waits longer than a year; expected at most {MAX_RETRY_DELAY_US} us")
         if self.catch_up_limit > MAX_CATCH_UP:
             raise ScheduleError(f"catch_up_limit is {self.catch_up_limit}; expected at most {MAX_CATCH_UP}")
         if self.starts_us is not None and self.ends_us is not None and self.ends_us < self.starts_us:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from chronos.protocol.draft import BY_NAS, Draft, Fired
+from chronos.protocol.draft import BY_NAS, Draft, Fired, Stretch, joined
 from chronos.protocol.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
@@ -318,7 +318,8 @@ def resume(job: Job | None, *, from_now: bool, now_us: Instant) -> Move:
     elif draft.next_us is not None and draft.next_us <= now_us:
         draft.next_us = following(job, now_us)
     if job.next_us is not None and draft.next_us is None:
-        draft.end_slots((job.next_us,), Result.MISSED, "its time was over when the job was resumed")
+        passed = Stretch(job.next_us, job.next_us, 1)
+        draft.end_stretch(passed, Result.MISSED, "its time was over when the job was resumed")
     return draft.move(Verdict.CHANGED, "resumed")
 
 
@@ -401,22 +402,21 @@ def _take_due(draft: Draft, horizon_us: Instant, origin: Origin) -> tuple[Verdic
         What to say when nothing starts.
     """
     policy = draft.job.policy
-    due = draft.due(horizon_us)
+    is_all = policy.catch_up is CatchUp.ALL
+    older, newest = draft.due(horizon_us, policy.catch_up_limit if is_all else 1)
     if policy.overlap is Overlap.SKIP and draft.is_in_progress():
-        draft.end_slots(due, Result.SKIPPED, _IN_PROGRESS)
+        draft.end_stretch(joined(older, newest), Result.SKIPPED, _IN_PROGRESS)
         return Verdict.SKIPPED, _IN_PROGRESS
-    is_late = _is_too_late(draft, due[-1])
+    is_late = _is_too_late(draft, newest[-1])
     if is_late and policy.catch_up is CatchUp.SKIP:
-        draft.end_slots(due, Result.MISSED, _TOO_LATE)
+        draft.end_stretch(joined(older, newest), Result.MISSED, _TOO_LATE)
         return Verdict.MISSED, _TOO_LATE
-    keeps = policy.catch_up_limit if policy.catch_up is CatchUp.ALL else 1
-    too_many = _TOO_MANY if policy.catch_up is CatchUp.ALL else _COALESCED
-    draft.end_slots(due[:-keeps], Result.MISSED, too_many)
+    draft.end_stretch(older, Result.MISSED, _TOO_MANY if is_all else _COALESCED)
     if not draft.has_room():
-        draft.end_slots(due[-keeps:], Result.SKIPPED, _IN_PROGRESS)
+        draft.end_stretch(joined(None, newest), Result.SKIPPED, _IN_PROGRESS)
         return Verdict.SKIPPED, _IN_PROGRESS
-    for slot_us in due[-keeps:]:
-        is_caught_up = is_late or slot_us != due[-1]
+    for slot_us in newest:
+        is_caught_up = is_late or slot_us != newest[-1]
         draft.take(slot_us, Origin.CATCH_UP if is_caught_up and origin is Origin.SCHEDULE else origin)
     return Verdict.ACCEPTED, "it waits for its turn"
 
