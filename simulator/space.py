@@ -646,15 +646,11 @@ class Space:
         """Return whether everything has come to its end, and store and NAS agree or are about to."""
         if state.clock + 1 < len(self.case.instants_us) or not self.is_at_rest(state):
             return False
-        wake_us = wake_at(state.job) if state.job is not None else None
-        if wake_us is not None and wake_us <= self.now_us(state):
-            return False
         armed_us = self.armed_us(state)
-        # An arm that is still to come and comes in time brings agreement with its fire.
-        comes_in_time = (
-            armed_us is not None and armed_us > self.now_us(state) and armed_us <= (wake_us or armed_us)
-        )
-        return armed_us == wake_us or comes_in_time
+        if armed_us is not None:
+            # An arm that is still to come, and comes in time, brings agreement with its fire.
+            return armed_us > self.now_us(state) and properties.lost_rearm(state.job, armed_us) is None
+        return state.job is None or wake_at(state.job) is None
 
 
 def _hold(required: properties.Property, reason: str | None) -> None:

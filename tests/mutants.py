@@ -61,6 +61,7 @@ def _case(name: str, instants_s: tuple[int, ...], *, change: Intent | None = Non
 
 CLOSE = _case("close occurrences", (0, 200, 400))
 RETRIED = _case("close occurrences, retried", (0, 200, 400), policy=Policy(on_interrupt=OnInterrupt.RETRY))
+TOGETHER = _case("occurrences that are due together", (0, 100, 290))
 DISTANT = _case("distant occurrences", (0, 600, 1200))
 ONE_RUN = _case("the schedule ends after one run", (0, 200, 400), times=1)
 FAILING = _case(
@@ -303,7 +304,7 @@ _WHAT_IS_TAKEN = (
         new="",
         rule="test_newest_of_several_due_occurrences_runs_and_older_ones_are_missed_as_one_stretch",
         is_found_by_machine=True,
-        case=CLOSE,
+        case=TOGETHER,
         found_by=(ONE_OUTCOME,),
         is_found_by_model=True,
     ),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from simulator import explore, nas
+from simulator import nas
 from simulator.agents import CHRONOS, NAIVE
-from simulator.explore import CASES, Case, Result, Space, search
+from simulator.cases import CASES, Case
+from simulator.explore import Result, search
+from simulator.space import Space
 
 
 def case(name: str) -> Case:
@@ -87,7 +89,7 @@ def test_limit_is_said_and_not_taken_for_a_proof() -> None:
 
 def test_state_from_which_nothing_heals_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """When no history leads to agreement, the search says so and shows how to get there."""
-    monkeypatch.setattr(explore.Space, "has_converged", lambda _space, state: state.crashes == 1)
+    monkeypatch.setattr(Space, "has_converged", lambda _space, state: state.crashes == 1)
     result = search(Space(CLOSE, CHRONOS, nas.HARDENED, duplicates=0, losses=0))
     assert [found.property for found in result.counterexamples] == ["CONVERGES"]
     assert "crashes" in " ".join(result.counterexamples[0].history)

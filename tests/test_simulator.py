@@ -169,15 +169,15 @@ def test_recorded_decisions_repeat_the_history() -> None:
     """A list of decisions is the whole of a run, and can be handed on as a report."""
     wanted = plan("fleet-12", 3, "heavy")
     recording = Recording(wanted.choices(5))  # type: ignore[arg-type]
-    first = World(wanted.setting, recording).run()
-    again = World(wanted.setting, RecordedChoices(recording.decided)).run()
+    first = World(wanted.setting(5), recording).run()
+    again = World(wanted.setting(5), RecordedChoices(recording.decided)).run()
     assert again == first
     assert max(recording.decided) > 0
 
 
 def test_ordinary_decisions_alone_hold_every_property() -> None:
     """The empty list of decisions is the plainest history there is."""
-    summary = World(plan("fleet-12", 2, "heavy").setting, RecordedChoices([])).run()
+    summary = World(plan("fleet-12", 2, "heavy").setting(0), RecordedChoices([])).run()
     assert summary.verdict == "ok", told(summary)
 
 
