@@ -169,7 +169,7 @@ def lost_rearm(job: Job | None, armed_us: Instant | None) -> str | None:
     wake_us = None if job is None else wake_at(job)
     if job is None or wake_us is None or (armed_us is not None and armed_us <= wake_us):
         return None
-    if armed_us is not None and armed_us <= latest_wake(job, wake_us):
+    if armed_us is not None and armed_us <= _latest_wake(job, wake_us):
         return None
     wanted = f"the job must be woken at {format_instant(wake_us)}"
     if armed_us is None:
@@ -183,7 +183,7 @@ def lost_rearm(job: Job | None, armed_us: Instant | None) -> str | None:
 _GUARD_US = LEASE_US + 2 * CLOCK_ALLOWANCE_US
 
 
-def latest_wake(job: Job, wake_us: Instant) -> Instant:
+def _latest_wake(job: Job, wake_us: Instant) -> Instant:
     """Return by when something must come for *job*, which wants to be woken at *wake_us*."""
     if not job.waiting:
         return wake_us

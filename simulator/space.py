@@ -646,13 +646,11 @@ class Space:
         """Return whether everything has come to its end, and store and NAS agree or are about to."""
         if state.clock + 1 < len(self.case.instants_us) or not self.is_at_rest(state):
             return False
-        now_us, armed_us = self.now_us(state), self.armed_us(state)
-        job = state.job
-        wake_us = wake_at(job) if job is not None else None
-        if armed_us is None or armed_us <= now_us:
-            return armed_us is None and wake_us is None
-        # An arm that is still to come and comes in time brings agreement with its fire.
-        return job is None or wake_us is None or armed_us <= properties.latest_wake(job, wake_us)
+        armed_us = self.armed_us(state)
+        if armed_us is not None:
+            # An arm that is still to come, and comes in time, brings agreement with its fire.
+            return armed_us > self.now_us(state) and properties.lost_rearm(state.job, armed_us) is None
+        return state.job is None or wake_at(state.job) is None
 
 
 def _hold(required: properties.Property, reason: str | None) -> None:

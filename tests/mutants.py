@@ -61,6 +61,7 @@ def _case(name: str, instants_s: tuple[int, ...], *, change: Intent | None = Non
 
 CLOSE = _case("close occurrences", (0, 200, 400))
 RETRIED = _case("close occurrences, retried", (0, 200, 400), policy=Policy(on_interrupt=OnInterrupt.RETRY))
+TOGETHER = _case("occurrences that are due together", (0, 100, 290))
 DISTANT = _case("distant occurrences", (0, 600, 1200))
 ONE_RUN = _case("the schedule ends after one run", (0, 200, 400), times=1)
 TOGETHER = _case("occurrences that are due together", (0, 100, 290))

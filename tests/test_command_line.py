@@ -103,6 +103,7 @@ def test_jobs_file_that_is_not_text_is_refused(tmp_path: Path, capsys: pytest.Ca
         ["run", "--nas", "hard"],
         ["run", "--agent", "nave"],
         ["run", "--machines", "0"],
+        ["run", "--policies", "radnom"],
         ["run", "--json", "/no/such/folder/file.json"],
         ["run", "--json", "."],
         ["run", "--start", "9899-01-01T00:00:00+00:00", "--days", "3000"],
@@ -201,6 +202,18 @@ def test_own_jobs_file_meets_no_faults_unless_asked(
     out = capsys.readouterr().out
     assert "365 completed, 0 failed, 0 missed, 0 skipped, 0 interrupted" in out
     assert "faults none" in out
+
+
+def test_policies_at_random_are_asked_for_by_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """They change what happens, and nothing that must hold."""
+    told = []
+    for options in ([], ["--policies", "random"]):
+        assert main(["run", "quiet-month", "--days", "4", "--faults", "heavy", *options]) == 0
+        told.append(capsys.readouterr().out)
+    assert "policies" not in told[0]
+    assert "policies random" in told[1]
+    digests = [next(line for line in out.splitlines() if "digest" in line) for out in told]
+    assert digests[0] != digests[1]
 
 
 def test_list_names_the_scenarios(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from simulator import explore, nas
+from simulator import nas
 from simulator.agents import CHRONOS, NAIVE
-from simulator.explore import CASES, Case, Result, Space, search
+from simulator.cases import CASES, Case
+from simulator.explore import Result, search
+from simulator.space import Space
+from tests.mutants import MUTANTS, agent_of
 
 
 def case(name: str) -> Case:
@@ -64,6 +67,40 @@ def test_promise_of_nas_is_earned_by_the_search(promise: str, violated: str, wit
     assert len(found[violated].history) <= 16
 
 
+# Of each new rule a mutant that breaks it, the case that finds it, and the property that names it.
+BROKEN = {
+    "of what is caught up all but the newest is forgotten": (
+        "two occurrences are due together, and both are caught up",
+        "ONE-OUTCOME",
+    ),
+    "what waits starts beside the run": (
+        "two occurrences are due together, and both are caught up",
+        "NO-OVERLAP",
+    ),
+    "what starts goes on waiting": ("an occurrence waits for the end of the run before it", "ONE-OUTCOME"),
+    "what is known of one run is believed of all": ("runs overlap", "DURABLE-CLAIM"),
+    "a retry loses its occurrence": ("one occurrence, and a failed run is attempted again", "ONE-OUTCOME"),
+    "a retry is the same attempt": ("one occurrence, and a failed run is attempted again", "ONE-OUTCOME"),
+    "a run by hand takes the slot": ("one occurrence, and somebody runs the job by hand", "ONE-OUTCOME"),
+    "a repeated request runs again": ("one occurrence, and somebody runs the job by hand", "ONE-OUTCOME"),
+    "arms go without their place in the order": (
+        "one occurrence, and somebody edits the schedule",
+        "NO-LOST-REARM",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_rule_is_named_by_the_search(name: str) -> None:
+    """Each shipped case finds out who breaks its rule, after a history of a few steps."""
+    within, violated = BROKEN[name]
+    mutant = next(each for each in MUTANTS if each.name == name)
+    space = Space(case(within), agent_of(mutant), nas.HARDENED, duplicates=0, losses=0)
+    found = {each.property: each for each in search(space, limit=4_000).counterexamples}
+    assert violated in found
+    assert len(found[violated].history) <= 11
+
+
 def test_naive_agent_is_caught_with_short_histories() -> None:
     """Both of its faults are found, each in a handful of events."""
     result = search(Space(PAUSE, NAIVE, nas.HARDENED), limit=20_000)
@@ -87,7 +124,7 @@ def test_limit_is_said_and_not_taken_for_a_proof() -> None:
 
 def test_state_from_which_nothing_heals_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """When no history leads to agreement, the search says so and shows how to get there."""
-    monkeypatch.setattr(explore.Space, "has_converged", lambda _space, state: state.crashes == 1)
+    monkeypatch.setattr(Space, "has_converged", lambda _space, state: state.crashes == 1)
     result = search(Space(CLOSE, CHRONOS, nas.HARDENED, duplicates=0, losses=0))
     assert [found.property for found in result.counterexamples] == ["CONVERGES"]
     assert "crashes" in " ".join(result.counterexamples[0].history)

@@ -16,6 +16,7 @@ from simulator import faults, nas
 from simulator.agents import CHRONOS
 from simulator.fleet import Fleet, load_shipped, shipped
 from simulator.kernel import RandomChoices, RecordedChoices
+from simulator.policies import SOURCES
 from simulator.scenario import SCENARIOS, Plan, simulate
 from simulator.world import Setting, Summary, World
 
@@ -76,6 +77,31 @@ def test_retried_jobs_with_heavy_faults_hold_every_property(seed: int, machines:
     jobs = tuple(attrs.evolve(job, policy=policy) for job in fleet.jobs)
     summary = simulate(plan(attrs.evolve(fleet, jobs=jobs), 10, "heavy", machines=machines), seed)
     assert summary.verdict == "ok", told(summary)
+
+
+@pytest.mark.parametrize("machines", [1, 2])
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("name", ["fleet-02", "fleet-06"])
+def test_random_policies_with_heavy_faults_hold_every_property(name: str, seed: int, machines: int) -> None:
+    """Whatever the owners have chosen, and whatever goes wrong, nothing is lost and nothing runs twice."""
+    summary = simulate(plan(name, 5, "heavy", machines=machines, policies="random"), seed)
+    assert summary.verdict == "ok", told(summary)
+
+
+def test_each_seed_has_its_own_random_policies() -> None:
+    """A campaign goes through many combinations, and each of its runs can be had again."""
+    drawn = [
+        tuple(job.policy for job in plan("fleet-06", 1, policies="random").setting(seed).jobs)
+        for seed in (1, 1, 2)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(set(drawn[0])) > len(drawn[0]) // 2
+
+
+def test_own_policies_are_left_as_they_are() -> None:
+    """Unless chance is asked for, the jobs are those of the fleet."""
+    fleet = load_shipped("fleet-06")
+    assert plan(fleet, 1).setting(7).jobs == fleet.jobs
 
 
 def test_naive_agent_is_caught_for_lost_arms_and_for_orphans() -> None:
@@ -169,22 +195,28 @@ def test_recorded_decisions_repeat_the_history() -> None:
     """A list of decisions is the whole of a run, and can be handed on as a report."""
     wanted = plan("fleet-12", 3, "heavy")
     recording = Recording(wanted.choices(5))  # type: ignore[arg-type]
-    first = World(wanted.setting, recording).run()
-    again = World(wanted.setting, RecordedChoices(recording.decided)).run()
+    first = World(wanted.setting(5), recording).run()
+    again = World(wanted.setting(5), RecordedChoices(recording.decided)).run()
     assert again == first
     assert max(recording.decided) > 0
 
 
 def test_ordinary_decisions_alone_hold_every_property() -> None:
     """The empty list of decisions is the plainest history there is."""
-    summary = World(plan("fleet-12", 2, "heavy").setting, RecordedChoices([])).run()
+    summary = World(plan("fleet-12", 2, "heavy").setting(0), RecordedChoices([])).run()
     assert summary.verdict == "ok", told(summary)
 
 
 SOMETIMES = {
     "another-process-was-faster",
     "answer-to-a-fire-lost",
+    "change-repeated",
     "changed-during-a-run",
+    "claimed-again",
+    "claimed-catch-up",
+    "claimed-manual",
+    "claimed-recovery",
+    "claimed-schedule",
     "clock-wrong-after-boot",
     "crash-between-arm-and-answer",
     "crash-between-claim-and-arm",
@@ -196,7 +228,6 @@ SOMETIMES = {
     "fire-answered-skipped",
     "fire-overlaps-its-retry",
     "host-outage",
-    "interrupted-run-starts-again",
     "lease-renewed",
     "list-failed",
     "missing-one-shot-swept",
@@ -209,7 +240,7 @@ SOMETIMES = {
     "outcome-interrupted",
     "outcome-missed",
     "outcome-skipped",
-    "overdue-occurrence-taken-at-start",
+    "recovered-at-start",
     "replaced-one-shot-not-deleted",
     "retries-spent",
     "run-started-though-the-arm-failed",
@@ -217,21 +248,18 @@ SOMETIMES = {
     "slow-boot",
     "store-failed-after-the-write",
     "token-refused-by-a-wrong-clock",
+    "waits",
 }
 
 
 def test_every_interesting_situation_is_met() -> None:
     """A suite that never meets a situation proves nothing about it."""
-    fleet = load_shipped("fleet-02")
-    policy = Policy(on_interrupt=OnInterrupt.RETRY)
-    first, *others = fleet.jobs
-    jobs = tuple(
-        attrs.evolve(job, policy=policy) for job in (attrs.evolve(first, state="scheduled"), *others)
-    )
     seen: set[str] = set()
     for seed in range(24):
-        retried = attrs.evolve(fleet, jobs=jobs if seed % 2 else fleet.jobs)
-        seen |= set(simulate(plan(retried, 12, "heavy", machines=1 + seed % 2), seed).marks)
+        own_or_random = SOURCES[seed // 2 % 2]
+        summary = simulate(plan("fleet-02", 12, "heavy", machines=1 + seed % 2, policies=own_or_random), seed)
+        assert summary.verdict == "ok", told(summary)
+        seen |= {mark for mark, count in summary.marks.items() if count}
     assert sorted(SOMETIMES - seen) == []
 
 
@@ -252,3 +280,4 @@ def test_scenario_names_what_exists(name: str) -> None:
     assert scenario.fleet in shipped()
     assert scenario.nas in nas.BUILDS
     assert scenario.faults in faults.LEVELS
+    assert scenario.policies in SOURCES

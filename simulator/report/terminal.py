@@ -23,6 +23,7 @@ def summary_lines(plan: Plan, seed: int, summary: Summary) -> Iterator[str]:
     yield (
         f"world      {plan.days} days from {format_instant(plan.fleet.start_us)}, faults {plan.faults}, "
         f"NAS {plan.nas}, agent {plan.agent}, {plan.machines} {_plural(plan.machines, 'machine')}"
+        f"{_of_policies(plan)}"
     )
     yield f"verdict    {summary.verdict}"
     yield from _violation_lines(summary.violations)
@@ -47,13 +48,17 @@ def summary_lines(plan: Plan, seed: int, summary: Summary) -> Iterator[str]:
     yield f"history    {summary.events:,} events in {days:,.0f} days, digest {summary.digest}"
 
 
+def _of_policies(plan: Plan) -> str:
+    return "" if plan.policies == "own" else f", policies {plan.policies}"
+
+
 def sweep_lines(plan: Plan, results: Sequence[tuple[int, Summary]]) -> Iterator[str]:
     """Yield the lines that tell what came of many seeds."""
     verdicts = Counter(summary.verdict for _, summary in results)
     seeds = f"{results[0][0]} to {results[-1][0]}" if results else "none"
     yield (
         f"scenario   {plan.scenario}: {len(plan.fleet.jobs)} jobs of {plan.fleet.name}, {plan.days} days, "
-        f"faults {plan.faults}, NAS {plan.nas}, agent {plan.agent}"
+        f"faults {plan.faults}, NAS {plan.nas}, agent {plan.agent}{_of_policies(plan)}"
     )
     yield f"seeds      {seeds}: " + ", ".join(
         f"{count} {verdict}" for verdict, count in sorted(verdicts.items())
