@@ -28,7 +28,7 @@ from chronos.protocol import machine
 from chronos.protocol.draft import Fired
 from chronos.protocol.job import RENEW_EVERY_US, Job, Liveness, Origin, Run, Verdict
 from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, Answer, Intent
-from chronos.protocol.schedule import SECOND_US, Instant, format_instant
+from chronos.protocol.schedule import MINUTE_US, SECOND_US, Instant, format_instant
 from chronos.runner import RunContext
 from chronos.stores import JobStore
 from chronos.ticker import Ticker
@@ -44,7 +44,8 @@ NAS_TIMEOUT_IN_FIRE_S = 10.0
 # While draining, a follow-up does not wait longer: the machine is about to stop.
 DRAINING_DELAY_US = SECOND_US
 
-# How many flows of a start run at once: NAS is asked once for each, and limits their rate.
+# How many flows of a start run at once, and how many of those that follow up: NAS is asked once for
+# each, and limits their rate.
 START_CONCURRENCY = 8
 
 T = TypeVar("T")
@@ -196,6 +197,8 @@ class Worker:
         self._reconciling: dict[object, set[str]] = {}
         self._owed: list[Intent] = []
         self._runs: list[Run] = []
+        self._following_up = 0
+        self._turn = new_signal()
 
     # --- what is going on ---
 
@@ -251,8 +254,15 @@ class Worker:
     def _follow_up(self, owed: Intent) -> Work[None]:
         for delay_us in FOLLOW_UP_DELAYS_US:
             yield from self._wait(delay_us)
+            yield from self._wait_for_turn()
+            self._following_up += 1
             self._owed.remove(owed)
-            still_owed = machine.follow_up(owed, (yield from self._flow(owed)), self.clock())
+            try:
+                answer = yield from self._flow(owed)
+            finally:
+                self._following_up -= 1
+                self._turn.set()
+            still_owed = machine.follow_up(owed, answer, self.clock())
             if still_owed is None:
                 return
             owed = still_owed
@@ -260,6 +270,12 @@ class Worker:
         self._owed.remove(owed)
         given_up = "%s: given up until the next fire, change or start"
         logger.error(given_up, owed.job_id, extra={"job_id": owed.job_id})
+
+    def _wait_for_turn(self) -> Work[None]:
+        """Wait until there is room: what NAS refused at once comes back at once."""
+        while self._following_up >= START_CONCURRENCY:
+            self._turn.clear()
+            yield Sleep(MINUTE_US, self._turn)
 
     def _wait(self, delay_us: int) -> Work[None]:
         if (yield Sleep(delay_us, self.draining)):

@@ -96,6 +96,22 @@ def test_a_start_does_not_ask_for_everything_at_once(
     assert 1 < world.nas.most_at_once <= 3
 
 
+def test_what_is_followed_up_does_not_come_back_all_at_once(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A NAS that refused for its load is not asked for everything again in one moment."""
+    monkeypatch.setattr("chronos.work.START_CONCURRENCY", 3)
+    monkeypatch.setattr("chronos.work.FOLLOW_UP_DELAYS_US", (30_000_000,))
+    world = make_world(*(later(f"j{number}") for number in range(15)))
+    world.nas.refuses = "provision"
+    assert not world.agent.start().settled
+    world.nas.refuses, world.nas.most_at_once = "", 0
+    world.nas.latency_s = 0.01
+    assert world.agent.drain() == ()
+    assert 1 < world.nas.most_at_once <= 3
+    assert world.nas.arms == {f"j{number}": at(HOUR_US) for number in range(15)}
+
+
 def test_starts_at_once_are_harmless(make_world: MakeWorld) -> None:
     """Each settles everything, whatever the others do meanwhile, and what is overdue runs once."""
     world = make_world(*(later(f"j{number}") for number in range(5)), every_hour("overdue"))
@@ -317,6 +333,18 @@ def test_a_refused_identity_is_logged_once_and_nas_is_not_asked_again(
     assert "logs the agent in again" in message
     assert [event.reason for event in told if isinstance(event, events.FellBack)] == [message]
     until(lambda: [(each.reason, each.is_busy) for each in world.agent.pending()] == [(message, True)])
+
+
+def test_refusals_at_once_are_logged_once(make_world: MakeWorld, caplog: pytest.LogCaptureFixture) -> None:
+    """Several requests may be on their way when NAS refuses the identity."""
+    world = make_world(every_hour(), every_hour("k"))
+    world.nas.has_login = False
+    gate = world.nas.hang()
+    fires = [world.agent.begin("fire", job_id, T0) for job_id in ("j", "k")]
+    until(lambda: len(world.nas.asked) == 2)
+    gate.set()
+    assert all(fire.result(10).settled for fire in fires)
+    assert len(errors(caplog)) == 1
 
 
 def test_jobs_run_without_nas_until_somebody_logs_in_and_starts(
