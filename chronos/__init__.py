@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         TokenError,
     )
     from chronos.nas import AsyncNasClient, NasClient
+    from chronos.operations import Pending
     from chronos.preview import next_times
     from chronos.protocol.job import (
         CatchUp,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from chronos.tokens import AsyncCachedToken, CachedToken
     from chronos.verify import FireVerifier
     from chronos.webhook import FireEndpoint
-    from chronos.work import Pending, Started
+    from chronos.work import Started
 
 _MODULES = {
     "chronos.errors": (
@@ -62,6 +63,7 @@ _MODULES = {
         "TokenError",
     ),
     "chronos.nas": ("AsyncNasClient", "NasClient"),
+    "chronos.operations": ("Pending",),
     "chronos.preview": ("next_times",),
     "chronos.protocol.job": (
         "CatchUp",
@@ -93,7 +95,7 @@ _MODULES = {
     "chronos.tokens": ("AsyncCachedToken", "CachedToken"),
     "chronos.verify": ("FireVerifier",),
     "chronos.webhook": ("FireEndpoint",),
-    "chronos.work": ("Pending", "Started"),
+    "chronos.work": ("Started",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

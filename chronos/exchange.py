@@ -53,9 +53,11 @@ class FetchToken:
 
     Attributes:
         is_fresh: whether a token that was used before will not do.
+        within_s: how long it may take, seconds; None for no bound.
     """
 
     is_fresh: bool
+    within_s: float | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -252,7 +254,7 @@ class _Call(Generic[M]):
         while True:
             yield from self._turn(failure)
             if token is None:
-                token = yield from self._token(is_fresh=is_fresh)
+                token = yield from self._token(failure, is_fresh=is_fresh)
             outcome = yield Send(
                 endpoint=self.endpoint, content=self.content, token=token, within_s=self._left_s(failure)
             )
@@ -301,9 +303,9 @@ class _Call(Generic[M]):
             raise failure or late
         return left_s
 
-    def _token(self, *, is_fresh: bool) -> Exchange[str]:
+    def _token(self, failure: NasUnavailable | None, *, is_fresh: bool) -> Exchange[str]:
         """Ask for a token; one that no header can carry is none."""
-        token = yield FetchToken(is_fresh=is_fresh)
+        token = yield FetchToken(is_fresh=is_fresh, within_s=self._left_s(failure))
         if isinstance(token, NasUnavailable):
             raise token
         if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):

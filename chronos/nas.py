@@ -254,8 +254,8 @@ class NasClient(_Client):
             job_id: which job.
             fire_at_us: when, epoch microseconds, UTC; NAS fires a past one at once.
             revision: the job's revision; None claims no place in the order.
-            within_s: how long the call may take in all, seconds, save for what tokens take; None for no
-                bound but `timeout_s` and `retry_for_s`.
+            within_s: how long the call may take in all, seconds, the token provider included; None for
+                no bound but `timeout_s` and `retry_for_s`.
 
         Returns:
             NAS's answer; the arm stands.
@@ -324,9 +324,11 @@ class NasClient(_Client):
                 case Send():
                     with self._failures():
                         return call_in_time(lambda is_late: self._send(step, is_late), self._bound_s(step))
-                case FetchToken(is_fresh=is_fresh):
+                case FetchToken(is_fresh=is_fresh, within_s=within_s):
                     with _token_failures():
-                        return self._token_provider(is_fresh)
+                        if within_s is None:
+                            return self._token_provider(is_fresh)
+                        return call_in_time(lambda _is_late: self._token_provider(is_fresh), within_s)
                 case Pause(pause_s=pause_s):
                     self._sleep(pause_s)
         except NasUnavailable as error:
@@ -451,9 +453,10 @@ class AsyncNasClient(_Client):
                     with self._failures():
                         async with asyncio.timeout(self._bound_s(step)):
                             return await self._send(step)
-                case FetchToken(is_fresh=is_fresh):
+                case FetchToken(is_fresh=is_fresh, within_s=within_s):
                     with _token_failures():
-                        return await call(self._token_provider, is_fresh)
+                        async with asyncio.timeout(within_s):
+                            return await call(self._token_provider, is_fresh)
                 case Pause(pause_s=pause_s):
                     await self._sleep(pause_s)
         except NasUnavailable as error:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from chronos.effects import Failed, event_of, question, read, request
 from chronos.errors import NasUnavailable
 from chronos.nas import AsyncNas, Nas
+from chronos.operations import Execute, Join, Operation, Pending, Perform, Read, Sleep, Spawn
 from chronos.protocol import machine
 from chronos.protocol.job import Outcome, Policy
 from chronos.protocol.machine import Answer
@@ -25,7 +26,7 @@ from chronos.protocol.schedule import SECOND_US, Instant, Schedule
 from chronos.runner import run_job, run_job_async
 from chronos.shell import Shell
 from chronos.status import Status
-from chronos.work import Execute, Join, Operation, Pending, Perform, Read, Sleep, Spawn, Started
+from chronos.work import Started
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ class Scheduler(Shell[Nas]):
         is_dead: tells whether the process that an owner's name stands for has definitely ended; it
             must not block.
         is_stopped: tells whether the agent is told to run no jobs, as in an emergency; it must not
-            block. It is asked before each claim, and has to remember for as long as the stop lasts,
+            block or raise. It is asked before each claim, and has to remember for as long as the stop lasts,
             which may be longer than the process. Runs in flight go on. Who lifts the stop calls
             `start`.
         hooks: told what happens; see `chronos.events`.

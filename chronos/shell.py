@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterable
 from typing import Any, Generic, TypeVar
 
 from chronos import events, telemetry
+from chronos.operations import Pending, Read, Signal, Spawn, Work
 from chronos.owner import is_dead, new_owner
 from chronos.protocol import machine, transitions
 from chronos.protocol.draft import Fired
@@ -18,7 +19,7 @@ from chronos.protocol.transitions import Changes
 from chronos.runner import Runner
 from chronos.status import status
 from chronos.stores import JobStore
-from chronos.work import Pending, Read, Signal, Spawn, Work, Worker
+from chronos.work import Worker
 
 logger = logging.getLogger(__name__)
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from chronos.operations import Pending, Read, Work
 from chronos.protocol import machine
 from chronos.protocol.job import Job, JobState, Lateness, Outcome, lateness, wake_at
 from chronos.protocol.schedule import Instant, format_instant
 
 if TYPE_CHECKING:
-    from chronos.work import Pending, Work, Worker
+    from chronos.work import Worker
 
 
 @attrs.frozen(kw_only=True)
@@ -59,8 +60,6 @@ class Status:
 
 def status(worker: Worker) -> Work[Status]:
     """Ask the store and NAS once each, and compare."""
-    from chronos.work import Read
-
     listed = yield from worker.perform(machine.ListArms())
     arms = listed.arms if isinstance(listed, machine.ArmsListed) else None
     jobs: tuple[Job, ...] = yield Read(lambda store: store.load_all())

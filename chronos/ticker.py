@@ -14,7 +14,7 @@ from chronos.protocol import machine
 from chronos.protocol.schedule import SECOND_US, Instant
 
 if TYPE_CHECKING:
-    from chronos.work import Signal
+    from chronos.operations import Signal
 
 # The built-in ticker of agents looks at its jobs once a minute.
 LOOK_EVERY_S = 60.0

@@ -18,19 +18,19 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
 from chronos import events
 from chronos.effects import IdentityRefused
+from chronos.operations import Execute, Join, Pending, Perform, Signal, Sleep, Spawn, Work
 from chronos.protocol import machine
 from chronos.protocol.draft import Fired
 from chronos.protocol.job import RENEW_EVERY_US, Job, Liveness, Origin, Run, Verdict
 from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, Answer, Intent
 from chronos.protocol.schedule import MINUTE_US, SECOND_US, Instant, format_instant
 from chronos.runner import RunContext
-from chronos.stores import JobStore
 from chronos.ticker import Ticker
 
 logger = logging.getLogger("chronos.scheduler")
@@ -49,96 +49,6 @@ DRAINING_DELAY_US = SECOND_US
 START_CONCURRENCY = 8
 
 T = TypeVar("T")
-Work: TypeAlias = Generator["Operation", Any, T]
-
-
-class Signal(Protocol):
-    """Something that may happen once, and be waited for; `asyncio.Event` and `threading.Event` are."""
-
-    def set(self) -> None:
-        """Let it have happened."""
-
-    def clear(self) -> None:
-        """Let it not have happened."""
-
-    def is_set(self) -> bool:
-        """Return whether it has happened."""
-
-
-# --- What a generator asks for ---------------------------------------------------------------
-
-
-@attrs.frozen
-class Perform:
-    """Perform an effect of the protocol; what comes back is its event.
-
-    `timeout_s` bounds how long NAS may take, seconds; None for no bound but the client's.
-    """
-
-    effect: machine.Effect
-    timeout_s: float | None = None
-
-
-@attrs.frozen
-class Read:
-    """Ask the store something else; what comes back is its answer. Its errors are raised."""
-
-    question: Callable[[JobStore], Any]
-
-
-@attrs.frozen
-class Sleep:
-    """Wait for so many microseconds, or until the signal; what comes back is whether that came."""
-
-    delay_us: int
-    until: Signal
-
-
-@attrs.frozen
-class Execute:
-    """Run a job; what comes back is whether it succeeded, and the text of its failure."""
-
-    context: RunContext
-
-
-@attrs.frozen
-class Spawn:
-    """Begin a piece of work beside this one; what comes back is what to `Join`.
-
-    `pending` is how it is listed while it lasts; None for work that belongs to another piece.
-    """
-
-    work: Generator[Any, Any, Any]
-    pending: Pending | None
-
-
-@attrs.frozen
-class Join:
-    """Wait for pieces of work to end; what comes back is what they returned, None for a bug."""
-
-    tasks: tuple[object, ...]
-
-
-Operation: TypeAlias = Perform | Read | Sleep | Execute | Spawn | Join
-
-
-# --- What a host is told ---------------------------------------------------------------------
-
-
-@attrs.frozen(kw_only=True)
-class Pending:
-    """Something that is not finished.
-
-    Attributes:
-        job_id: whose; empty when it concerns all jobs.
-        reason: what it waits for, in words.
-        is_busy: whether this process is at work on it. A host may stop the machine when nothing is;
-            what else is listed waits for NAS's next delivery, a change of the job, or a start.
-    """
-
-    job_id: str
-    reason: str
-    is_busy: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -147,8 +57,9 @@ class Started:
 
     Attributes:
         flows: how many jobs needed looking after.
-        settled: whether the store and NAS agree on every job. When False, `pending()` says why; the
-            scheduler goes on trying for a while, unless it is told to run no jobs.
+        settled: whether the store agrees on every job with what fires the jobs: NAS, or the in-process
+            ticker where NAS cannot be had, which `pending()` tells. When False, `pending()` says why;
+            the scheduler goes on trying for a while, unless it is told to run no jobs.
     """
 
     flows: int

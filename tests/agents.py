@@ -21,6 +21,7 @@ import httpx
 
 from chronos.errors import StoreError
 from chronos.nas import AsyncNasClient, NasClient
+from chronos.operations import Pending
 from chronos.protocol.job import Job, Result
 from chronos.protocol.machine import Answer
 from chronos.protocol.schedule import HOUR_US, SECOND_US, Instant, Interval, format_instant, parse_instant
@@ -28,7 +29,7 @@ from chronos.runner import RunContext
 from chronos.scheduler import AsyncScheduler, Scheduler
 from chronos.status import Status
 from chronos.stores import MemoryStore
-from chronos.work import Pending, Started
+from chronos.work import Started
 
 KINDS = ("threads", "asyncio")
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from chronos.errors import JobsFileError
 from chronos.nas import Nas, NasClient
+from chronos.operations import Pending
 from chronos.protocol import machine
 from chronos.protocol.job import LEASE_US
 from chronos.protocol.schedule import Instant
@@ -29,7 +30,7 @@ from chronos.provider.interface import NotSettled
 from chronos.provider.settings import SettingsError
 from chronos.runner import words_of
 from chronos.shell import _now_us
-from chronos.work import NAS_TIMEOUT_IN_FIRE_S, REFUSED, Pending
+from chronos.work import NAS_TIMEOUT_IN_FIRE_S, REFUSED
 
 logger = logging.getLogger(__name__)
 

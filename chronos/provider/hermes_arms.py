@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping
 
 from chronos.errors import InvalidClient, StaleRevision
 from chronos.nas import Nas
+from chronos.operations import Pending
 from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, MAX_CONFLICTS
 from chronos.protocol.schedule import SECOND_US, Instant
 from chronos.protocol.transitions import CLOCK_MARGIN_US
 from chronos.provider.hermes_host import get_job
 from chronos.runner import words_of
-from chronos.work import NAS_TIMEOUT_S, REFUSED, Pending
+from chronos.work import NAS_TIMEOUT_S, REFUSED
 
 logger = logging.getLogger(__name__)
 

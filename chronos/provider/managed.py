@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from chronos.nas import Nas, NasClient
+from chronos.operations import Pending
 from chronos.protocol.job import CLOCK_ALLOWANCE_US, Verdict, wake_at
 from chronos.protocol.machine import Answer
 from chronos.protocol.schedule import Instant
@@ -20,7 +21,7 @@ from chronos.runner import Runner
 from chronos.scheduler import Scheduler
 from chronos.shell import _now_us
 from chronos.stores import JobStore
-from chronos.work import REFUSED, Pending
+from chronos.work import REFUSED
 
 
 class _OverScheduler:
