@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from chronos.scheduler import AsyncScheduler, Scheduler
     from chronos.status import JobStatus, Status
     from chronos.stores import JobStore, JsonFileStore, MemoryStore
+    from chronos.stores import SqlStore as SqlStore
     from chronos.tokens import AsyncCachedToken, CachedToken
     from chronos.verify import FireVerifier
     from chronos.webhook import FireEndpoint
@@ -88,7 +89,7 @@ _MODULES = {
     "chronos.runner": ("RunContext",),
     "chronos.scheduler": ("AsyncScheduler", "Scheduler"),
     "chronos.status": ("JobStatus", "Status"),
-    "chronos.stores": ("JobStore", "JsonFileStore", "MemoryStore"),
+    "chronos.stores": ("JobStore", "JsonFileStore", "MemoryStore", "SqlStore"),
     "chronos.tokens": ("AsyncCachedToken", "CachedToken"),
     "chronos.verify": ("FireVerifier",),
     "chronos.webhook": ("FireEndpoint",),
@@ -96,6 +97,7 @@ _MODULES = {
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
+# `SqlStore` is there as well; it needs an extra, which `from chronos import *` must not ask for.
 __all__ = [  # noqa: RUF022 - by subject, as the documentation has them
     # jobs and schedules
     "Job",
@@ -158,4 +160,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOME})

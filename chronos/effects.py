@@ -1,6 +1,6 @@
 """How the effects of the protocol are asked of a store and of NAS, and what comes back.
 
-Nothing is decided and nothing is raised here: whatever goes wrong is one of the protocol's events.
+Nothing is decided here, and nothing is raised by an effect: whatever goes wrong is an event.
 A scheduler calls what `request` returns, in its own way, and hands the result to `event_of`.
 """
 
@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
-from chronos.errors import ChronosError, InvalidClient, StaleRevision
+from chronos.errors import ChronosError, InvalidClient, StaleRevision, StoreError
 from chronos.protocol import machine
 from chronos.protocol.job import Job
 from chronos.runner import words_of
 from chronos.stores import JobStore
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -95,6 +97,21 @@ def event_of(effect: machine.Effect, result: Any) -> machine.Event:
     raise machine.ProtocolError(f"nothing comes back to {effect}")
 
 
+def read(ask: Callable[[JobStore], T], store: JobStore) -> T:
+    """Return what *ask* finds in the store, for somebody who is told of errors.
+
+    Raises:
+        StoreError: the store could not be read, whatever it raised.
+        JobsFileError: the store holds what cannot be read.
+    """
+    try:
+        return ask(store)
+    except (ChronosError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # no future can hold every exception, and no loop outlives all
+        raise StoreError(f"the job store failed: {words_of(error)}", definite=True) from error
+
+
 def _swap(effect: machine.SwapJob, store: JobStore) -> tuple[bool, Job | None]:
     """Return whether the store moved, and the job as another process left it if not."""
     has_moved = store.swap(
@@ -110,7 +127,8 @@ def _refusal(effect: machine.Effect, error: BaseException) -> machine.Event:
         case InvalidClient():
             return IdentityRefused(words_of(error))
     job_id = getattr(effect, "job_id", "")
-    logger.warning("NAS did not agree", extra={"job_id": job_id, "error": words_of(error)})
+    words = words_of(error)
+    logger.warning("NAS did not agree: %s: %s", job_id, words, extra={"job_id": job_id, "error": words})
     return machine.ArmFailed(words_of(error))
 
 

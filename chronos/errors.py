@@ -143,6 +143,9 @@ class TokenError(ChronosError):
     make a better one. Source: contract, "NAS to agent".
     """
 
+    def __str__(self) -> str:
+        return _one_line(super().__str__())  # it may quote the token's maker
+
 
 def _one_line(text: str) -> str:
     """Return *text* with what is not printable escaped, and not longer than a message should be."""

@@ -307,7 +307,8 @@ class _Call(Generic[M]):
         if isinstance(token, NasUnavailable):
             raise token
         if not isinstance(token, str) or not re.fullmatch(r"[!-~]+", token):
-            raise NasUnavailable("the token provider returned no access token", definite=True)
+            problem = "the token provider returned what is no access token: expected ASCII without spaces"
+            raise NasUnavailable(problem, definite=True)
         if is_fresh:
             self.standing.trust_token()
         return token

@@ -7,6 +7,7 @@ its own, `AsyncScheduler` as tasks of the running loop. Whatever is decided is d
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import threading
 import time
@@ -14,7 +15,8 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from chronos.effects import Failed, event_of, question, request
+from chronos.effects import Failed, event_of, question, read, request
+from chronos.errors import NasUnavailable
 from chronos.nas import AsyncNas, Nas
 from chronos.protocol import machine
 from chronos.protocol.job import Outcome, Policy
@@ -268,7 +270,14 @@ class Scheduler(Shell[Nas]):
         with self._changed:
             if spawn.pending is not None:
                 self._work.tasks[task] = spawn.pending
-        threading.Thread(target=self._work_on, args=(task, spawn), name="chronos", daemon=True).start()
+        # As a task of asyncio does, it sees the caller's context, such as the span that a fire is part of.
+        work_on = functools.partial(contextvars.copy_context().run, self._work_on, task, spawn)
+        thread = threading.Thread(target=work_on, name="chronos", daemon=True)
+        try:
+            thread.start()
+        except BaseException:  # no thread is to be had: nothing must wait for what was not begun
+            self._forget(task)
+            raise
         return task
 
     def _work_on(self, task: _Task, spawn: Spawn) -> None:
@@ -317,12 +326,14 @@ class Scheduler(Shell[Nas]):
             case Join(tasks=tasks):
                 return [task.wait() for task in tasks if isinstance(task, _Task)]
             case Read(question=ask):
-                return ask(self._store)
+                return read(ask, self._store)
 
     def _outcome(self, effect: machine.Effect, timeout_s: float | None) -> Any:
         try:
             ask = question(effect, self._store)
             return request(effect, self._nas, timeout_s) if ask is None else ask()
+        except KeyboardInterrupt:  # it is meant for the host, whose thread this is
+            raise
         except BaseException as error:  # noqa: BLE001 - what fails in a way nobody thought of has failed
             return Failed(error)
 
@@ -444,20 +455,28 @@ class AsyncScheduler(Shell[AsyncNas]):
 
     async def _ask(self, spawn: Spawn) -> Any:
         """Do what somebody asks for; that they stop waiting does not cancel it."""
-        return await asyncio.shield(self._spawn(spawn, is_awaited=True))
+        task = self._begin(spawn)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(functools.partial(self._look_at, spawn.pending))
+            raise
 
-    def _spawn(self, spawn: Spawn, *, is_awaited: bool = False) -> asyncio.Task[Any]:
+    def _spawn(self, spawn: Spawn) -> asyncio.Task[Any]:
+        """Begin a piece of work that nobody waits for, or not for its error."""
+        task = self._begin(spawn)
+        task.add_done_callback(functools.partial(self._look_at, spawn.pending))
+        return task
+
+    def _begin(self, spawn: Spawn) -> asyncio.Task[Any]:
         task = asyncio.create_task(self._drive(spawn.work))
         if spawn.pending is not None:
             self._work.tasks[task] = spawn.pending
-        task.add_done_callback(functools.partial(self._forget, spawn.pending, is_awaited))
+            task.add_done_callback(self._work.tasks.pop)
         return task
 
-    def _forget(self, pending: Pending | None, is_awaited: bool, task: asyncio.Task[Any]) -> None:
-        self._work.tasks.pop(task, None)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and not is_awaited:
-            self._ended(pending, error)
+    def _look_at(self, pending: Pending | None, task: asyncio.Task[Any]) -> None:
+        self._ended(pending, None if task.cancelled() else task.exception())
 
     async def _drive(self, work: Generator[Operation, Any, T]) -> T:
         """Perform a piece of work to its end."""
@@ -489,7 +508,7 @@ class AsyncScheduler(Shell[AsyncNas]):
             case Join(tasks=tasks):
                 return await asyncio.gather(*tasks, return_exceptions=True)  # type: ignore[call-overload]
             case Read(question=ask):
-                return await asyncio.to_thread(ask, self._store)
+                return await asyncio.to_thread(read, ask, self._store)
 
     async def _outcome(self, effect: machine.Effect, timeout_s: float | None) -> Any:
         try:
@@ -498,6 +517,9 @@ class AsyncScheduler(Shell[AsyncNas]):
                 return await asyncio.to_thread(_guarded, ask)
             async with asyncio.timeout(timeout_s):
                 return await request(effect, self._nas, timeout_s)
+        except TimeoutError:
+            bound = "" if timeout_s is None else f" within {timeout_s:.3g} s"
+            return Failed(NasUnavailable(f"NAS did not answer{bound}"))
         except Exception as error:  # noqa: BLE001 - what fails in a way nobody thought of has failed
             return Failed(error)
 

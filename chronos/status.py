@@ -66,11 +66,12 @@ def status(worker: Worker) -> Work[Status]:
     jobs: tuple[Job, ...] = yield Read(lambda store: store.load_all())
     latest: Mapping[str, Outcome] = yield Read(lambda store: store.latest())
     pending = worker.pending()
+    trigger = "this process" if worker.ticker.is_ticking else "NAS"
     wanted = {job.id for job in jobs if wake_at(job) is not None}
     return Status(
-        jobs=tuple(_job_status(job, arms, latest.get(job.id), worker) for job in jobs),
+        jobs=tuple(_job_status(job, arms, latest.get(job.id), worker, trigger) for job in jobs),
         orphans={job_id: at_us for job_id, at_us in (arms or {}).items() if job_id not in wanted},
-        trigger="this process" if worker.ticker.is_ticking else "NAS",
+        trigger=trigger,
         pending=pending,
         may_stop=not any(each.is_busy for each in pending),
         trouble="" if arms is not None else "NAS could not say what is armed",
@@ -78,7 +79,11 @@ def status(worker: Worker) -> Work[Status]:
 
 
 def _job_status(
-    job: Job, arms: Mapping[str, Instant | None] | None, last: Outcome | None, worker: Worker
+    job: Job,
+    arms: Mapping[str, Instant | None] | None,
+    last: Outcome | None,
+    worker: Worker,
+    trigger: str,
 ) -> JobStatus:
     wake_us = wake_at(job)
     is_armed: bool | None = None
@@ -87,11 +92,11 @@ def _job_status(
     elif arms is None:
         why = "NAS could not say what is armed"
     elif job.id not in arms:
-        is_armed, why = False, worker.why_unsettled(job.id) or "NAS has no arm for it"
+        is_armed, why = False, worker.why_unsettled(job.id) or f"{trigger} has no arm for it"
     else:
         at_us = arms[job.id]
         is_armed = at_us is not None and at_us <= wake_us
-        why = "armed" if at_us == wake_us else f"NAS has it armed for {_shown(at_us)}"
+        why = "armed" if at_us == wake_us else f"{trigger} has it armed for {_shown(at_us)}"
     return JobStatus(
         job=job,
         wake_us=wake_us,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -54,8 +54,25 @@ def run_span(context: RunContext) -> Iterator[None]:
         "chronos.attempt": context.attempt,
         "chronos.origin": context.origin.value,
     }
-    with tracer.start_as_current_span("chronos.run", attributes=attributes):
-        yield
+    # By itself, a span takes note of no `SystemExit`, and ends with another error than the run when
+    # that cannot say what it is.
+    plain = {"record_exception": False, "set_status_on_exception": False}
+    with tracer.start_as_current_span("chronos.run", attributes=attributes, **plain) as span:
+        try:
+            yield
+        except BaseException as error:
+            _mark_failed(span, error)
+            raise
+
+
+def _mark_failed(span: Any, error: BaseException) -> None:
+    from opentelemetry.trace import StatusCode
+
+    from chronos.runner import words_of
+
+    span.set_status(StatusCode.ERROR, words_of(error))
+    with suppress(Exception):
+        span.record_exception(error)
 
 
 def hook() -> events.Hook | None:

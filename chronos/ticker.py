@@ -60,6 +60,7 @@ class Ticker:
                     self.nudge.set()
             case machine.CancelArm(job_id=job_id):
                 self._arms.pop(job_id, None)
+                self._not_before_s.pop(job_id, None)
             case machine.ListArms():
                 return machine.ArmsListed(dict(self._arms))
         return machine.ArmAccepted(echoed=True)
@@ -68,8 +69,12 @@ class Ticker:
         """Return whether it is time to look at the store again, and count from now on."""
         if self._looked_s is not None and now_s - self._looked_s < LOOK_EVERY_S:
             return False
-        self._looked_s = now_s
+        self.looked(now_s)
         return True
+
+    def looked(self, now_s: float) -> None:
+        """Count from now on until the next look at the store."""
+        self._looked_s = now_s
 
     def due(self, now_us: Instant, now_s: float) -> list[tuple[str, Instant]]:
         """Return what is to be fired now; it is due again after a while, unless its arm changes."""

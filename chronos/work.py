@@ -183,7 +183,6 @@ class Worker:
         self.owner = owner
         self.clock = clock
         self.is_stopped = is_stopped
-        self.converging: set[str] = set()
         self.draining = new_signal()
         self.tasks: dict[object, Pending] = {}
         self.ticker = Ticker(new_signal(), is_ticking=not has_nas)
@@ -194,6 +193,7 @@ class Worker:
         self._publish = publish
         self._unsettled: dict[str, str] = {}
         self._flows: dict[object, machine.Flow] = {}
+        self._reconciling: dict[object, set[str]] = {}
         self._owed: list[Intent] = []
         self._runs: list[Run] = []
 
@@ -244,7 +244,8 @@ class Worker:
         if owed is not None:
             reason = f"{_why_unsettled(answer)}; it is tried again"
             self._owed.append(owed)
-            yield self._spawn(self._follow_up(owed), intent.job_id, reason)
+            following = self._spawn(self._follow_up(owed), intent.job_id, reason)
+            yield from _announced(following, lambda: self._owed.remove(owed))
         return answer
 
     def _follow_up(self, owed: Intent) -> Work[None]:
@@ -257,7 +258,8 @@ class Worker:
             owed = still_owed
             self._owed.append(owed)
         self._owed.remove(owed)
-        logger.error("given up until the next fire, change or start", extra={"job_id": owed.job_id})
+        given_up = "%s: given up until the next fire, change or start"
+        logger.error(given_up, owed.job_id, extra={"job_id": owed.job_id})
 
     def _wait(self, delay_us: int) -> Work[None]:
         if (yield Sleep(delay_us, self.draining)):
@@ -286,7 +288,8 @@ class Worker:
                 else:
                     if isinstance(effect, machine.ProvisionArm | machine.CancelArm) and deadline_s is None:
                         deadline_s = self._monotonic() + _nas_timeout_s(intent)
-                        self.converging.add(intent.job_id)
+                        for converging in self._reconciling.values():
+                            converging.add(intent.job_id)
                     event = yield from self.perform(effect, deadline_s)
                     self._tell(effect, event)
                     flow, more = machine.step(flow, self._known(event, key), self.clock())
@@ -305,7 +308,7 @@ class Worker:
             return attrs.evolve(event, liveness=self.liveness(event.job, asking))
         if isinstance(event, machine.JobsLoaded):
             jobs = [(job, self.liveness(job)) for job, _ in event.jobs]
-            return machine.JobsLoaded(jobs, self.converging)
+            return machine.JobsLoaded(jobs, self._reconciling.get(asking, ()))
         return event
 
     def perform(self, effect: machine.Effect, deadline_s: float | None = None) -> Work[machine.Event]:
@@ -341,15 +344,20 @@ class Worker:
             self._unsettled.pop(answer.job_id, None)
         level = logging.WARNING if not answer.settled else logging.DEBUG if is_renewal else logging.INFO
         extra = {"job_id": answer.job_id, "verdict": answer.verdict, "reason": answer.reason}
-        logger.log(level, "%s", type(intent).__name__.lower(), extra=extra | {"settled": answer.settled})
+        said = (type(intent).__name__.lower(), answer.job_id, answer.verdict or "unsettled", answer.reason)
+        logger.log(level, "%s of %s: %s: %s", *said, extra=extra | {"settled": answer.settled})
         self._publish(events.FlowEnded(intent=intent, answer=answer))
         return answer
 
     # --- the start ---
 
     def start(self) -> Work[Started]:
-        """Reconcile; when NAS or the store could not say what there is, go on in the background."""
+        """Return the work of a start. A drain is over with this call: one that comes later is not undone."""
         self.draining.clear()
+        return self._start()
+
+    def _start(self) -> Work[Started]:
+        """Reconcile; when NAS or the store could not say what there is, go on in the background."""
         if self.ticker.is_ticking and self._has_nas:
             self.ticker.stop()  # NAS is asked once more: somebody may have logged in
         started, is_known = yield from self._reconcile()
@@ -368,19 +376,30 @@ class Worker:
 
     def _reconcile(self) -> Work[tuple[Started, bool]]:
         """Return what was done, and whether all that NAS has and the store wants was seen."""
-        self.converging.clear()
+        key = object()
+        converging = self._reconciling[key] = set[str]()
         deadline_s = self._monotonic() + NAS_TIMEOUT_S
         state, (effect, *_) = machine.begin_reconciliation()
-        while not isinstance(effect, machine.Begin):
-            event = yield from self.perform(effect, deadline_s)
-            state, (effect, *_) = machine.step_reconciliation(state, self._known(event), self.clock())
+        try:
+            while not isinstance(effect, machine.Begin):
+                event = yield from self.perform(effect, deadline_s)
+                known = self._known(event, key)
+                state, (effect, *_) = machine.step_reconciliation(state, known, self.clock())
+        finally:
+            del self._reconciling[key]
+        if effect.settled and self.ticker.is_ticking:
+            self.ticker.looked(self._monotonic())
         if effect.settled:
-            self._unsettled.pop("", None)
+            # All others were seen to agree; another process may have settled them.
+            disagree = converging.union(intent.job_id for intent in effect.intents)
+            self._unsettled = {job_id: why for job_id, why in self._unsettled.items() if job_id in disagree}
         else:
             self._unsettled[""] = _UNKNOWN
         answers = yield from self._settle_all(effect.intents)
         are_settled = (answer.settled and answer.verdict is not Verdict.STOPPED for answer in answers)
-        started = Started(flows=len(answers), settled=effect.settled and all(are_settled))
+        # One that ended with a bug has no answer.
+        is_settled = effect.settled and all(are_settled) and len(answers) == len(effect.intents)
+        started = Started(flows=len(effect.intents), settled=is_settled)
         logger.info("reconciled", extra=attrs.asdict(started))
         return started, effect.settled
 
@@ -403,7 +422,8 @@ class Worker:
     def _start_run(self, effect: machine.StartRun) -> Work[None]:
         self._runs.append(effect.run)
         occurrence = format_instant(effect.run.occurrence_us)
-        yield self._spawn(self._run(effect), effect.job_id, f"the run of {occurrence} is in flight")
+        running = self._spawn(self._run(effect), effect.job_id, f"the run of {occurrence} is in flight")
+        yield from _announced(running, lambda: self._runs.remove(effect.run))
 
     def _run(self, effect: machine.StartRun) -> Work[None]:
         """Run a job, keep its lease alive meanwhile, and end the run."""
@@ -455,22 +475,35 @@ class Worker:
     def _begin_ticking(self) -> Work[None]:
         if not self.ticker.is_running and not self.draining.is_set():
             self.ticker.is_running = True
-            yield self._spawn(self._tick(), "", REFUSED if self._has_nas else WITHOUT_NAS)
+            ticking = self._spawn(self._tick(), "", REFUSED if self._has_nas else WITHOUT_NAS)
+            yield from _announced(ticking, self._stopped_ticking)
+
+    def _stopped_ticking(self) -> None:
+        self.ticker.is_running = False
 
     def _tick(self) -> Work[None]:
         """Fire what is due, for as long as there is no NAS to do it. Source: incident L4."""
         try:
             while self.ticker.is_ticking and not self.draining.is_set():
                 self.ticker.nudge.clear()
-                if self.ticker.must_look(self._monotonic()):
-                    yield from self._reconcile()
-                due = () if self.is_stopped() else self.ticker.due(self.clock(), self._monotonic())
-                for job_id, fire_at_us in due:
-                    tick = machine.Fire(job_id=job_id, fire_at_us=fire_at_us, fired=_TICKED)
-                    yield self._spawn(self.settle(tick), job_id, "a fire is being answered")
-                yield Sleep(self.ticker.pause_us(self.clock()), self.ticker.nudge)
+                now_us = self.clock()
+                try:
+                    if not self._reconciling and self.ticker.must_look(self._monotonic()):
+                        yield from self._reconcile()
+                        now_us = self.clock()
+                    yield from self._fire_due(now_us)
+                except Exception:  # nothing else would fire the jobs
+                    logger.exception("the in-process ticker failed, and goes on")
+                # What has become due since then was not fired: the pause counts from the same instant.
+                yield Sleep(self.ticker.pause_us(now_us), self.ticker.nudge)
         finally:
-            self.ticker.is_running = False
+            self._stopped_ticking()
+
+    def _fire_due(self, now_us: Instant) -> Work[None]:
+        due = () if self.is_stopped() else self.ticker.due(now_us, self._monotonic())
+        for job_id, fire_at_us in due:
+            tick = machine.Fire(job_id=job_id, fire_at_us=fire_at_us, fired=_TICKED)
+            yield self._spawn(self.settle(tick), job_id, "a fire is being answered")
 
     # --- tasks ---
 
@@ -506,10 +539,19 @@ WITHOUT_NAS = "without NAS, the jobs run for as long as this process lives, and 
 _UNKNOWN = "what NAS has armed, or what the store holds, could not be read"
 _SAVED = "the job is saved, but its trigger is not registered at NAS"
 _REMEDY = (
-    "It is tried again for about a minute, and at the next start; make the same change again to try "
-    "sooner. Until then nothing wakes this machine for the job"
+    "It is tried again for about a minute, and at the next start; call `start` to try sooner. Until then "
+    "nothing wakes this machine for the job"
 )
 _TICKED = Fired(origin=Origin.SCHEDULE)
+
+
+def _announced(spawn: Spawn, withdraw: Callable[[], object]) -> Work[None]:
+    """Begin work that was announced, and withdraw it where no thread for it is to be had."""
+    try:
+        yield spawn
+    except BaseException:
+        withdraw()
+        raise
 
 
 def _at_once(answer: Answer) -> Work[Answer]:

@@ -9,8 +9,8 @@ from inspect import getdoc
 import attrs
 from writing import as_json, attributes_of, badges, block, code, folded, incident_links, slug, table
 
+from chronos import jwks, verify, work
 from chronos import nas as nas_client
-from chronos import verify, work
 from chronos.protocol import kinds, messages, schema, wire
 from chronos.protocol.wire import Endpoint, Message
 from simulator import nas, nas_server
@@ -183,7 +183,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "algorithms": _algorithms,
     "purpose": lambda: code(messages.PURPOSE),
     "leeway": lambda: f"{verify.LEEWAY_S:g} s",
-    "refetch": lambda: f"{verify.REFETCH_EVERY_S:g} s",
+    "max_lifetime": lambda: f"{verify.MAX_LIFETIME_S // 60:g} min",
+    "refetch": lambda: f"{jwks.REFETCH_EVERY_S:g} s",
     "fire_arm_timeout": lambda: f"{work.NAS_TIMEOUT_IN_FIRE_S:g} s",
     "relay_timeout": lambda: f"{nas_server.RELAY_TIMEOUT_US // 1_000_000} s",
     "client_timeout": lambda: f"{nas_client.TIMEOUT_S:g} s",

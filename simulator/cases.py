@@ -69,14 +69,14 @@ CASES = (
     _case(
         "one occurrence, and a failed run is attempted again",
         400,
-        (0, 400, 500, 740),
+        (0, 400, 500),
         policy=Policy(attempts=2, retry_delay_us=50 * SECOND_US),
     ),
     _case(
-        "two occurrences are due together, and both are caught up",
+        "three occurrences are due together, and two are caught up",
         100,
-        (0, 290),
-        policy=Policy(catch_up=CatchUp.ALL),
+        (0, 390),
+        policy=Policy(catch_up=CatchUp.ALL, catch_up_limit=2),
     ),
     _case(
         "an occurrence waits for the end of the run before it",

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from chronos.stores import JobStore, JsonFileStore, MemoryStore, SqlStore
-from tests import postgres
+from tests import agents, postgres
 
 # No deadline: a machine under load is slow, and that is no failure of the code under test.
 settings.register_profile("default", deadline=None)
@@ -82,6 +82,15 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeS
 def store(make_store: MakeStore) -> JobStore:
     """An empty store of each kind."""
     return make_store()
+
+
+@pytest.fixture(params=agents.KINDS)
+def make_world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[agents.MakeWorld]:
+    """Return what makes a world of agents of each kind, in which a follow-up does not wait long."""
+    monkeypatch.setattr("chronos.work.FOLLOW_UP_DELAYS_US", (10_000, 10_000, 10_000))
+    monkeypatch.setattr("chronos.work.DRAINING_DELAY_US", 10_000)
+    with agents.worlds(request.param) as make:
+        yield make
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

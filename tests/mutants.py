@@ -64,6 +64,7 @@ RETRIED = _case("close occurrences, retried", (0, 200, 400), policy=Policy(on_in
 TOGETHER = _case("occurrences that are due together", (0, 100, 290))
 DISTANT = _case("distant occurrences", (0, 600, 1200))
 ONE_RUN = _case("the schedule ends after one run", (0, 200, 400), times=1)
+TOGETHER = _case("occurrences that are due together", (0, 100, 290))
 FAILING = _case(
     "a failed run is attempted again",
     (0, 400, 500),

@@ -8,7 +8,6 @@ server is stopped and everything that it wrote is deleted.
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -27,16 +26,9 @@ _USER = "postgres"
 # Seconds that a busy machine may need to start a server, which takes one on an idle one.
 _START_S = 60
 
-# Nothing of this outlives the tests, so that nothing need be durable.
-_SETTINGS = {
-    "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",
-    "fsync": "off",
-    "synchronous_commit": "off",
-    "full_page_writes": "off",
-    "shared_buffers": "16MB",
-    "autovacuum": "off",
-}
+_SETTINGS = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "shared_buffers": "16MB"}
+# Nothing of this outlives the tests, so that nothing need be durable, unless that is measured.
+_FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
 
 
 def programs() -> Path | None:
@@ -52,7 +44,7 @@ def missing() -> str | None:
     """Return a sentence that says what is missing for a server; None when nothing is."""
     if programs() is None:
         return "PostgreSQL's server is not installed; on Debian it is in the package `postgresql`"
-    if os.geteuid() == 0 and not _has_user():
+    if _is_root() and not _has_user():
         return f"PostgreSQL does not run as root, and there is no user `{_USER}`; Debian's package makes it"
     return None
 
@@ -63,10 +55,14 @@ def is_required() -> bool:
 
 
 @contextmanager
-def running() -> Iterator[str]:
-    """Start a server, yield the URL of an empty database, and stop the server."""
+def running(*, is_durable: bool = False) -> Iterator[str]:
+    """Start a server, yield the URL of an empty database, and stop the server.
+
+    Args:
+        is_durable: whether what is committed is on the disk then, as in production.
+    """
     keeper = subprocess.Popen(
-        [sys.executable, __file__],
+        [sys.executable, __file__, *(["durable"] if is_durable else [])],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -84,7 +80,13 @@ def running() -> Iterator[str]:
         keeper.wait(_START_S)
 
 
+def _is_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
 def _has_user() -> bool:
+    import pwd  # there is none where nobody is root
+
     try:
         pwd.getpwnam(_USER)
     except KeyError:
@@ -99,7 +101,7 @@ def _keep() -> None:
     assert found is not None
     directory = Path(tempfile.mkdtemp(prefix="chronos-postgresql-"))
     options: dict[str, Any] = {"cwd": directory, "stdin": subprocess.DEVNULL}
-    if os.geteuid() == 0:
+    if _is_root():
         shutil.chown(directory, _USER, _USER)
         options |= {"user": _USER, "group": _USER, "extra_groups": []}
     try:
@@ -110,6 +112,7 @@ def _keep() -> None:
 
 def _run(found: Path, directory: Path, options: dict[str, Any]) -> None:
     data, log = directory / "data", directory / "log"
+    wanted = _SETTINGS if "durable" in sys.argv else _SETTINGS | _FORGETFUL
     making = [
         found / "initdb",
         "-D",
@@ -129,7 +132,7 @@ def _run(found: Path, directory: Path, options: dict[str, Any]) -> None:
             if subprocess.run(making, **logged, check=False).returncode == 0:
                 for _ in range(5):  # somebody else may take the port that was free a moment ago
                     port = _free_port()
-                    settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
+                    settings = [f"--{name}={value}" for name, value in wanted.items()]
                     server = subprocess.Popen(
                         [found / "postgres", "-D", data, "-p", str(port), *settings], **logged
                     )

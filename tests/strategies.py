@@ -16,7 +16,7 @@ import attrs
 from hypothesis import reject
 from hypothesis import strategies as st
 
-from chronos.protocol.job import Job, JobState, Outcome
+from chronos.protocol.job import MAX_CATCH_UP, MAX_RETRY_DELAY_US, Job, JobState, Outcome, Policy
 from chronos.protocol.schedule import DAY_US, MINUTE_US, Cron, Interval, next_after, parse_instant
 from chronos.stores.reader import MAX_DURATION_US
 from chronos.stores.rewrite import LONGEST_REASON
@@ -64,6 +64,10 @@ EXPLICIT: dict[object, st.SearchStrategy[Any]] = {
     Cron: crons,
     (Interval, "period_us"): durations,
     (Job, "id"): texts().filter(bool),
+    (Policy, "catch_up_limit"): st.integers(1, MAX_CATCH_UP),
+    (Policy, "attempts"): st.integers(1, 9) | st.just((1 << 63) - 1),
+    (Policy, "retry_delay_us"): st.integers(1, MAX_RETRY_DELAY_US),
+    (Policy, "retry_max_delay_us"): st.integers(1, MAX_RETRY_DELAY_US),
 }
 
 _PLAIN: dict[object, st.SearchStrategy[Any]] = {
@@ -162,7 +166,7 @@ def _has_small_numbers(job: Job) -> bool:
     return (
         max(period_us, grace_us) <= MAX_DURATION_US
         and is_counted
-        and (job.run is None or job.run.attempt >= 1)
+        and all(each.attempt >= 1 for each in (*job.runs, *job.waiting))
     )
 
 
@@ -170,7 +174,7 @@ def _says_when_it_is_next(job: Job) -> bool:
     """Return whether `next_run_at` says the same: null may stand for what can be worked out."""
     if job.next_us is None:
         is_spent = job.times is not None and job.completed >= job.times
-        return job.state is JobState.COMPLETED or job.run is not None or is_spent
+        return job.state is JobState.COMPLETED or bool(job.runs or job.waiting) or is_spent
     is_on_slot = (
         not isinstance(job.schedule, Interval)
         or (job.next_us - job.schedule.anchor_us) % job.schedule.period_us == 0

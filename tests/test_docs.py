@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import doctest
+import itertools
 import json
+import os
 import re
 import runpy
 import shlex
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -295,3 +299,30 @@ def test_the_example_of_embedding_runs(tmp_path: Path, monkeypatch: pytest.Monke
     asyncio.run(scenario())
     assert portal.armed == {"job-7": format_instant(due_us + HOUR_US)}
     assert ran == ["job-7"]
+
+
+def test_the_example_of_an_agent_runs_and_goes_on_after_a_restart(tmp_path: Path) -> None:
+    """A reader starts it, sees jobs fire, stops it and starts it again: the jobs are still there."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {**os.environ, "PORT": str(port), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    for _ in range(2):
+        agent = subprocess.Popen(
+            [sys.executable, str(DOCS / "examples" / "agent.py")],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert agent.stdout is not None
+            said = list(itertools.takewhile(lambda line: "202 accepted" not in line, agent.stdout))
+            agent.send_signal(signal.SIGINT)
+            rest, _ = agent.communicate(timeout=30)
+        finally:
+            agent.kill()
+            agent.wait()
+        assert "agent: tick: created\n" in said
+        assert any(line.startswith(("agent: tick of", "agent: report of")) for line in said)
+        assert "Traceback" not in rest
+        assert agent.returncode == 0

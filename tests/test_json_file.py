@@ -396,11 +396,10 @@ _TOP = st.sampled_from(
 def test_what_was_written_is_what_another_process_reads(data: st.DataObject, tmp_path: Path) -> None:
     """After any change, of a file that says as little as it may, both hold the same jobs and outcomes."""
     bare = data.draw(st.lists(_BARE, unique_by=lambda record: record["id"], max_size=4), label="bare")
-    text = json.dumps(
-        {"jobs": bare, **data.draw(_TOP, label="top")}, indent=data.draw(st.sampled_from([None, 2]))
-    )
+    indent = data.draw(st.sampled_from([None, 2, "\t"]), label="indent")
+    top = {**data.draw(_TOP, label="top"), "jobs": bare, "theirs": {"at": [1, {}, []], "ü": "a\n\u2028"}}
     path = tmp_path / "jobs.json"
-    path.write_text(text, encoding="utf-8")
+    path.write_bytes(as_json_writes(json.dumps(top).encode(), indent))
     now_us = data.draw(st.integers(NOON_US, NOON_US + 9_000 * MINUTE_US), label="now")
     store = JsonFileStore(path, now_us=lambda: now_us)
     store.load_all()
@@ -417,6 +416,16 @@ def test_what_was_written_is_what_another_process_reads(data: st.DataObject, tmp
         another = JsonFileStore(path)
         assert repr(store.load_all()) == repr(another.load_all())
         assert store.latest() == another.latest()
+        assert path.read_bytes() == as_json_writes(path.read_bytes(), indent)
+
+
+def as_json_writes(data: bytes, indent: int | str | None) -> bytes:
+    """Return how Python writes what is in *data*, without escapes where it can do without."""
+    raw = json.loads(data)
+    try:
+        return json.dumps(raw, indent=indent, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(raw, indent=indent).encode("ascii")
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

@@ -74,7 +74,9 @@ def test_search_names_the_property_that_a_mutant_breaks(mutant: Mutant) -> None:
     assert min(named) <= MAX_EVENTS
 
 
-@pytest.mark.parametrize("case", [CLOSE, RETRIED, TOGETHER, DISTANT, ONE_RUN, PAUSED], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [CLOSE, RETRIED, TOGETHER, DISTANT, ONE_RUN, PAUSED], ids=lambda case: case.name
+)
 def test_search_finds_nothing_wrong_with_the_protocol_itself(case: Case) -> None:
     """In the very worlds in which every mistake is found, the protocol makes none."""
     assert not search(Space(case, CHRONOS, nas.HARDENED), limit=10_000).counterexamples

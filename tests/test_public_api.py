@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import chronos
+from chronos import provider
 
 PROTOCOL = Path(chronos.__file__).parent / "protocol"
 
@@ -38,7 +39,11 @@ PURE = {
 
 EXPORTED = [
     "Answer",
+    "AsyncCachedToken",
     "AsyncNasClient",
+    "AsyncScheduler",
+    "CachedToken",
+    "CatchUp",
     "ChronosError",
     "Cron",
     "FireEndpoint",
@@ -47,16 +52,21 @@ EXPORTED = [
     "InvalidClient",
     "Job",
     "JobState",
+    "JobStatus",
     "JobStore",
     "JobsFileError",
     "JsonFileStore",
+    "Lateness",
     "MemoryStore",
+    "NasClient",
     "NasError",
     "NasRefused",
     "NasUnavailable",
     "OnInterrupt",
     "Once",
+    "Origin",
     "Outcome",
+    "Overlap",
     "Pending",
     "Policy",
     "Result",
@@ -65,10 +75,13 @@ EXPORTED = [
     "Scheduler",
     "StaleRevision",
     "Started",
+    "Status",
     "StoreError",
     "TokenError",
     "Verdict",
+    "lateness",
     "next_after",
+    "next_times",
     "parse_schedule",
 ]
 
@@ -78,12 +91,31 @@ def test_the_exported_names_are_these() -> None:
     assert sorted(chronos.__all__) == sorted(EXPORTED)
 
 
-@pytest.mark.parametrize("name", EXPORTED)
+@pytest.mark.parametrize("name", [*EXPORTED, "SqlStore"])
 def test_an_exported_name_is_there_and_documented(name: str) -> None:
     """Each of them loads, and says what it is."""
     value = getattr(chronos, name)
     assert value.__doc__
     assert name in dir(chronos)
+
+
+def test_the_names_of_the_providers_are_these() -> None:
+    """What hosts of providers import; each is documented."""
+    assert sorted(provider.__all__) == [
+        "BuiltinCron",
+        "CronScheduler",
+        "HermesCron",
+        "ManagedCron",
+        "NotSettled",
+        "Settings",
+        "SettingsError",
+        "VerifierSettings",
+        "provider_from",
+        "register",
+        "resolve",
+        "settings_from",
+    ]
+    assert all(getattr(provider, name).__doc__ for name in provider.__all__)
 
 
 def test_a_name_that_is_not_exported_is_an_attribute_error() -> None:
@@ -115,14 +147,16 @@ def test_importing_the_package_is_light() -> None:
     code = "import sys, json, chronos; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout))
-    assert not loaded & {"attrs", "httpx", "jwt", "cryptography", "asyncio", "cronsim", "filelock", "logging"}
+    heavy = {"attrs", "httpx", "jwt", "cryptography", "sqlalchemy", "opentelemetry", "asyncio", "cronsim"}
+    assert not loaded & (heavy | {"filelock", "logging"})
 
 
 def test_the_modules_of_the_shell_load_their_libraries_when_they_are_used() -> None:
-    """Neither an HTTP client nor a token library comes with the classes that use them."""
+    """Neither an HTTP client, a token library nor a database comes with the classes that use them."""
     code = (
-        "import sys, json; from chronos import Scheduler, AsyncNasClient, FireVerifier, FireEndpoint;"
+        "import sys, json; from chronos import *; import chronos.provider;"
         "print(json.dumps(sorted(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not set(json.loads(done.stdout)) & {"httpx", "jwt", "cryptography"}
+    loaded = set(json.loads(done.stdout))
+    assert not loaded & {"httpx", "jwt", "cryptography", "sqlalchemy", "cattrs", "psycopg", "opentelemetry"}

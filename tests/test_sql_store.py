@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -386,13 +387,13 @@ def locked(url: str, table: str) -> Iterator[None]:
 
 def test_wait_for_others_is_bounded(open_store: Callable[..., SqlStore], url: str, table_prefix: str) -> None:
     """A process that holds a lock and does not go on stops writers, not readers, and not for ever."""
-    store = open_store(url, wait_s=0.1)
+    store, hasty = open_store(url), open_store(url, wait_s=0.5)
     add(store, NIGHTLY)
     with locked(url, f"{table_prefix}jobs"):
         with pytest.raises(StoreError, match="lock") as caught:
-            store.swap("nightly", expected=NIGHTLY, replacement=LATER)
+            hasty.swap("nightly", expected=NIGHTLY, replacement=LATER)
         assert caught.value.definite
-        assert store.load_all() == (NIGHTLY,)
+        assert hasty.load_all() == (NIGHTLY,)
     assert store.swap("nightly", expected=NIGHTLY, replacement=LATER)
 
 
@@ -419,7 +420,10 @@ def cut(url: str) -> Callable[[Any], object]:
     """Return what makes everything that follows on a connection fail, in the database itself."""
 
     def refuse(connection: Any) -> None:
-        connection.connection.dbapi_connection.set_authorizer(lambda *_: 1)  # 1 is SQLITE_DENY
+        def decide(_: int, what: str | None, *__: object) -> int:
+            return sqlite3.SQLITE_OK if what == "ROLLBACK" else sqlite3.SQLITE_DENY
+
+        connection.connection.dbapi_connection.set_authorizer(decide)
 
     def terminate(connection: Any) -> None:
         number = connection.connection.dbapi_connection.info.backend_pid
@@ -483,7 +487,7 @@ def test_machine_that_sleeps_during_a_change_does_not_block_others(
     open_store: Callable[..., SqlStore], postgresql_url: str
 ) -> None:
     """The server ends a change that does not go on; whoever made it learns that nothing happened."""
-    sleeper, other = open_store(postgresql_url, wait_s=0.3), open_store(postgresql_url)
+    sleeper, other = open_store(postgresql_url, wait_s=1.5), open_store(postgresql_url)
     add(other, NIGHTLY)
     is_asleep, wake = threading.Event(), threading.Event()
 

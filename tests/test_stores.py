@@ -102,8 +102,8 @@ def test_whole_life_of_a_job(store: JobStore) -> None:
         claim = claimed(job, at_us, "vm/1")
         make(claim)
         make(ended(job, claim, at_us + SECOND_US))
-    make(transitions.pause(job))
-    make(transitions.resume(job, now_us=NOON_US + 9 * MINUTE_US))
+    make(transitions.pause(job, note="for a while", now_us=NOON_US))
+    make(transitions.resume(job, from_now=False, now_us=NOON_US + 9 * MINUTE_US))
     assert store.load_all() == (job,)
     assert [outcome.result for outcome in store.history(job.id)] == [Result.COMPLETED] * 3
 

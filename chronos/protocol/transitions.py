@@ -220,9 +220,18 @@ def create(job: Job | None, *, wanted: Job, now_us: Instant) -> Move:
     if job is None:
         born = attrs.evolve(wanted, revision=max(wanted.revision, now_us))
         return Move(job=born, verdict=Verdict.CHANGED, reason="created")
-    if (job.schedule, job.times, job.policy) != (wanted.schedule, wanted.times, wanted.policy):
+    if (_asked_for(job.schedule), job.times, job.policy) != (
+        _asked_for(wanted.schedule),
+        wanted.times,
+        wanted.policy,
+    ):
         return Move(job=job, verdict=Verdict.REFUSED, reason=f"another job has the id {wanted.id}")
     return Move(job=job, verdict=Verdict.CHANGED, reason="created")
+
+
+def _asked_for(schedule: Schedule) -> Schedule:
+    """Return *schedule* without what depends on when it was asked for: whoever asks again asks the same."""
+    return attrs.evolve(schedule, anchor_us=0) if isinstance(schedule, Interval) else schedule
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)

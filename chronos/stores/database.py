@@ -13,18 +13,18 @@ driver raises leaves this module as a `StoreError`.
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 from weakref import WeakSet
 
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import URL, Connection, Engine, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError
 
 from chronos.errors import StoreError
 
@@ -62,7 +62,9 @@ class Database:
     def __init__(self, url_or_engine: str | URL | Engine, *, wait_s: float) -> None:
         self._is_own = not isinstance(url_or_engine, Engine)
         self._wait_s = wait_s
-        self.engine = url_or_engine if isinstance(url_or_engine, Engine) else _engine(url_or_engine, wait_s)
+        self.engine = (
+            url_or_engine if isinstance(url_or_engine, Engine) else _new_engine(url_or_engine, wait_s)
+        )
         _check(self.engine.dialect.name, self.engine.url)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self.name = self.engine.url.render_as_string(hide_password=True)
@@ -141,7 +143,7 @@ class Database:
                 return
             except StoreError as error:
                 # Of several that do this at once, SQLite turns all but one away without a wait.
-                if not isinstance(error.__cause__, OperationalError) or time.monotonic() > deadline_s:
+                if not _is_busy(error.__cause__) or time.monotonic() > deadline_s:
                     raise
                 time.sleep(_POLL_S)
 
@@ -193,7 +195,12 @@ def _check(dialect: str, url: URL) -> None:
         )
 
 
-def _engine(url: str | URL, wait_s: float) -> Engine:
+def _is_busy(error: BaseException | None) -> bool:
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_BUSY  # the rest says more precisely why
+
+
+def _new_engine(url: str | URL, wait_s: float) -> Engine:
     """Return an engine for *url*."""
     try:
         url = make_url(url)
@@ -210,13 +217,13 @@ def _engine(url: str | URL, wait_s: float) -> Engine:
 
 def _sqlite_engine(url: URL, wait_s: float) -> Engine:
     options = {} if "timeout" in url.query else {"timeout": wait_s}
-    engine = create_engine(url, connect_args=options, pool_timeout=wait_s)
+    engine = create_engine(url, connect_args=options, pool_timeout=wait_s, hide_parameters=True)
 
     @event.listens_for(engine, "do_connect")
     def open_what_is_there(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> None:
         # A file that is missing is more likely a volume that is not mounted than an agent without jobs.
         if not options.get("uri"):
-            arguments[0] = f"file:{quote(str(Path(arguments[0]).absolute()))}?mode=rw"
+            arguments[0] = f"{Path(arguments[0]).absolute().as_uri()}?mode=rw"
             options["uri"] = True
 
     @event.listens_for(engine, "connect")
@@ -227,7 +234,7 @@ def _sqlite_engine(url: URL, wait_s: float) -> Engine:
 
 
 def _postgresql_engine(url: URL, wait_s: float) -> Engine:
-    wait_ms = int(wait_s * 1000)
+    wait_ms = max(1, int(wait_s * 1000))  # none at all would be for ever
     options: dict[str, Any] = {}
     if url.get_driver_name() == "psycopg":
         # A machine that slept, or changed its network, has connections that are gone without a word:
@@ -239,7 +246,9 @@ def _postgresql_engine(url: URL, wait_s: float) -> Engine:
             "keepalives_interval": 2,
         }
     options = {name: value for name, value in options.items() if name not in url.query}
-    engine = create_engine(url, connect_args=options, pool_timeout=wait_s, pool_pre_ping=True)
+    engine = create_engine(
+        url, connect_args=options, pool_timeout=wait_s, pool_pre_ping=True, hide_parameters=True
+    )
 
     @event.listens_for(engine, "connect")
     def wait_for_nobody_long(connection: Any, _: Any) -> None:

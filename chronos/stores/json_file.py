@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +26,7 @@ from chronos.errors import JobsFileError, StoreError
 from chronos.protocol.job import Job, Outcome
 from chronos.protocol.schedule import Instant, parse_instant
 from chronos.stores import HISTORY_LENGTH, check_history_length
+from chronos.stores.layout import TOO_DEEP, encode_file
 from chronos.stores.reader import offset_of
 from chronos.stores.record import Document, FileFacts, read_document, read_history, read_job
 from chronos.stores.rewrite import new_record, stamp, write_job
@@ -38,10 +38,6 @@ LOCK_WAIT_S = 10.0
 # Seconds between two attempts to get the lock: about what one change takes.
 _LOCK_POLL_S = 0.005
 
-_TOO_DEEP = "the jobs file has objects nested too deeply to be written"
-
-_INDENT = re.compile(r'\{\s*?\n([ \t]*)"')
-
 
 def _real_now_us() -> Instant:
     return time.time_ns() // 1000
@@ -49,12 +45,13 @@ def _real_now_us() -> Instant:
 
 @attrs.frozen(kw_only=True)
 class _Version:
-    """What the file was when it was read."""
+    """What the file was when it was read; and the texts of its records, where this process wrote them."""
 
     path: Path
     status: os.stat_result
     data: bytes
     document: Document
+    texts: dict[int, str] = attrs.field(factory=dict)
 
 
 class JsonFileStore:
@@ -113,7 +110,7 @@ class JsonFileStore:
             if not file.exists():
                 facts = FileFacts(source=str(path))
                 raw = {"jobs": [], "updated_at": stamp(facts, now_us())}
-                _write_beside(file, _encode(raw, indent="  "), like=None)
+                _write_beside(file, encode_file(raw, indent="  ")[0], like=None)
                 _put_in_place(file)
         return store
 
@@ -162,13 +159,13 @@ class JsonFileStore:
                 return True
             now_us = self._now_us()
             document = _changed(version.document, index, replacement, outcomes, now_us, self._history_length)
-            data = _encode(document.raw, like=version.data)
+            data, texts = encode_file(document.raw, like=version.data, texts=version.texts)
             _write_beside(version.path, data, like=version.status)
             if not _is_still(version):
                 return False
             _put_in_place(version.path)
-            # What was just written need not be parsed again: that takes longer than all the rest.
-            self._newest = attrs.evolve(version, data=data, document=document)
+            # What was just written need not be parsed again.
+            self._newest = attrs.evolve(version, data=data, document=document, texts=texts)
             return True
 
     @contextmanager
@@ -298,25 +295,10 @@ def _read_back(job: Job, record: dict[str, Any], facts: FileFacts) -> Job:
     try:
         again = read_job(json.loads(json.dumps(record)), facts)
     except RecursionError:
-        raise StoreError(_TOO_DEEP, definite=True) from None
+        raise StoreError(TOO_DEEP, definite=True) from None
     if again != job:  # such as two halves of a surrogate pair, which JSON joins
         raise StoreError(f"{facts.source}: job {job.id}: no record reads as {job}", definite=True)
     return again
-
-
-def _encode(raw: dict[str, Any], *, like: bytes = b"", indent: str | None = None) -> bytes:
-    """Return *raw* as JSON, laid out like the file *like*."""
-    text = like.decode("utf-8")
-    if found := _INDENT.match(text):
-        indent = found[1]
-    try:
-        encoded = json.dumps(raw, indent=indent, ensure_ascii=False, allow_nan=False)
-        data = encoded.encode("utf-8")
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can escape and UTF-8 cannot hold
-        data = json.dumps(raw, indent=indent, allow_nan=False).encode("ascii")
-    except RecursionError:
-        raise StoreError(_TOO_DEEP, definite=True) from None
-    return data + b"\n" if text.endswith("\n") or not text else data
 
 
 def _beside(file: Path) -> Path:

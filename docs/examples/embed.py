@@ -2,7 +2,7 @@
 
 from my_agent import access_token, run_job
 
-from chronos import AsyncNasClient, FireEndpoint, FireVerifier, JsonFileStore, RunContext, Scheduler
+from chronos import AsyncNasClient, AsyncScheduler, FireEndpoint, FireVerifier, JsonFileStore, RunContext
 
 
 async def run(context: RunContext) -> None:
@@ -12,6 +12,6 @@ async def run(context: RunContext) -> None:
 
 portal, me = "https://portal.example", "https://agent.example"
 nas = AsyncNasClient(portal, token_provider=access_token, callback_url=me)
-scheduler = Scheduler(JsonFileStore("jobs.json"), nas, run)
+scheduler = AsyncScheduler(JsonFileStore("jobs.json"), nas, run)
 verifier = FireVerifier("agent:inst-1", issuer=portal, jwks_url=f"{portal}/jwks.json")
 app = FireEndpoint(scheduler, verifier)

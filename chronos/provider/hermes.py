@@ -1,0 +1,339 @@
+"""The provider for the Hermes agent: its own jobs, claims and runs, and NAS's arms.
+
+Hermes loads it as a plugin: `register` is the entry point. Jobs stay where Hermes keeps them
+(`cron.jobs`), and a fire is claimed and run by what every provider of Hermes inherits
+(`cron.scheduler_provider.CronScheduler`, which calls `claim_job_for_fire` and `run_one_job`). What is
+added is that NAS agrees with the job at every step: when it changes, after each claim, lost ones
+included, before the fire is answered, and after each run.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from chronos.errors import JobsFileError
+from chronos.nas import Nas, NasClient
+from chronos.protocol import machine
+from chronos.protocol.job import LEASE_US
+from chronos.protocol.schedule import Instant
+from chronos.protocol.transitions import CLOCK_MARGIN_US
+from chronos.provider import hermes_host
+from chronos.provider.hermes_arms import Arms
+from chronos.provider.hermes_host import Host, Ticker
+from chronos.provider.hermes_jobs import HermesJob, read_hermes_job
+from chronos.provider.interface import NotSettled
+from chronos.provider.settings import SettingsError
+from chronos.runner import words_of
+from chronos.shell import _now_us
+from chronos.work import NAS_TIMEOUT_IN_FIRE_S, REFUSED, Pending
+
+logger = logging.getLogger(__name__)
+
+_ALL = ""
+
+
+class Context(Protocol):
+    """What a plugin of Hermes is given to register itself."""
+
+    def register_cron_scheduler(self, provider: Any) -> None:
+        """Take a provider."""
+
+
+def register(ctx: Context) -> None:
+    """Register the provider with Hermes; the entry point that `plugin.yaml` names.
+
+    Args:
+        ctx: Hermes's plugin context.
+    """
+    ctx.register_cron_scheduler(HermesCron())
+
+
+class HermesCron:
+    """Managed cron over Hermes's own job functions; see `CronScheduler` for what each method is for.
+
+    While NAS refuses the agent's identity, Hermes's own ticker fires the jobs. What else Hermes asks of
+    a provider is answered by Hermes's own defaults.
+
+    Args:
+        nas: the client of NAS; None makes one from Hermes's configuration and login when it is needed.
+        clock: returns the present instant, epoch microseconds, UTC.
+    """
+
+    name = "chronos"
+
+    def __init__(self, nas: Nas | None = None, *, clock: Callable[[], Instant] = _now_us) -> None:
+        self._nas = nas
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._host: Host | None = None
+        self._own: Any = None
+        self._claimed: dict[str, Instant] = {}
+        self._running: Counter[str] = Counter()
+        self._ticker = Ticker()
+        self._arms = Arms(self._client, clock, on_accepted=self._ticker.end, on_refused=self._fall_back)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return getattr(self._hermes(), name)
+        except ImportError as error:
+            raise AttributeError(f"{name}, and there is no Hermes to ask for it") from error
+
+    def _hermes(self) -> Any:
+        if self._own is None:
+            self._own = hermes_host.own_provider(self.name)
+        return self._own
+
+    def _client(self) -> Nas:
+        with self._lock:
+            if self._nas is None:
+                settings = hermes_host.settings()
+                self._nas = NasClient(
+                    settings.portal_url,
+                    token_provider=hermes_host.access_token,
+                    callback_url=settings.callback_url,
+                )
+            return self._nas
+
+    # --- whether it can be used ---
+
+    def is_available(self) -> bool:
+        """Return whether Hermes is configured and logged in for managed cron; nobody else is asked."""
+        return not self.why_unavailable()
+
+    def why_unavailable(self) -> str:
+        """Return why it is not available; an empty text when it is."""
+        try:
+            hermes_host.settings()
+            has_login = hermes_host.has_login()
+            can_split = hasattr(self._hermes(), "claim_fire")
+        except SettingsError as error:
+            return str(error)
+        except Exception as error:  # noqa: BLE001 - whatever Hermes raises, it cannot be used
+            return f"Hermes could not be asked: {words_of(error)}"
+        if not can_split:
+            return "this Hermes is too old: its providers cannot claim a fire before they run it"
+        return "" if has_login else "nobody has logged the agent in at the portal"
+
+    # --- the life of the process ---
+
+    def start(
+        self, stop_event: threading.Event, *, adapters: Any = None, loop: Any = None, interval: float = 60
+    ) -> None:
+        """Make NAS agree with all jobs, and return. Calling it again asks NAS again, and no more.
+
+        At the first start of the process, Hermes records the runs that an earlier process left.
+        """
+        if stop_event.is_set():
+            return
+        is_first = self._host is None
+        self._host = Host(stop_event, {"adapters": adapters, "loop": loop, "interval": interval})
+        if is_first:
+            self._recover()
+        try:
+            self._arms.ask_again()
+        except Exception as error:  # noqa: BLE001 - the configuration has changed since it was looked at
+            self._arms.owe(_ALL, words_of(error), self._reconcile)
+        else:
+            self.reconcile()
+
+    def _recover(self) -> None:
+        try:
+            self._hermes().recover_interrupted()
+        except Exception:  # arms are more important than the record of what is over
+            logger.exception("Hermes could not record its interrupted runs")
+
+    def _fall_back(self) -> None:
+        """Let Hermes's ticker fire the jobs, in the process that was started for them."""
+        if self._host is not None:
+            self._ticker.begin(self._host)
+
+    def stop(self) -> None:
+        """Stop Hermes's ticker where it is running; nothing else runs between fires."""
+        self._ticker.end()
+
+    def pending(self) -> tuple[Pending, ...]:
+        """Return what is unfinished; the host may stop the machine when none of it `is_busy`.
+
+        A claim that nobody has begun to run counts until its lease is over. Source: incident W1.
+        """
+        now_us = self._clock()
+        with self._lock:
+            claimed = [job_id for job_id, at_us in self._claimed.items() if now_us < at_us + LEASE_US]
+            busy = [(job_id, "it was claimed, and its run begins") for job_id in claimed]
+            busy += [(job_id, "its run is in flight") for job_id in self._running]
+        if self._ticker.is_running:
+            busy.append((_ALL, REFUSED))
+        found = (Pending(job_id=job_id, reason=reason, is_busy=True) for job_id, reason in busy)
+        return (*found, *self._arms.pending())
+
+    # --- changes ---
+
+    def on_jobs_changed(self) -> None:
+        """Make NAS agree after a change of any job."""
+        self.reconcile()
+
+    def register_job(self, job: Mapping[str, Any]) -> None:
+        """Arm a job that was just saved.
+
+        Raises:
+            NotSettled: NAS has not agreed; it is tried again for about a minute.
+        """
+        self._settled(str(job["id"]), self._arms.try_to_converge(str(job["id"])))
+
+    def reconcile(self) -> None:
+        """Make NAS agree with all jobs: one list request, and one request for each difference."""
+        try:
+            self._reconcile()
+        except Exception as error:  # noqa: BLE001 - whatever failed, it is tried again
+            reason = f"what NAS has armed, or what Hermes has, could not be read: {words_of(error)}"
+            self._arms.owe(_ALL, reason, self._reconcile)
+
+    def _reconcile(self) -> None:
+        """Do so. Source: incidents L2, L3, O1, O2."""
+        arms = None if self._arms.is_refused else self._arms.listed()
+        if arms is None:
+            return
+        jobs = self._readable(arms)
+        self._arms.settle(_ALL)
+        now_us = self._clock()
+        wanted = []
+        for job in jobs:
+            if job.is_missed(now_us):
+                logger.warning("a one-shot is too late to run", extra={"job_id": job.job.id})
+            wanted.append((job.wanting(job.wake_us(now_us, spent_us=now_us - CLOCK_MARGIN_US)), ()))
+        for difference in machine.differences(wanted, arms, now_us):
+            self._arms.try_to_converge(difference.job_id)
+
+    def _readable(self, arms: dict[str, Instant | None]) -> list[HermesJob]:
+        """Return the jobs whose records can be read; of the others, NAS keeps what it has."""
+        now_us = self._clock()
+        found, problems = [], {}
+        for index, raw in enumerate(hermes_host.load_jobs()):
+            try:
+                found.append(read_hermes_job(raw, now_us))
+            except JobsFileError as error:
+                job_id = str(raw.get("id") or f"#{index}")
+                problems[job_id] = str(error)
+                arms.pop(job_id, None)
+                logger.error("a job is not looked after: %s", error)
+        self._arms.mark_unreadable(problems)
+        return found
+
+    def _settled(self, job_id: str, error: Exception | None) -> None:
+        if error is not None:
+            raise NotSettled(f"NAS has not agreed to the arm of job {job_id}: {words_of(error)}") from error
+
+    # --- fires ---
+
+    def fire_due(
+        self,
+        job_id: str,
+        *,
+        adapters: Any = None,
+        loop: Any = None,
+        force: bool = False,
+        manual: bool = False,
+    ) -> bool:
+        """Claim what is due of a job, and run it in this thread; see `CronScheduler.fire_due`."""
+        claimed = self.claim_fire(job_id, force=force, manual=manual)
+        return claimed is not None and self.fire_claimed(claimed, adapters=adapters, loop=loop)
+
+    def claim_fire(
+        self, job_id: str, *, fire_at_us: Instant | None = None, force: bool = False, manual: bool = False
+    ) -> dict[str, Any] | None:
+        """Claim by Hermes, and arm what comes next, whether the claim was won or lost.
+
+        A fire before the next occurrence is not claimed, since it repeats one that was settled. One
+        that the host asks for (*force*, *manual*) is claimed whenever it comes.
+
+        Returns:
+            Hermes's claimed job, for `fire_claimed`; None when there is nothing to run.
+
+        Raises:
+            NotSettled: nothing was claimed and NAS has not agreed: it must deliver the fire again.
+            Exception: Hermes could not store the claim; likewise.
+
+        Source: incidents D1, L1, L5, L6, L7.
+        """
+        asked = {name: True for name, is_so in (("force", force), ("manual", manual)) if is_so}
+        claimed: dict[str, Any] | None = None
+        if asked or self._may_claim(job_id, fire_at_us):
+            claimed = self._hermes().claim_fire(job_id, **asked)
+        now_us = self._clock()
+        if claimed is not None:
+            with self._lock:
+                self._claimed[job_id] = now_us
+            # The claim stands whatever NAS says: the run begins, and the arm is tried again meanwhile.
+            self._arms.try_to_converge(job_id, within_s=NAS_TIMEOUT_IN_FIRE_S, spent_us=now_us)
+            return claimed
+        error = self._arms.try_to_converge(
+            job_id,
+            within_s=NAS_TIMEOUT_IN_FIRE_S,
+            spent_us=now_us if fire_at_us is None else fire_at_us,
+            is_lost=not asked,
+        )
+        if not isinstance(error, JobsFileError):  # which no delivery mends
+            self._settled(job_id, error)
+        return None
+
+    def _may_claim(self, job_id: str, fire_at_us: Instant | None) -> bool:
+        now_us = self._clock()
+        try:
+            job = hermes_host.get_job(job_id, now_us)
+        except JobsFileError:
+            return True  # Hermes may understand what it wrote
+        if job is None:
+            return False
+        if job.is_missed(now_us):
+            logger.warning("a fire came too late for its one-shot", extra={"job_id": job_id})
+            return False
+        return not job.is_early(fire_at_us, now_us)
+
+    def fire_claimed(
+        self,
+        claimed_job: dict[str, Any],
+        *,
+        adapters: Any = None,
+        loop: Any = None,
+        cancel_event: Any = None,
+    ) -> bool:
+        """Run what was claimed, by Hermes, and make NAS agree with what the run has left.
+
+        Its job may have been paused, removed or completed meanwhile (incidents D6, O4), and a NAS of
+        contract 1.0 may have deleted the new arm with the old one (L10).
+        """
+        job_id = str(claimed_job["id"])
+        with self._lock:
+            self._claimed.pop(job_id, None)
+            self._running[job_id] += 1
+        has_run = False
+        try:
+            has_run = bool(
+                self._hermes().fire_claimed(
+                    claimed_job, adapters=adapters, loop=loop, cancel_event=cancel_event
+                )
+            )
+        finally:
+            # Still listed as busy: a machine that is stopped now would not arm.
+            self._arms.try_to_converge(job_id, spent_us=self._clock(), is_lost=not has_run)
+            with self._lock:
+                self._running[job_id] -= 1
+                self._running += Counter()  # drops what is at zero
+        return has_run
+
+    def rearm_aborted_claim(self, claimed_job: Mapping[str, Any]) -> None:
+        """Arm a job whose claim Hermes has taken back before its run began.
+
+        Raises:
+            NotSettled: NAS has not agreed; it is tried again for about a minute.
+        """
+        job_id = str(claimed_job["id"])
+        with self._lock:
+            self._claimed.pop(job_id, None)
+        self._settled(job_id, self._arms.try_to_converge(job_id, spent_us=self._clock()))

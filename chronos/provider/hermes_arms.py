@@ -1,0 +1,226 @@
+"""How NAS is made to agree with Hermes's jobs, one at a time, and what is done when it does not.
+
+Nothing is remembered of what NAS has: each request follows from the job as it is at that moment. What is
+kept is which jobs are owed a request, to come back to them and to tell the host.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+from chronos.errors import InvalidClient, StaleRevision
+from chronos.nas import Nas
+from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, MAX_CONFLICTS
+from chronos.protocol.schedule import SECOND_US, Instant
+from chronos.protocol.transitions import CLOCK_MARGIN_US
+from chronos.provider.hermes_host import get_job
+from chronos.runner import words_of
+from chronos.work import NAS_TIMEOUT_S, REFUSED, Pending
+
+logger = logging.getLogger(__name__)
+
+
+class Arms:
+    """NAS, as the provider for Hermes asks it.
+
+    Args:
+        client: returns the client of NAS.
+        clock: returns the present instant, epoch microseconds, UTC.
+        on_accepted: called whenever NAS has done as it was asked.
+        on_refused: called whenever NAS refuses the agent's identity.
+
+    Attributes:
+        is_refused: whether it has; then NAS is not asked until `ask_again`.
+    """
+
+    def __init__(
+        self,
+        client: Callable[[], Nas],
+        clock: Callable[[], Instant],
+        *,
+        on_accepted: Callable[[], None],
+        on_refused: Callable[[], None],
+    ) -> None:
+        self.is_refused = False
+        self._client = client
+        self._clock = clock
+        self._on_accepted = on_accepted
+        self._on_refused = on_refused
+        # It guards what follows, and is never held while anybody is asked.
+        self._lock = threading.Lock()
+        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._owed: dict[str, tuple[str, Callable[[], None]]] = {}
+        self._unreadable: dict[str, str] = {}
+        self._is_retrying = False
+        self._has_told = False
+
+    # --- asking ---
+
+    def ask_again(self) -> None:
+        """Ask NAS again though it has refused the identity: there may have been a new login."""
+        self.is_refused = False
+        self._client().reset()
+
+    def listed(self) -> dict[str, Instant | None] | None:
+        """Return what NAS has armed; None when it refuses the identity.
+
+        Raises:
+            NasError: NAS could not say.
+        """
+        try:
+            arms = dict(self._client().list_arms(within_s=NAS_TIMEOUT_S))
+        except InvalidClient:
+            self._refuse()
+            return None
+        self._accept()
+        return arms
+
+    def converge(
+        self,
+        job_id: str,
+        *,
+        within_s: float = NAS_TIMEOUT_S,
+        spent_us: Instant | None = None,
+        is_lost: bool = False,
+    ) -> None:
+        """Ask NAS for what the job wants now.
+
+        Hermes's jobs have no revision. The instant before the job was read takes its place: of two
+        requests, the one that knew more is the newer (incident L9).
+
+        Args:
+            job_id: which job; where there is none, its arm is cancelled.
+            within_s: how long NAS may take, seconds.
+            spent_us: as for `HermesJob.wake_us`; None for what is overdue by more than a clock may err.
+            is_lost: likewise.
+
+        Raises:
+            NasError: NAS did not agree.
+            JobsFileError: the job's record is not what it should be.
+            Exception: Hermes could not read its jobs.
+        """
+        if self.is_refused:
+            return
+        with self._lock:
+            turn = self._turns[job_id]
+        with turn:
+            revision = 0
+            for attempt in range(MAX_CONFLICTS):
+                now_us = self._clock()
+                revision = max(revision, now_us)
+                job = get_job(job_id, now_us)
+                spent_or_old_us = now_us - CLOCK_MARGIN_US if spent_us is None else spent_us
+                wake_us = None
+                if job is not None:
+                    wake_us = job.wake_us(now_us, spent_us=spent_or_old_us, is_lost=is_lost)
+                try:
+                    self._request(job_id, wake_us, revision, within_s)
+                    break
+                except StaleRevision as error:
+                    if attempt == MAX_CONFLICTS - 1:
+                        raise
+                    revision = error.revision + 1
+                except InvalidClient:
+                    self._refuse()
+                    return
+        self._accept()
+        self.settle(job_id)
+
+    def _request(self, job_id: str, wake_us: Instant | None, revision: int, within_s: float) -> None:
+        if wake_us is None:
+            self._client().cancel(job_id, revision=revision, within_s=within_s)
+        else:
+            self._client().provision(job_id, wake_us, revision=revision, within_s=within_s)
+
+    def try_to_converge(
+        self,
+        job_id: str,
+        *,
+        within_s: float = NAS_TIMEOUT_S,
+        spent_us: Instant | None = None,
+        is_lost: bool = False,
+    ) -> Exception | None:
+        """Do the same; what fails is returned, and tried again for a while."""
+        try:
+            self.converge(job_id, within_s=within_s, spent_us=spent_us, is_lost=is_lost)
+        except Exception as error:  # noqa: BLE001 - whatever failed, it is tried again
+            self.owe(job_id, words_of(error), lambda: self.converge(job_id))
+            return error
+        return None
+
+    def _accept(self) -> None:
+        self._has_told = False
+        self._on_accepted()
+
+    def _refuse(self) -> None:
+        """Say so, once, whoever asks meanwhile. Source: incident L4."""
+        self.is_refused = True
+        with self._lock:
+            self._owed.clear()
+            has_told, self._has_told = self._has_told, True
+        if not has_told:
+            logger.error("%s", REFUSED)
+        self._on_refused()
+
+    # --- what is owed ---
+
+    def pending(self) -> tuple[Pending, ...]:
+        """Return which jobs NAS may not agree with, and why."""
+        with self._lock:
+            owed = {job_id: reason for job_id, (reason, _) in self._owed.items()}
+            found = [(self._unreadable, False), (owed, self._is_retrying)]
+            return tuple(
+                Pending(job_id=job_id, reason=reason, is_busy=is_busy)
+                for reasons, is_busy in found
+                for job_id, reason in reasons.items()
+            )
+
+    def mark_unreadable(self, problems: Mapping[str, str]) -> None:
+        """Replace what is said of records that cannot be read: nothing but their mending helps."""
+        with self._lock:
+            self._unreadable = dict(problems)
+
+    def settle(self, key: str) -> None:
+        """Forget what is owed to a job, or to all of them (an empty text)."""
+        with self._lock:
+            self._owed.pop(key, None)
+
+    def owe(self, key: str, reason: str, work: Callable[[], None]) -> None:
+        """Come back to a piece of work a few times, until it is settled.
+
+        Who comes while others are being tried has what is left of their tries.
+        """
+        logger.warning("NAS may not agree", extra={"job_id": key, "reason": reason})
+        with self._lock:
+            self._owed[key] = (reason, work)
+            if self._is_retrying:
+                return
+            self._is_retrying = True
+        threading.Thread(target=self._retry, name="chronos-retry", daemon=True).start()
+
+    def _retry(self) -> None:
+        waiting = threading.Event()  # nobody ends the wait: the thread ends with its process
+        for delay_us in FOLLOW_UP_DELAYS_US:
+            waiting.wait(delay_us / SECOND_US)
+            with self._lock:
+                owed = tuple(self._owed.items())
+            for key, (_, work) in owed:
+                self._try(key, work)
+            with self._lock:
+                if not self._owed:
+                    self._is_retrying = False
+                    return
+        with self._lock:
+            self._is_retrying = False
+            left = tuple(self._owed)
+        logger.error("given up until the next fire, change or start", extra={"job_ids": left})
+
+    def _try(self, key: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - the others are to be tried as well
+            with self._lock:
+                self._owed[key] = (words_of(error), work)

@@ -1,0 +1,245 @@
+"""The two providers over `chronos.Scheduler`: with NAS, and with the in-process ticker alone.
+
+Both keep their jobs in a store, run them with a runner, and take the same way with a fire: the same
+claims, the same policies, the same history. What differs is who fires.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from chronos.nas import Nas, NasClient
+from chronos.protocol.job import CLOCK_ALLOWANCE_US, Verdict, wake_at
+from chronos.protocol.machine import Answer
+from chronos.protocol.schedule import Instant
+from chronos.provider.interface import NotSettled
+from chronos.provider.settings import Settings
+from chronos.runner import Runner
+from chronos.scheduler import Scheduler
+from chronos.shell import _now_us
+from chronos.stores import JobStore
+from chronos.work import REFUSED, Pending
+
+
+class _OverScheduler:
+    """What both providers have in common; see `CronScheduler` for what each method is for."""
+
+    def __init__(self, store: JobStore, nas: Nas | None, runner: Runner, **options: Any) -> None:
+        self._store = store
+        self._clock: Callable[[], Instant] = options.get("clock", _now_us)
+        self.scheduler = Scheduler(store, nas, runner, **options)
+
+    def stop(self) -> None:
+        """Take no more fires; to wait for runs in flight as well, call `scheduler.drain`."""
+        self.scheduler.drain(0)
+
+    def on_jobs_changed(self) -> None:
+        """Make what fires the jobs agree after a change that was made past the scheduler.
+
+        What `scheduler.create`, `edit`, `pause`, `resume` and `remove` change needs no such call.
+        """
+        self.reconcile()
+
+    def reconcile(self) -> None:
+        """Make what fires the jobs agree with all of them; see `CronScheduler.reconcile`."""
+        # A start ends a drain, and asks NAS anew after it has refused the agent's identity: neither is
+        # for a change of a job to do. The ticker looks at its jobs by itself.
+        is_refused = any(each.reason == REFUSED for each in self.scheduler.pending())
+        if not self.scheduler.is_draining and not is_refused:
+            self.scheduler.start()
+
+    def register_job(self, job: Mapping[str, Any]) -> None:
+        """Arm a job that was just saved; see `CronScheduler.register_job`."""
+        answer = self.scheduler.edit(job["id"])  # nothing of it, which makes NAS agree and no more
+        if not answer.settled:
+            raise NotSettled(f"job {job['id']}: {answer.reason}")
+
+    def pending(self) -> tuple[Pending, ...]:
+        """Return what is unfinished; the host may stop the machine when none of it `is_busy`."""
+        return self.scheduler.pending()
+
+    def fire_due(self, job_id: str, *, adapters: Any = None, loop: Any = None) -> bool:
+        """Claim what is due and start the run; see `CronScheduler.fire_due`."""
+        claimed = self.claim_fire(job_id)
+        return claimed is not None and self.fire_claimed(claimed, adapters=adapters, loop=loop)
+
+    def claim_fire(
+        self, job_id: str, *, fire_at_us: Instant | None = None, force: bool = False, manual: bool = False
+    ) -> dict[str, Any] | None:
+        """Claim what is due, arm what comes next, and start the run; see `CronScheduler.claim_fire`.
+
+        The run starts here already, so that a fire whose answer is lost is not lost with it.
+        """
+        answer = self._answer(job_id, fire_at_us, is_asked_for=force or manual)
+        if not answer.settled:
+            raise NotSettled(f"job {job_id}: {answer.reason}")
+        return {"id": job_id} if answer.verdict is Verdict.ACCEPTED else None
+
+    def _answer(self, job_id: str, fire_at_us: Instant | None, *, is_asked_for: bool) -> Answer:
+        if is_asked_for:
+            return self.scheduler.run_now(job_id)
+        if fire_at_us is None:
+            fire_at_us = self._named_by(job_id)
+        return self.scheduler.fire(job_id, fire_at_us)
+
+    def _named_by(self, job_id: str) -> Instant:
+        """Return the instant of a fire that names none: the one that the job waits for, if it may be that."""
+        now_us = self._clock()
+        job = self._store.load(job_id)
+        wake_us = None if job is None else wake_at(job)
+        is_its_time = wake_us is not None and wake_us <= now_us + CLOCK_ALLOWANCE_US
+        return wake_us if wake_us is not None and is_its_time else now_us
+
+    def fire_claimed(
+        self,
+        claimed_job: dict[str, Any],  # noqa: ARG002 - the run has started with the claim
+        *,
+        adapters: Any = None,  # noqa: ARG002
+        loop: Any = None,  # noqa: ARG002
+        cancel_event: Any = None,  # noqa: ARG002
+    ) -> bool:
+        """Return that it runs: it has started with the claim, and `pending` lists it while it lasts."""
+        return True
+
+
+class ManagedCron(_OverScheduler):
+    """Managed cron: NAS fires the jobs, and between fires the machine may sleep.
+
+    While NAS refuses the agent's identity, the scheduler's own ticker fires the jobs.
+
+    Args:
+        store: where the jobs are.
+        nas: the client of NAS; it stays the caller's to close.
+        runner: runs a job.
+        has_login: tells from what is stored, without any network, whether somebody has logged the agent
+            in; a token that is old but can be refreshed counts.
+        options: the other arguments of `chronos.Scheduler`.
+
+    Attributes:
+        scheduler: the scheduler behind it, for changes of jobs, status and drain.
+    """
+
+    name = "chronos"
+
+    def __init__(
+        self, store: JobStore, nas: Nas, runner: Runner, *, has_login: Callable[[], bool], **options: Any
+    ) -> None:
+        super().__init__(store, nas, runner, **options)
+        self._has_login = has_login
+        self._watched: threading.Event | None = None
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: Settings,
+        store: JobStore,
+        runner: Runner,
+        *,
+        token_provider: Callable[[bool], str],
+        has_login: Callable[[], bool],
+        **options: Any,
+    ) -> ManagedCron:
+        """Return a provider with a client of NAS of its own.
+
+        Args:
+            settings: as `settings_from` returns them.
+            store: where the jobs are.
+            runner: runs a job.
+            token_provider: returns the agent's access token, a fresh one when its argument is true.
+            has_login: as for the class.
+            options: as for the class.
+        """
+        nas = NasClient(
+            settings.portal_url, token_provider=token_provider, callback_url=settings.callback_url
+        )
+        return cls(store, nas, runner, has_login=has_login, **options)
+
+    def is_available(self) -> bool:
+        """Return whether somebody has logged the agent in; the configuration was read before."""
+        return not self.why_unavailable()
+
+    def why_unavailable(self) -> str:
+        """Return why it is not available; an empty text when it is."""
+        return "" if self._has_login() else "nobody has logged the agent in"
+
+    def start(
+        self,
+        stop_event: threading.Event,
+        *,
+        adapters: Any = None,  # noqa: ARG002 - a runner brings its own
+        loop: Any = None,  # noqa: ARG002
+        interval: float = 60,  # noqa: ARG002 - there is no period
+    ) -> None:
+        """Make NAS agree with the jobs, look after interrupted and overdue runs, and return.
+
+        Calling it again is harmless, and asks NAS again after it has refused the agent's identity.
+        """
+        if stop_event.is_set():
+            return
+        self.scheduler.start()
+        if self._watched is not stop_event:
+            self._watched = stop_event
+            threading.Thread(target=self._watch, args=(stop_event,), name="chronos-stop", daemon=True).start()
+
+    def _watch(self, stop_event: threading.Event) -> None:
+        stop_event.wait()
+        if self._watched is stop_event:
+            self.stop()
+
+
+class BuiltinCron(_OverScheduler):
+    """The built-in ticker: the process fires the jobs by itself, for as long as it lives.
+
+    Args:
+        store: where the jobs are.
+        runner: runs a job.
+        options: the other arguments of `chronos.Scheduler`.
+
+    Attributes:
+        scheduler: the scheduler behind it.
+    """
+
+    name = "builtin"
+
+    def __init__(self, store: JobStore, runner: Runner, **options: Any) -> None:
+        super().__init__(store, None, runner, **options)
+        self._is_on = False
+
+    def is_available(self) -> bool:
+        """Return True: it needs nothing."""
+        return True
+
+    def start(
+        self,
+        stop_event: threading.Event,
+        *,
+        adapters: Any = None,  # noqa: ARG002 - a runner brings its own
+        loop: Any = None,  # noqa: ARG002
+        interval: float = 60,
+    ) -> None:
+        """Fire the jobs until the host stops.
+
+        Args:
+            stop_event: ends it at once.
+            adapters: not used; a runner brings its own.
+            loop: not used.
+            interval: how soon it returns after `stop` alone, seconds. Jobs are fired when they are due,
+                whatever the interval.
+        """
+        self._is_on = True
+        self.scheduler.start()
+        while self._is_on and not stop_event.wait(interval):
+            pass
+        self.stop()
+
+    def stop(self) -> None:
+        """Fire nothing any more."""
+        self._is_on = False
+        super().stop()
+
+    def reconcile(self) -> None:
+        """Look at the jobs again. A process that was not started does not begin to fire them."""
+        if self._is_on:
+            super().reconcile()
