@@ -202,7 +202,7 @@ class Worker:
         key = object()
         answer: Answer | None = None
         deadline_s: float | None = None
-        flow, first = machine.begin(intent, owner=self.owner)
+        flow, first = machine.begin(intent, owner=self.owner, now_us=self.clock())
         todo: deque[machine.Effect] = deque(first)
         try:
             while todo:

@@ -111,7 +111,7 @@ def _walk() -> Found:
     found: dict[tuple[str, type], dict[str, set[tuple[str, ...]]]] = {}
     events = tuple(_events())
     for intent in _intents():
-        first = machine.begin(intent, owner=_OWNER)[0]
+        first = machine.begin(intent, owner=_OWNER, now_us=_AT_US)[0]
         # The second one has been overtaken as often as a flow puts up with.
         flows = {first, attrs.evolve(first, conflicts=machine.MAX_CONFLICTS)}
         for _ in range(_DEPTH):
@@ -252,7 +252,7 @@ def _diagram_of_start() -> str:
 
 def _fire_diagram() -> str:
     """Return the sequence of one ordinary fire, made by stepping through it."""
-    flow, effects = machine.begin(machine.Fire(job_id="job", fire_at_us=_AT_US), owner=_OWNER)
+    flow, effects = machine.begin(machine.Fire(job_id="job", fire_at_us=_AT_US), owner=_OWNER, now_us=_AT_US)
     job = next(_jobs())
     messages = [("NAS", "Agent", "fire: job, fire_at")]
     while effects:

@@ -330,7 +330,7 @@ class Machine:
 
     def begin(self, process: Process, subject: int, intent: Intent, reply: Reply, tries: int = 0) -> None:
         """Begin a flow."""
-        flow, effects = self._agent.begin(intent, owner=process.owner)
+        flow, effects = self._agent.begin(intent, owner=process.owner, now_us=self.now_us())
         activity = Activity(process, subject, flow, reply, tries, isinstance(reply, Relay))
         self._orders += 1
         process.idle_since = self._orders

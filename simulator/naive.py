@@ -74,7 +74,7 @@ class NaiveFlow:
 Step = tuple[NaiveFlow, tuple[Effect | Remember, ...]]
 
 
-def begin(intent: Intent, *, owner: str) -> Step:
+def begin(intent: Intent, *, owner: str, now_us: Instant) -> Step:  # noqa: ARG001 - it orders nothing
     """Return a new flow for *intent*, and its first effects."""
     return NaiveFlow(intent=intent, owner=owner), (LoadJob(intent.job_id),)
 

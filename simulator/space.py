@@ -468,7 +468,7 @@ class Space:
 
     def _begin(self, state: State, number: int, intent: Intent, **fields: Any) -> State:
         proc = state.procs[number]
-        flow, effects = self.agent.begin(intent, owner=_owner(number, proc))
+        flow, effects = self.agent.begin(intent, owner=_owner(number, proc), now_us=self.now_us(state))
         taken = {task.number for task in proc.tasks}
         task = Task(next(n for n in range(99) if n not in taken), flow, **fields)
         state = _with_proc(state, number, proc._replace(tasks=(*proc.tasks, task), converging=True))

@@ -789,17 +789,17 @@ _THREE_STEPS = (
     Mutant(
         name="a removal cancels out of order",
         module=machine,
-        old="    last = now_us if flow.before is None else flow.before.revision + 1",
-        new="    last = now_us if flow.before is None else 0",
+        old="    last = flow.asked_us if flow.before is None else flow.before.revision + 1",
+        new="    last = flow.asked_us if flow.before is None else 0",
         rule="test_removal_takes_the_place_after_the_last_revision",
         is_found_by_model=True,
     ),
     Mutant(
         name="the cancel of an orphan has no place in the order",
         module=machine,
-        old="    last = now_us if flow.before is None else flow.before.revision + 1",
+        old="    last = flow.asked_us if flow.before is None else flow.before.revision + 1",
         new="    last = 0 if flow.before is None else flow.before.revision + 1",
-        rule="test_cancel_of_an_arm_without_a_job_takes_the_present_instant",
+        rule="test_cancel_of_an_arm_without_a_job_takes_the_instant_at_which_it_looked",
     ),
     Mutant(
         name="nothing is owed after the end of a run",

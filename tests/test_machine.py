@@ -88,7 +88,7 @@ def run_of(owner: str = "me", **changes: int) -> Run:
 
 def flow_at(intent: machine.Intent, *events: Event, now_us: int = NOON_US) -> machine.Step:
     """Return a flow and its effects after some events."""
-    flow, effects = begin(intent, owner="me")
+    flow, effects = begin(intent, owner="me", now_us=now_us)
     for event in events:
         flow, effects = step(flow, event, now_us)
     return flow, effects
@@ -118,7 +118,7 @@ def test_event_that_a_phase_does_not_list_is_a_protocol_error(phase: Phase, even
 
 def test_fire_moves_the_store_then_arms_then_answers_then_runs() -> None:
     """The three steps, in their order; the run starts last."""
-    flow, effects = begin(FIRE, owner="me")
+    flow, effects = begin(FIRE, owner="me", now_us=NOON_US)
     assert effects == (LoadJob("job"),)
     flow, effects = step(flow, JobLoaded(JOB), NOON_US)
     (swap,) = effects
@@ -251,10 +251,11 @@ def test_pause_disarms_the_job() -> None:
     assert effects == (CancelArm(job_id="job", revision=1),)
 
 
-def test_cancel_of_an_arm_without_a_job_takes_the_present_instant() -> None:
-    """It comes after every life that has ended, and before every life that will begin."""
+def test_cancel_of_an_arm_without_a_job_takes_the_instant_at_which_it_looked() -> None:
+    """It comes after every life that had ended, and before a life that has begun since."""
     for intent in (FIRE, Remove(job_id="job")):
-        _, effects = flow_at(intent, JobLoaded(None))
+        flow, _ = begin(intent, owner="me", now_us=NOON_US)
+        _, effects = step(flow, JobLoaded(None), NOON_US + 9)
         assert effects == (CancelArm(job_id="job", revision=NOON_US),)
 
 

@@ -339,6 +339,7 @@ class Flow:
         move: the decision; None until the job is loaded. Its job is what the store shall hold.
         conflicts: how often another process was faster.
         nas_revision: the newer revision that NAS knows of, while that is being looked into.
+        asked_us: an instant before the job was last loaded.
     """
 
     intent: Intent
@@ -348,19 +349,21 @@ class Flow:
     move: Move | None = None
     conflicts: int = 0
     nas_revision: int | None = None
+    asked_us: Instant = 0
 
 
 Step: TypeAlias = tuple[Flow, tuple[Effect, ...]]
 
 
-def begin(intent: Intent, *, owner: str) -> Step:
+def begin(intent: Intent, *, owner: str, now_us: Instant) -> Step:
     """Return a new flow for *intent*, and its first effects.
 
     Args:
         intent: what the flow is for.
         owner: names this process, uniquely among all processes of all machines and all times.
+        now_us: the present instant by the local clock.
     """
-    return Flow(intent=intent, owner=owner), (LoadJob(intent.job_id),)
+    return Flow(intent=intent, owner=owner, asked_us=now_us), (LoadJob(intent.job_id),)
 
 
 def step(flow: Flow, event: Event, now_us: Instant) -> Step:
@@ -407,6 +410,7 @@ def _on_loaded(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -
         move=move,
         conflicts=flow.conflicts,
         nas_revision=flow.nas_revision,
+        asked_us=flow.asked_us,
     )
     return _swap(decided, event.job, move) if is_changed else _arm(decided, move, now_us)
 
@@ -453,7 +457,13 @@ def _on_outdated(flow: Flow, event: ArmOutdated, now_us: Instant) -> Step:
     """Look into the store again: somebody may have moved it on."""
     if flow.conflicts >= MAX_CONFLICTS:
         return _on_arm_failed(flow, event, now_us)
-    again = attrs.evolve(flow, phase=Phase.LOADING, conflicts=flow.conflicts + 1, nas_revision=event.revision)
+    again = attrs.evolve(
+        flow,
+        phase=Phase.LOADING,
+        conflicts=flow.conflicts + 1,
+        nas_revision=event.revision,
+        asked_us=now_us,
+    )
     return again, (LoadJob(flow.intent.job_id),)
 
 
@@ -540,17 +550,18 @@ def _arm(flow: Flow, move: Move, now_us: Instant) -> Step:
     elif job is not None:
         effect = CancelArm(job_id=job_id, revision=job.revision)
     else:
-        effect = CancelArm(job_id=job_id, revision=_revision_without_job(flow, now_us))
+        effect = CancelArm(job_id=job_id, revision=_revision_without_job(flow))
     return (flow if flow.phase is Phase.ARMING else attrs.evolve(flow, phase=Phase.ARMING)), (effect,)
 
 
-def _revision_without_job(flow: Flow, now_us: Instant) -> int:
+def _revision_without_job(flow: Flow) -> int:
     """Return the place in the order of a cancel for a job that is not in the store.
 
-    It comes after the last revision of the job that was removed. Who found no job takes the present
-    instant, which comes after every life that has ended and before every life that will begin.
+    It comes after the last revision of the job that was removed. Who found no job takes the instant
+    at which it looked, which comes after every life that had ended and before every life that begins
+    later: the present instant may come after a life that has begun since.
     """
-    last = now_us if flow.before is None else flow.before.revision + 1
+    last = flow.asked_us if flow.before is None else flow.before.revision + 1
     return last if flow.nas_revision is None else max(last, flow.nas_revision + 1)
 
 

@@ -1,0 +1,1 @@
+"""The scheduler against a simple model: its world, what is expected of it, and the machine that compares."""
