@@ -339,7 +339,7 @@ class Flow:
         move: the decision; None until the job is loaded. Its job is what the store shall hold.
         conflicts: how often another process was faster.
         nas_revision: the newer revision that NAS knows of, while that is being looked into.
-        asked_us: an instant before the job was last loaded.
+        asked_us: an instant before the job was last loaded; 0 once a job was found.
     """
 
     intent: Intent
@@ -410,7 +410,7 @@ def _on_loaded(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -
         move=move,
         conflicts=flow.conflicts,
         nas_revision=flow.nas_revision,
-        asked_us=flow.asked_us,
+        asked_us=flow.asked_us if event.job is None else 0,  # it places the cancel of a job that is not there
     )
     return _swap(decided, event.job, move) if is_changed else _arm(decided, move, now_us)
 

@@ -136,7 +136,9 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
     def process_starts(self, at: int) -> None:
         self.world.up(pick([process for process in self.world.processes if not process.is_up], at))
 
-    @precondition(lambda self: self.crashes < MOST_CRASHES and any(each.is_up for each in self.world.processes))
+    @precondition(
+        lambda self: self.crashes < MOST_CRASHES and any(each.is_up for each in self.world.processes)
+    )
     @rule(at=picks)
     def process_crashes(self, at: int) -> None:
         self.crashes += 1
@@ -274,7 +276,9 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
     def is_at_rest(self, name: str) -> bool:
         """Return whether nobody is at work on the job, or is going to be."""
         world = self.world
-        busy = {each.job_id for process in world.processes if process.worker for each in process.worker.pending()}
+        busy = {
+            each.job_id for process in world.processes if process.worker for each in process.worker.pending()
+        }
         busy |= {each.job_id for each in (*world.late, *world.asking)}
         busy |= {relay.shot.job_id for relay in world.relays if relay.shot is not None}
         return not busy & {name, ""} and name not in world.left_alone

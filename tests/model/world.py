@@ -18,6 +18,7 @@ from chronos import events
 from chronos.effects import Failed, event_of, question, request
 from chronos.errors import NasUnavailable, StaleRevision, StoreError
 from chronos.exchange import ArmAnswer
+from chronos.operations import Execute, Join, Operation, Pending, Perform, Read, Sleep, Spawn
 from chronos.protocol.job import Job, Run
 from chronos.protocol.machine import (
     FOLLOW_UP_DELAYS_US,
@@ -28,7 +29,6 @@ from chronos.protocol.machine import (
     Fire,
     Intent,
     JobSwapped,
-    ListArms,
     LoadJob,
     ProvisionArm,
     SwapConflicted,
@@ -36,7 +36,7 @@ from chronos.protocol.machine import (
 )
 from chronos.protocol.schedule import SECOND_US
 from chronos.stores import MemoryStore
-from chronos.work import Execute, Join, Operation, Pending, Perform, Read, Sleep, Spawn, Worker
+from chronos.work import Worker
 from simulator import nas
 from simulator.nas import HARDENED, OneShot, Row
 from tests.model.expected import Expected, Moved
@@ -335,18 +335,18 @@ class World:
 
     # --- NAS ---
 
-    def provision(self, job_id: str, fire_at_us: int, *, revision: int, within_s: float | None) -> ArmAnswer:
+    def provision(self, job_id: str, fire_at_us: int, *, revision: int, **_: object) -> ArmAnswer:
         row = self.rows.get(job_id, nas.EMPTY)
         return self._decided(
             job_id, nas.provision(HARDENED, row, job_id=job_id, fire_at_us=fire_at_us, revision=revision)
         )
 
-    def cancel(self, job_id: str, *, revision: int, within_s: float | None) -> ArmAnswer:
+    def cancel(self, job_id: str, *, revision: int, **_: object) -> ArmAnswer:
         return self._decided(
             job_id, nas.cancel(HARDENED, self.rows.get(job_id, nas.EMPTY), revision=revision)
         )
 
-    def list_arms(self, *, within_s: float | None = None) -> Mapping[str, int | None]:
+    def list_arms(self, **_: object) -> Mapping[str, int | None]:
         shots = [row.shot for row in self.rows.values() if row.shot is not None]
         return {shot.job_id: shot.fire_at_us for shot in shots}
 
@@ -414,7 +414,7 @@ class World:
             for strand in self.strands()
         )
 
-    def publish(self, process: Process, event: events.Event) -> None:
+    def publish(self, _process: Process, event: events.Event) -> None:
         """Take down what a process says."""
         match event:
             case events.RunStarted(job_id=job_id, run=run):
@@ -458,4 +458,3 @@ class World:
 
 def _key(job_id: str, run: Run) -> tuple[Any, ...]:
     return (job_id, run.owner, run.identity, run.attempt)
-
