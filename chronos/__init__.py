@@ -21,7 +21,10 @@ if TYPE_CHECKING:
         StoreError,
         TokenError,
     )
-    from chronos.nas import AsyncNasClient, NasClient
+    from chronos.fire.verify import FireVerifier
+    from chronos.fire.webhook import FireEndpoint
+    from chronos.nas.client import AsyncNasClient, NasClient
+    from chronos.nas.tokens import AsyncCachedToken, CachedToken
     from chronos.operations import Pending
     from chronos.preview import next_times
     from chronos.protocol.job import (
@@ -45,9 +48,6 @@ if TYPE_CHECKING:
     from chronos.status import JobStatus, Status
     from chronos.stores import JobStore, JsonFileStore, MemoryStore
     from chronos.stores import SqlStore as SqlStore
-    from chronos.tokens import AsyncCachedToken, CachedToken
-    from chronos.verify import FireVerifier
-    from chronos.webhook import FireEndpoint
     from chronos.work import Started
 
 _MODULES = {
@@ -62,7 +62,7 @@ _MODULES = {
         "StoreError",
         "TokenError",
     ),
-    "chronos.nas": ("AsyncNasClient", "NasClient"),
+    "chronos.nas.client": ("AsyncNasClient", "NasClient"),
     "chronos.operations": ("Pending",),
     "chronos.preview": ("next_times",),
     "chronos.protocol.job": (
@@ -92,9 +92,9 @@ _MODULES = {
     "chronos.scheduler": ("AsyncScheduler", "Scheduler"),
     "chronos.status": ("JobStatus", "Status"),
     "chronos.stores": ("JobStore", "JsonFileStore", "MemoryStore", "SqlStore"),
-    "chronos.tokens": ("AsyncCachedToken", "CachedToken"),
-    "chronos.verify": ("FireVerifier",),
-    "chronos.webhook": ("FireEndpoint",),
+    "chronos.nas.tokens": ("AsyncCachedToken", "CachedToken"),
+    "chronos.fire.verify": ("FireVerifier",),
+    "chronos.fire.webhook": ("FireEndpoint",),
     "chronos.work": ("Started",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

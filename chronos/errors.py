@@ -10,6 +10,9 @@
         * NasUnavailable: NAS was not reached, or could not answer; ask again later.
     * TokenError: the token of a fire is not good.
 
+`chronos.provider` adds two: `SettingsError`, for a configuration, and `NotSettled`, for a fire or a
+change that must be repeated.
+
 `chronos.protocol.schedule.ScheduleError` stands apart: it is a `ValueError`, since it is about one
 text that somebody wrote and not about this library's work.
 """
@@ -128,7 +131,7 @@ class NasUnavailable(NasError):
 
     Attributes:
         retry_after_s: for how long NAS asks not to be asked again, seconds, five minutes at most; None
-            when it did not say. A client keeps to it: see `chronos.nas.NasClient.provision`.
+            when it did not say. A client keeps to it: see `chronos.nas.client.NasClient.provision`.
     """
 
     def __init__(self, problem: str, *, definite: bool = False, retry_after_s: float | None = None) -> None:

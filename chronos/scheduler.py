@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from chronos.effects import Failed, event_of, question, read, request
 from chronos.errors import NasUnavailable
-from chronos.nas import AsyncNas, Nas
+from chronos.nas.client import AsyncNas, Nas
 from chronos.operations import Execute, Join, Operation, Pending, Perform, Read, Sleep, Spawn
 from chronos.protocol import machine
 from chronos.protocol.job import Outcome, Policy

@@ -9,8 +9,9 @@ from inspect import getdoc
 import attrs
 from writing import as_json, attributes_of, badges, block, code, folded, incident_links, slug, table
 
-from chronos import jwks, verify, work
-from chronos import nas as nas_client
+from chronos import work
+from chronos.fire import jwks, verify
+from chronos.nas import client as nas_client
 from chronos.protocol import kinds, messages, schema, wire
 from chronos.protocol.wire import Endpoint, Message
 from simulator import nas, nas_server

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 from writing import attributes_of, code, prose, table
 
-from chronos import errors, stores, telemetry
+from chronos import errors, provider, stores, telemetry
 from chronos.protocol import job, machine, schedule, transitions, wire
 from chronos.stores import rewrite
+
+# Errors of the providers are beside them, and are known once they are imported.
+assert provider.NotSettled
 
 _ROOTS = (errors.ChronosError, wire.MessageError, schedule.ScheduleError, machine.ProtocolError)
 

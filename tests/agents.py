@@ -20,7 +20,7 @@ import attrs
 import httpx
 
 from chronos.errors import StoreError
-from chronos.nas import AsyncNasClient, NasClient
+from chronos.nas.client import AsyncNasClient, NasClient
 from chronos.operations import Pending
 from chronos.protocol.job import Job, Result
 from chronos.protocol.machine import Answer

@@ -17,7 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from chronos.errors import NasUnavailable, TokenError
-from chronos.nas import ArmAnswer
+from chronos.fire.verify import LEEWAY_S, MAX_LIFETIME_S, FireVerifier
+from chronos.fire.webhook import FireEndpoint
+from chronos.nas.client import ArmAnswer
 from chronos.protocol.job import Job
 from chronos.protocol.messages import ErrorResponse, FireAnswer, FireClaims
 from chronos.protocol.schedule import HOUR_US, SECOND_US, Instant, Interval, parse_instant
@@ -25,8 +27,6 @@ from chronos.protocol.wire import decode
 from chronos.runner import RunContext
 from chronos.scheduler import AsyncScheduler, Scheduler
 from chronos.stores import MemoryStore
-from chronos.verify import LEEWAY_S, MAX_LIFETIME_S, FireVerifier
-from chronos.webhook import FireEndpoint
 
 T = TypeVar("T")
 

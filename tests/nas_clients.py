@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import httpx
 
-from chronos.nas import AsyncNasClient, NasClient
+from chronos.nas.client import AsyncNasClient, NasClient
 
 KINDS = ("threads", "asyncio")
 Handler: TypeAlias = Callable[[httpx.Request], Any]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chronos.errors import InvalidClient, NasError, NasUnavailable
-from chronos.exchange import (
+from chronos.nas.exchange import (
     MAX_RETRIES,
     PASSING_STATUSES,
     Exchange,

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chronos.errors import InvalidClient, NasUnavailable, StaleRevision
-from chronos.nas import ArmAnswer
+from chronos.nas.client import ArmAnswer
 from chronos.protocol.job import CLOCK_ALLOWANCE_US, LEASE_US, MAX_GRACE_US, following
 from chronos.protocol.schedule import (
     DAY_US,

@@ -19,7 +19,7 @@ import pytest
 import chronos
 from chronos import work
 from chronos.errors import InvalidClient, NasUnavailable
-from chronos.nas import ArmAnswer
+from chronos.nas.client import ArmAnswer
 from chronos.protocol.job import Job, JobState, Policy
 from chronos.protocol.schedule import HOUR_US, MINUTE_US, Instant, Interval, Once, parse_instant
 from chronos.provider import (

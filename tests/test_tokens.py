@@ -17,7 +17,7 @@ from freezegun import freeze_time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronos.tokens import EXPIRY_MARGIN_S, AsyncCachedToken, CachedToken
+from chronos.nas.tokens import EXPIRY_MARGIN_S, AsyncCachedToken, CachedToken
 from tests.nas_clients import Client, answers
 
 NOON = datetime(2026, 6, 26, 12, tzinfo=UTC)

@@ -24,10 +24,10 @@ from freezegun import freeze_time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronos import jwks, verify
 from chronos.errors import TokenError
-from chronos.jwks import REFETCH_EVERY_S, read_jwks
-from chronos.verify import LEEWAY_S, MAX_LIFETIME_S, FireVerifier
+from chronos.fire import jwks, verify
+from chronos.fire.jwks import REFETCH_EVERY_S, read_jwks
+from chronos.fire.verify import LEEWAY_S, MAX_LIFETIME_S, FireVerifier
 from tests.fires import (
     ALGORITHMS,
     ATTACKS,

@@ -14,10 +14,10 @@ import httpx
 import pytest
 
 from chronos.errors import StoreError, TokenError
+from chronos.fire.verify import LEEWAY_S, FireVerifier
+from chronos.fire.webhook import MAX_BODY_BYTES, FireEndpoint
 from chronos.protocol.messages import FireClaims
 from chronos.protocol.schedule import Instant
-from chronos.verify import LEEWAY_S, FireVerifier
-from chronos.webhook import MAX_BODY_BYTES, FireEndpoint
 from tests.fires import (
     AT,
     ATTACKS,
@@ -323,7 +323,7 @@ def test_an_attack_is_answered_401_and_does_nothing(attack: str, caplog: pytest.
         await world.scheduler.drain(5)
         assert seen(response) == refusal_of_nobody
         assert world.is_untouched()
-        (record,) = (each for each in caplog.records if each.name == "chronos.webhook")
+        (record,) = (each for each in caplog.records if each.name == "chronos.fire.webhook")
         assert record.getMessage().removeprefix("a fire was refused: ")
         assert text not in caplog.text
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from chronos.errors import JobsFileError
-from chronos.nas import Nas, NasClient
+from chronos.nas.client import Nas, NasClient
 from chronos.operations import Pending
 from chronos.protocol import machine
 from chronos.protocol.job import LEASE_US

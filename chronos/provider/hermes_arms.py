@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from chronos.errors import InvalidClient, StaleRevision
-from chronos.nas import Nas
+from chronos.nas.client import Nas
 from chronos.operations import Pending
 from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, MAX_CONFLICTS
 from chronos.protocol.schedule import SECOND_US, Instant

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from chronos.nas import Nas, NasClient
+from chronos.nas.client import Nas, NasClient
 from chronos.operations import Pending
 from chronos.protocol.job import CLOCK_ALLOWANCE_US, Verdict, wake_at
 from chronos.protocol.machine import Answer

@@ -17,7 +17,7 @@ import attrs
 from chronos import events
 from chronos.effects import Failed, event_of, question, request
 from chronos.errors import NasUnavailable, StaleRevision, StoreError
-from chronos.exchange import ArmAnswer
+from chronos.nas.exchange import ArmAnswer
 from chronos.operations import Execute, Join, Operation, Pending, Perform, Read, Sleep, Spawn
 from chronos.protocol.job import Job, Run
 from chronos.protocol.machine import (

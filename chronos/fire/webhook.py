@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any, NoReturn, Protocol, TypeAlias, runtime_checkable
 
 from chronos.errors import TokenError
-from chronos.nas import call
+from chronos.nas.client import call
 from chronos.protocol import messages, wire
 from chronos.protocol.machine import Answer
 from chronos.protocol.messages import ErrorResponse, FireClaims, FireRequest, HttpAnswer, dedup_key
@@ -72,7 +72,7 @@ class FireScheduler(Protocol):
 
 
 class Verifier(Protocol):
-    """Tells whether a token is good for a fire: `chronos.verify.FireVerifier`, or one of a host's own.
+    """Tells whether a token is good for a fire: `chronos.fire.verify.FireVerifier`, or one of a host's own.
 
     Whoever brings their own decides what a token is, also whether it may be used again. One that is
     refused for that must be the only one of its kind: a fire that was answered 503 comes again.

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from chronos.nas import USER_AGENT, call
+from chronos.nas.client import USER_AGENT, call
 
 logger = logging.getLogger(__name__)
 

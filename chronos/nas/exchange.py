@@ -1,7 +1,7 @@
 """What a client of NAS does for one call, decided without doing any of it.
 
 An `Exchange` is a generator. It yields what to do next (`FetchToken`, `Send`, `Pause`), is sent the
-outcome, and ends with the answer or with what went wrong. The clients of `chronos.nas` perform the
+outcome, and ends with the answer or with what went wrong. The clients of `chronos.nas.client` perform the
 steps, one of them in threads and one in asyncio; what they have in common is here, once:
 
 * a request that is refused for its token is sent once more, with a fresh one;
@@ -23,8 +23,8 @@ from typing import Generic, TypeAlias, TypeVar
 
 import attrs
 
-from chronos.answer import read_answer
 from chronos.errors import InvalidClient, NasError, NasRefused, NasUnavailable, StaleRevision
+from chronos.nas.answer import read_answer
 from chronos.protocol import messages, wire
 from chronos.protocol.schedule import Instant, ScheduleError, format_instant, parse_instant
 
@@ -160,7 +160,7 @@ class Exchanges:
     def provision(
         self, job_id: str, fire_at_us: Instant, revision: int | None, within_s: float | None = None
     ) -> Exchange[ArmAnswer]:
-        """Arm a job. The exchange raises `NasError`, as `chronos.nas.NasClient` describes it."""
+        """Arm a job. The exchange raises `NasError`, as `chronos.nas.client.NasClient` describes it."""
         try:
             request = messages.ProvisionRequest(
                 job_id=job_id,

@@ -1,6 +1,6 @@
 """The agent's clients of NAS: provision, cancel, list, for threads and for asyncio.
 
-Both do as the exchanges of `chronos.exchange` tell them, which decide everything; what is here is how
+Both do as the exchanges of `chronos.nas.exchange` tell them, which decide everything; what is here is how
 a token is had, how a request is sent and how time is waited for. A failure is one of the errors of
 `chronos.errors`, and says whether the effect definitely did not happen.
 """
@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from chronos.answer import MAX_ANSWER_BYTES, read_answer
-from chronos.calls import call, call_in_time
 from chronos.errors import NasUnavailable
-from chronos.exchange import (
+from chronos.nas.answer import MAX_ANSWER_BYTES, read_answer
+from chronos.nas.calls import call, call_in_time
+from chronos.nas.exchange import (
     ArmAnswer,
     Exchange,
     Exchanges,

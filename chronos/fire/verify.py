@@ -1,6 +1,6 @@
 """Verification of the token that a fire carries.
 
-Signature, algorithm, audience and issuer are PyJWT's work, with NAS's keys as `chronos.jwks` keeps
+Signature, algorithm, audience and issuer are PyJWT's work, with NAS's keys as `chronos.fire.jwks` keeps
 them. What is added here: the instants are checked against an injected clock, the token must say that
 it is for a fire, and a token that was used is not believed again.
 
@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from chronos.errors import TokenError
-from chronos.jwks import ALGORITHMS_OF, Fetch, NasKeys, read_jwk, read_jwks, read_pem
+from chronos.fire.jwks import ALGORITHMS_OF, Fetch, NasKeys, read_jwk, read_jwks, read_pem
 from chronos.protocol.messages import FireClaims
 from chronos.protocol.wire import brief, decode
 

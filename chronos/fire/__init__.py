@@ -1,0 +1,1 @@
+"""The fires that come from NAS: who may send them, and how they are answered."""
