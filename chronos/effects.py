@@ -126,10 +126,10 @@ def _refusal(effect: machine.Effect, error: BaseException) -> machine.Event:
             return machine.ArmOutdated(revision)
         case InvalidClient():
             return IdentityRefused(words_of(error))
-    job_id = getattr(effect, "job_id", "")
-    words = words_of(error)
-    logger.warning("NAS did not agree: %s: %s", job_id, words, extra={"job_id": job_id, "error": words})
-    return machine.ArmFailed(words_of(error))
+    job_id, words = getattr(effect, "job_id", ""), words_of(error)
+    extra = {"job_id": job_id, "error": words}
+    logger.warning("NAS did not agree: %s: %s", job_id or "the list of arms", words, extra=extra)
+    return machine.ArmFailed(words)
 
 
 def _log_store(error: BaseException) -> None:

@@ -142,7 +142,7 @@ class Scheduler(Shell[Nas]):
         job_id: str,
         *,
         schedule: Schedule | str | None = None,
-        tz: str = "UTC",
+        tz: str | None = None,
         times: int | None = None,
         policy: Policy | None = None,
     ) -> Answer:
@@ -152,7 +152,8 @@ class Scheduler(Shell[Nas]):
             job_id: which job.
             schedule: the new schedule; None keeps the one it has. The job goes on with its first
                 occurrence after now.
-            tz: the time zone of the text of the schedule.
+            tz: the time zone of the text of the schedule; None keeps that of a cron job. Without a
+                schedule, the new zone of a cron job.
             times: after how many occurrences the schedule stops, 0 for never; None keeps it.
             policy: the new policy as a whole; None keeps the one it has.
 
@@ -170,7 +171,7 @@ class Scheduler(Shell[Nas]):
 
         Its run in flight goes on. What is due and was not taken yet is skipped.
         """
-        answer: Answer = self._ask(self._work.ask(machine.Pause(job_id=job_id, note=note)))
+        answer: Answer = self._ask(self._pause(job_id, note))
         return answer
 
     def resume(self, job_id: str, *, from_now: bool = False) -> Answer:
@@ -178,12 +179,12 @@ class Scheduler(Shell[Nas]):
 
         It keeps the slots that it had; with *from_now*, an interval counts anew from the present instant.
         """
-        answer: Answer = self._ask(self._work.ask(machine.Resume(job_id=job_id, from_now=from_now)))
+        answer: Answer = self._ask(self._resume(job_id, from_now))
         return answer
 
     def remove(self, job_id: str) -> Answer:
         """Take a job out of the store and disarm it; its run in flight goes on. See `create`."""
-        answer: Answer = self._ask(self._work.ask(machine.Remove(job_id=job_id)))
+        answer: Answer = self._ask(self._remove(job_id))
         return answer
 
     def run_now(self, job_id: str, *, asked_us: Instant | None = None) -> Answer:
@@ -359,6 +360,8 @@ class AsyncScheduler(Shell[AsyncNas]):
     in threads, and so are those of a runner that is not async.
     """
 
+    _is_async = True
+
     def _new_signal(self) -> asyncio.Event:
         return asyncio.Event()
 
@@ -401,7 +404,7 @@ class AsyncScheduler(Shell[AsyncNas]):
         job_id: str,
         *,
         schedule: Schedule | str | None = None,
-        tz: str = "UTC",
+        tz: str | None = None,
         times: int | None = None,
         policy: Policy | None = None,
     ) -> Answer:
@@ -411,17 +414,17 @@ class AsyncScheduler(Shell[AsyncNas]):
 
     async def pause(self, job_id: str, *, note: str = "") -> Answer:
         """As `Scheduler.pause`."""
-        answer: Answer = await self._ask(self._work.ask(machine.Pause(job_id=job_id, note=note)))
+        answer: Answer = await self._ask(self._pause(job_id, note))
         return answer
 
     async def resume(self, job_id: str, *, from_now: bool = False) -> Answer:
         """As `Scheduler.resume`."""
-        answer: Answer = await self._ask(self._work.ask(machine.Resume(job_id=job_id, from_now=from_now)))
+        answer: Answer = await self._ask(self._resume(job_id, from_now))
         return answer
 
     async def remove(self, job_id: str) -> Answer:
         """As `Scheduler.remove`."""
-        answer: Answer = await self._ask(self._work.ask(machine.Remove(job_id=job_id)))
+        answer: Answer = await self._ask(self._remove(job_id))
         return answer
 
     async def run_now(self, job_id: str, *, asked_us: Instant | None = None) -> Answer:

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable
 from typing import Any, Generic, TypeVar
+
+import attrs
 
 from chronos import events, telemetry
 from chronos.operations import Pending, Read, Signal, Spawn, Work
 from chronos.owner import is_dead, new_owner
 from chronos.protocol import machine, transitions
 from chronos.protocol.draft import Fired
-from chronos.protocol.job import Policy
+from chronos.protocol.job import Job, Policy
+from chronos.protocol.machine import Answer
 from chronos.protocol.messages import CancelRequest
-from chronos.protocol.schedule import Instant, Schedule, parse_schedule
+from chronos.protocol.schedule import (
+    Cron,
+    Instant,
+    Interval,
+    Once,
+    Schedule,
+    ScheduleError,
+    format_instant,
+    parse_schedule,
+)
 from chronos.protocol.transitions import Changes
+from chronos.protocol.wire import LocalMessageError
 from chronos.runner import Runner
 from chronos.status import status
 from chronos.stores import JobStore
@@ -34,6 +48,8 @@ def _now_us() -> Instant:
 class Shell(Generic[N]):
     """A scheduler without a way to perform work; see `chronos.scheduler`."""
 
+    _is_async = False
+
     def __init__(
         self,
         store: JobStore,
@@ -46,6 +62,7 @@ class Shell(Generic[N]):
         is_stopped: Callable[[], bool] = lambda: False,
         hooks: Iterable[events.Hook] = (),
     ) -> None:
+        self._check_nas(nas)
         self._store = store
         self._nas = nas
         self._runner = runner
@@ -63,6 +80,13 @@ class Shell(Generic[N]):
             new_signal=self._new_signal,
             publish=self._publish,
         )
+
+    def _check_nas(self, nas: N | None) -> None:
+        """Refuse the client that is made for the other scheduler."""
+        is_async = inspect.iscoroutinefunction(getattr(nas, "cancel", None))
+        if nas is not None and is_async != self._is_async:
+            wanted = "AsyncNasClient" if self._is_async else "NasClient"
+            raise TypeError(f"{type(self).__name__} takes an {wanted} or the like, not {type(nas).__name__}")
 
     def _prepare(self) -> None:
         """Make what the way to perform work needs."""
@@ -87,15 +111,20 @@ class Shell(Generic[N]):
     def _fire(
         self, job_id: str, fire_at_us: Instant, minted_us: Instant | None, received_us: Instant | None
     ) -> Spawn:
+        _check_instant("fire_at_us", fire_at_us)
+        for name, value in (("minted_us", minted_us), ("received_us", received_us)):
+            if value is not None:
+                _check_instant(name, value)
         fired = Fired(minted_us=minted_us, received_us=received_us)
-        return self._work.ask(machine.Fire(job_id=job_id, fire_at_us=fire_at_us, fired=fired))
+        return self._work.ask(machine.Fire(job_id=_checked(job_id), fire_at_us=fire_at_us, fired=fired))
 
     def _create(
         self, job_id: str, schedule: Schedule | str, tz: str, times: int | None, policy: Policy | None
     ) -> Spawn:
-        CancelRequest(job_id=job_id)  # an id that cannot be sent is refused before it is saved
+        _checked(job_id)
+        _check_policy(policy)
         now_us = self._clock()
-        parsed = parse_schedule(schedule, now_us=now_us, tz=tz) if isinstance(schedule, str) else schedule
+        parsed = _schedule(schedule, tz, now_us)
         job = transitions.new_job(job_id, parsed, now_us=now_us, times=times, policy=policy)
         return self._work.ask(machine.Create(job_id=job_id, job=job))
 
@@ -103,18 +132,51 @@ class Shell(Generic[N]):
         self,
         job_id: str,
         schedule: Schedule | str | None,
-        tz: str,
+        tz: str | None,
         times: int | None,
         policy: Policy | None,
     ) -> Spawn:
-        if isinstance(schedule, str):
-            schedule = parse_schedule(schedule, now_us=self._clock(), tz=tz)
-        changes = Changes(schedule=schedule, times=times, policy=policy)
-        return self._work.ask(machine.Edit(job_id=job_id, changes=changes))
+        _checked(job_id)
+        _check_policy(policy)
+        now_us = self._clock()
+        parsed = None if schedule is None else _schedule(schedule, tz or "UTC", now_us)
+        changes = Changes(schedule=parsed, times=times, policy=policy)
+        # Of a zone that is not said, or said alone, the job's own schedule tells the rest.
+        is_told_by_job = (isinstance(parsed, Cron) and isinstance(schedule, str) and tz is None) or (
+            schedule is None and tz is not None
+        )
+        work = self._edit_like(job_id, changes, tz) if is_told_by_job else None
+        asked = self._work.ask(machine.Edit(job_id=job_id, changes=changes))
+        return asked if work is None else Spawn(work, asked.pending)
+
+    def _edit_like(self, job_id: str, changes: Changes, tz: str | None) -> Work[Answer]:
+        """Edit a job whose stored schedule tells the zone, or the expression."""
+        job: Job | None = yield Read(lambda store: store.load(job_id))
+        now = None if job is None else job.schedule
+        if isinstance(now, Cron) and isinstance(changes.schedule, Cron):
+            changes = attrs.evolve(changes, schedule=Cron(expr=changes.schedule.expr, tz=now.tz))
+        elif isinstance(now, Cron) and tz is not None:
+            changes = attrs.evolve(changes, schedule=Cron(expr=now.expr, tz=tz))
+        elif changes.schedule is None and job is not None:
+            raise ScheduleError(f"tz is {tz!r}, but {job_id} has no cron expression that it could be of")
+        answer: Answer = yield from self._work.ask(machine.Edit(job_id=job_id, changes=changes)).work
+        return answer
+
+    def _pause(self, job_id: str, note: str) -> Spawn:
+        if not isinstance(note, str):
+            raise TypeError(f"note is {note!r}; expected text")
+        return self._work.ask(machine.Pause(job_id=_checked(job_id), note=note))
+
+    def _resume(self, job_id: str, from_now: bool) -> Spawn:
+        return self._work.ask(machine.Resume(job_id=_checked(job_id), from_now=bool(from_now)))
+
+    def _remove(self, job_id: str) -> Spawn:
+        return self._work.ask(machine.Remove(job_id=_checked(job_id)))
 
     def _run_now(self, job_id: str, asked_us: Instant | None) -> Spawn:
         identity_us = self._clock() if asked_us is None else asked_us
-        return self._work.ask(machine.RunNow(job_id=job_id, asked_us=identity_us))
+        _check_instant("asked_us", identity_us)
+        return self._work.ask(machine.RunNow(job_id=_checked(job_id), asked_us=identity_us))
 
     def _start(self) -> Spawn:
         return self._listed(self._work.start(), "the start is reconciling")
@@ -142,3 +204,31 @@ class Shell(Generic[N]):
 def _read(ask: Callable[[JobStore], T]) -> Work[T]:
     answer: T = yield Read(ask)
     return answer
+
+
+def _checked(job_id: str) -> str:
+    """Return *job_id*; NAS could not be told of what is none."""
+    try:
+        CancelRequest(job_id=job_id)
+    except LocalMessageError as error:
+        raise LocalMessageError("job", "id", error.expected, error.found) from None
+    return job_id
+
+
+def _check_instant(name: str, value: Instant) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is {value!r}; expected whole microseconds since the epoch")
+    format_instant(value)
+
+
+def _check_policy(policy: Policy | None) -> None:
+    if policy is not None and not isinstance(policy, Policy):
+        raise TypeError(f"policy is {policy!r}; expected a Policy")
+
+
+def _schedule(schedule: Schedule | str, tz: str, now_us: Instant) -> Schedule:
+    if isinstance(schedule, str):
+        return parse_schedule(schedule, now_us=now_us, tz=tz)
+    if not isinstance(schedule, Cron | Interval | Once):
+        raise TypeError(f"schedule is {schedule!r}; expected text, or a Cron, an Interval or a Once")
+    return schedule

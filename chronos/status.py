@@ -46,7 +46,8 @@ class Status:
         orphans: the arms that NAS has for jobs that need none, and the instant of each.
         trigger: what fires the jobs: `NAS`, or `this process` where NAS cannot be had.
         pending: what is unfinished, and why; as `pending()` returns it.
-        may_stop: whether the host may stop the machine: nothing is at work, and NAS wakes it again.
+        may_stop: whether the host may stop the machine: this process is at work on nothing. Where this
+            process is the trigger and is not started, nothing wakes the machine again.
         trouble: what could not be read; empty when everything was.
     """
 
@@ -66,9 +67,12 @@ def status(worker: Worker) -> Work[Status]:
     latest: Mapping[str, Outcome] = yield Read(lambda store: store.latest())
     pending = worker.pending()
     trigger = "this process" if worker.ticker.is_ticking else "NAS"
+    is_idle = worker.ticker.is_ticking and not worker.ticker.is_running
     wanted = {job.id for job in jobs if wake_at(job) is not None}
     return Status(
-        jobs=tuple(_job_status(job, arms, latest.get(job.id), worker, trigger) for job in jobs),
+        jobs=tuple(
+            _job_status(job, {} if is_idle else arms, latest.get(job.id), worker, trigger) for job in jobs
+        ),
         orphans={job_id: at_us for job_id, at_us in (arms or {}).items() if job_id not in wanted},
         trigger=trigger,
         pending=pending,
@@ -91,7 +95,7 @@ def _job_status(
     elif arms is None:
         why = "NAS could not say what is armed"
     elif job.id not in arms:
-        is_armed, why = False, worker.why_unsettled(job.id) or f"{trigger} has no arm for it"
+        is_armed, why = False, worker.why_unsettled(job.id) or _why_no_arm(worker, trigger)
     else:
         at_us = arms[job.id]
         is_armed = at_us is not None and at_us <= wake_us
@@ -104,6 +108,12 @@ def _job_status(
         last=last,
         lateness=None if last is None else lateness(last),
     )
+
+
+def _why_no_arm(worker: Worker, trigger: str) -> str:
+    if worker.ticker.is_ticking and not worker.ticker.is_running:
+        return "nothing fires the jobs: the scheduler is not started, or it drains"
+    return f"{trigger} has no arm for it"
 
 
 def _why_no_wake(job: Job) -> str:

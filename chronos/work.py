@@ -27,7 +27,17 @@ from chronos.effects import IdentityRefused
 from chronos.operations import Execute, Join, Pending, Perform, Signal, Sleep, Spawn, Work
 from chronos.protocol import machine
 from chronos.protocol.draft import Fired
-from chronos.protocol.job import RENEW_EVERY_US, Job, Liveness, Origin, Run, Verdict
+from chronos.protocol.job import (
+    RENEW_EVERY_US,
+    Job,
+    Liveness,
+    Origin,
+    Outcome,
+    Result,
+    Run,
+    Verdict,
+    wake_at,
+)
 from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, Answer, Intent
 from chronos.protocol.schedule import MINUTE_US, SECOND_US, Instant, format_instant
 from chronos.runner import RunContext
@@ -259,6 +269,7 @@ class Worker:
             if not run.is_among(before):
                 self._publish(events.OccurrenceClaimed(job_id=effect.job_id, run=run))
         for outcome in effect.outcomes:
+            _log_outcome(outcome)
             self._publish(events.OccurrenceEnded(job_id=effect.job_id, outcome=outcome))
 
     def _note(self, intent: Intent, answer: Answer, *, has_asked_nas: bool) -> Answer:
@@ -271,7 +282,7 @@ class Worker:
             self._unsettled.pop(answer.job_id, None)
         level = logging.WARNING if not answer.settled else logging.DEBUG if is_renewal else logging.INFO
         extra = {"job_id": answer.job_id, "verdict": answer.verdict, "reason": answer.reason}
-        said = (type(intent).__name__.lower(), answer.job_id, answer.verdict or "unsettled", answer.reason)
+        said = (_name_of(intent), answer.job_id, answer.verdict or "unsettled", answer.reason or "done")
         logger.log(level, "%s of %s: %s: %s", *said, extra=extra | {"settled": answer.settled})
         self._publish(events.FlowEnded(intent=intent, answer=answer))
         return answer
@@ -442,15 +453,22 @@ class Worker:
             work = _at_once(_stopped(intent.job_id))
         else:
             work = self._explained(intent)
-        return self._spawn(work, intent.job_id, f"a {type(intent).__name__.lower()} is being answered")
+        return self._spawn(work, intent.job_id, f"a {_name_of(intent)} is being answered")
 
     def _explained(self, intent: Intent) -> Work[Answer]:
         """Settle a change or a fire, and say of a change that is saved but not armed what that means."""
         answer = yield from self.settle(intent)
         if answer.settled or answer.verdict is None or isinstance(intent, machine.Fire):
             return answer
-        trouble = f": {answer.trouble}" if answer.trouble else ""
-        return attrs.evolve(answer, reason=f"{answer.reason}; {_SAVED}{trouble}. {_REMEDY}")
+        trouble = f" ({answer.trouble})" if answer.trouble else ""
+        if answer.job is None or wake_at(answer.job) is None:
+            saved = f"NAS was not told{trouble}, and may still wake this machine for the job"
+        else:
+            saved = (
+                f"the job is saved, but its trigger is not registered at NAS{trouble}: until it is, nothing "
+                "wakes this machine for the job"
+            )
+        return attrs.evolve(answer, reason=f"{answer.reason}; {saved}. {_REMEDY}")
 
     def _spawn(self, work: Generator[Any, Any, Any], job_id: str, reason: str) -> Spawn:
         return Spawn(work, Pending(job_id=job_id, reason=reason, is_busy=True))
@@ -464,11 +482,7 @@ REFUSED = (
 )
 WITHOUT_NAS = "without NAS, the jobs run for as long as this process lives, and no longer"
 _UNKNOWN = "what NAS has armed, or what the store holds, could not be read"
-_SAVED = "the job is saved, but its trigger is not registered at NAS"
-_REMEDY = (
-    "It is tried again for about a minute, and at the next start; call `start` to try sooner. Until then "
-    "nothing wakes this machine for the job"
-)
+_REMEDY = "It is tried again for about a minute, and at the next start; call `start` to try sooner"
 _TICKED = Fired(origin=Origin.SCHEDULE)
 
 
@@ -488,6 +502,25 @@ def _at_once(answer: Answer) -> Work[Answer]:
 
 def _turned_away(job_id: str) -> Work[Answer]:
     return _at_once(Answer(job_id=job_id, verdict=None, reason="the agent is draining", settled=False))
+
+
+def _name_of(intent: Intent) -> str:
+    """Return the word by which the log knows *intent*."""
+    match intent:
+        case machine.Fire(fired=Fired(origin=Origin.RECOVERY)):
+            return "recovery"
+        case machine.RunNow():
+            return "run_now"
+    return type(intent).__name__.lower()
+
+
+def _log_outcome(outcome: Outcome) -> None:
+    level = logging.INFO if outcome.result is Result.COMPLETED else logging.WARNING
+    at = format_instant(outcome.occurrence_us)
+    more = f" and {outcome.count - 1} more" if outcome.count > 1 else ""
+    extra = {"job_id": outcome.job_id, "result": outcome.result, "attempt": outcome.attempt}
+    said = (outcome.job_id, at, more, outcome.result, outcome.reason or "as it should")
+    logger.log(level, "%s of %s%s: %s: %s", *said, extra=extra)
 
 
 def _stopped(job_id: str) -> Answer:

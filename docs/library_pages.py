@@ -10,10 +10,9 @@ from chronos import errors, provider, stores, telemetry
 from chronos.protocol import job, machine, schedule, transitions, wire
 from chronos.stores import rewrite
 
-# Errors of the providers are beside them, and are known once they are imported.
-assert provider.NotSettled
-
 _ROOTS = (errors.ChronosError, wire.MessageError, schedule.ScheduleError, machine.ProtocolError)
+# Errors of the providers stand beside them, and are subclasses once they are imported.
+_PROVIDER = provider.__name__
 
 
 def errors_page() -> str:

@@ -19,6 +19,7 @@ from chronos.protocol import transitions
 from chronos.protocol.draft import Fired
 from chronos.protocol.job import (
     MAX_CATCH_UP,
+    MAX_RETRY_DELAY_US,
     CatchUp,
     Job,
     JobState,
@@ -1005,8 +1006,8 @@ def test_broken_history_is_refused_when_it_is_read(entry: Any, expected: str) ->
         Job(id="a", schedule=Once(at_us=0), next_us=1 << 62),
         Job(id="", schedule=Once(at_us=0), next_us=0),
         Job(id="a", schedule=Once(at_us=0), next_us=0, revision=-1),
-        Job(id="a", schedule=Once(at_us=0), next_us=0, policy=Policy(retry_delay_us=MAX_DURATION_US + 1)),
-        Job(id="a", schedule=Once(at_us=0), next_us=0, policy=Policy(starts_us=1 << 62)),
+        Job(id="a", schedule=Once(at_us=0), next_us=0, policy=Policy(misfire_grace_us=MAX_DURATION_US + 1)),
+        Job(id="a", schedule=Once(at_us=0), next_us=0, last_manual_us=1 << 61),
         Job(id="a", schedule=Once(at_us=0), next_us=0, last_manual_us=1 << 62),
         Job(
             id="a",
@@ -1058,8 +1059,8 @@ def policies(draw: st.DrawFn) -> Policy:
         overlap=draw(st.sampled_from(Overlap)),
         on_interrupt=draw(st.sampled_from(OnInterrupt)),
         attempts=draw(st.integers(1, 4)),
-        retry_delay_us=draw(st.just(MINUTE_US) | durations),
-        retry_max_delay_us=draw(st.just(HOUR_US) | durations),
+        retry_delay_us=draw(st.just(MINUTE_US) | st.integers(1, MAX_RETRY_DELAY_US)),
+        retry_max_delay_us=draw(st.just(HOUR_US) | st.integers(1, MAX_RETRY_DELAY_US)),
         starts_us=draw(st.none() | st.just(starts_us)),
         ends_us=draw(st.none() | st.just(ends_us)),
     )

@@ -58,18 +58,18 @@ def _refusal(status: int, headers: Mapping[str, str], body: bytes, clock: Callab
     if status == 409 and isinstance(stale, messages.StaleRevisionResponse):
         return StaleRevision(stale.revision)
     refused = _decoded(messages.ErrorResponse, body)
-    word = refused.error if isinstance(refused, messages.ErrorResponse) else "without NAS's message"
+    word = refused.error if isinstance(refused, messages.ErrorResponse) else "a body that is no message"
     if status in (401, 403) and word == "invalid_client":
         return InvalidClient()
     if status == 408 or status == 429 or status >= 500:
         return NasUnavailable(
-            f"NAS answered {status} {word!r}",
+            f"NAS answered {status} with {word}",
             definite=status == 429,
             retry_after_s=_retry_after_s(headers, clock),
         )
     if status == 401:
         return NasRefused("NAS refuses the agent's access token, a fresh one too; log the agent in again")
-    return NasRefused(f"NAS answered {status} {word!r}; sending the same request again does not help")
+    return NasRefused(f"NAS answered {status} with {word}; sending the same request again does not help")
 
 
 def _decoded(cls: type[M], body: bytes) -> M | str:

@@ -187,7 +187,8 @@ def _token_failures() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise NasUnavailable("the agent's access token could not be had", definite=True) from error
+        problem = f"the agent's access token could not be had: its provider raised {type(error).__name__}"
+        raise NasUnavailable(problem, definite=True) from error
 
 
 class NasClient(_Client):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
@@ -158,6 +158,35 @@ def at_least(smallest: int) -> Callable[[object, attrs.Attribute[Any], int], Non
     return check
 
 
+def _instant(_: object, field: attrs.Attribute[Any], value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ScheduleError(f"{field.name} is {value!r}; expected whole microseconds since the epoch")
+    format_instant(value)  # an instant that no message can name is none
+
+
+W = TypeVar("W", bound=StrEnum)
+
+
+def _word(value: W | str, words: type[W]) -> W:
+    """Return *value* as one of *words*."""
+    try:
+        return words(value)
+    except ValueError:
+        raise ScheduleError(f"{value!r} is no {words.__name__}; expected {', '.join(words)}") from None
+
+
+def _catch_up(value: CatchUp | str) -> CatchUp:
+    return _word(value, CatchUp)
+
+
+def _overlap(value: Overlap | str) -> Overlap:
+    return _word(value, Overlap)
+
+
+def _on_interrupt(value: OnInterrupt | str) -> OnInterrupt:
+    return _word(value, OnInterrupt)
+
+
 @attrs.frozen(kw_only=True, cache_hash=True)
 class Policy:
     """The choices of a job's owner.
@@ -183,16 +212,16 @@ class Policy:
     """
 
     misfire_grace_us: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least(0)))
-    catch_up: CatchUp = CatchUp.SKIP
+    catch_up: CatchUp = attrs.field(default=CatchUp.SKIP, converter=_catch_up)
     catch_up_limit: int = attrs.field(default=10, validator=at_least(1))
-    overlap: Overlap = Overlap.SKIP
-    on_interrupt: OnInterrupt = OnInterrupt.RECORD
+    overlap: Overlap = attrs.field(default=Overlap.SKIP, converter=_overlap)
+    on_interrupt: OnInterrupt = attrs.field(default=OnInterrupt.RECORD, converter=_on_interrupt)
     attempts: int = attrs.field(default=1, validator=at_least(1))
     # What failed a moment ago mostly fails again; a minute lets a restarted service come up.
     retry_delay_us: int = attrs.field(default=MINUTE_US, validator=at_least(1))
     retry_max_delay_us: int = attrs.field(default=HOUR_US, validator=at_least(1))
-    starts_us: Instant | None = None
-    ends_us: Instant | None = None
+    starts_us: Instant | None = attrs.field(default=None, validator=attrs.validators.optional(_instant))
+    ends_us: Instant | None = attrs.field(default=None, validator=attrs.validators.optional(_instant))
 
     def __attrs_post_init__(self) -> None:
         if max(self.retry_delay_us, self.retry_max_delay_us) > MAX_RETRY_DELAY_US:

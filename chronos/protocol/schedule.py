@@ -377,6 +377,7 @@ def parse_schedule(text: str, *, now_us: Instant, tz: str = "UTC") -> Schedule:
     """
     if not isinstance(text, str):
         raise ScheduleError(f"not a schedule: {text!r}; expected text")
+    zone_of(tz)  # a zone that is none is a mistake, also where it does not matter
     stripped = text.strip()
     if (match := _SPOKEN.fullmatch(stripped)) and any(match.group(*"wdhms")):
         return _spoken(text, match, now_us)

@@ -35,7 +35,7 @@ from chronos.protocol.job import (
     following,
     grace_us,
 )
-from chronos.protocol.schedule import Instant, Interval, Schedule, ScheduleError
+from chronos.protocol.schedule import Instant, Interval, Once, Schedule, ScheduleError, format_instant
 
 # How far this machine's clock may be ahead. What NAS did not say has come is taken only when it is
 # overdue by that much: an agent whose clock is ahead must not run a job early.
@@ -207,7 +207,10 @@ def new_job(
     job = Job(id=job_id, schedule=schedule, next_us=None, times=times, policy=policy or Policy())
     next_us = following(job, now_us)
     if next_us is None:
-        raise ScheduleError(f"{schedule} has no time left")
+        what = format_instant(schedule.at_us) if isinstance(schedule, Once) else "the schedule"
+        raise ScheduleError(
+            f"{what} has no time left after {format_instant(now_us)}, within the job's bounds"
+        )
     return attrs.evolve(job, next_us=next_us)
 
 
@@ -334,7 +337,9 @@ def resume(job: Job | None, *, from_now: bool, now_us: Instant) -> Move:
 
 def remove(job: Job | None) -> Move:
     """Take a job out of the store. Source: incidents O1, O4."""
-    return Move(job=None, verdict=Verdict.CHANGED if job else Verdict.GONE, reason="removed")
+    if job is None:
+        return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
+    return Move(job=None, verdict=Verdict.CHANGED, reason="removed")
 
 
 # --- The steps -------------------------------------------------------------------------------

@@ -71,7 +71,7 @@ def provider_from(config: Mapping[str, Any]) -> str:
     """
     reader = _Reader(config)
     name = reader.at("cron.provider")
-    if name is not None and not isinstance(name, str):
+    if name is not None and name is not _REFUSED and not isinstance(name, str):
         reader.problems.append(f"cron.provider is {name!r}; expected the name of a provider")
     reader.finish()
     return (name or "").strip()

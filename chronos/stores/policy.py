@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import tzinfo
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
@@ -76,6 +77,8 @@ def read_policy(given: Reader) -> Policy:
     Raises:
         JobsFileError: a choice is not what it should be, by itself or beside those before it.
     """
+    _refuse_misspelled(given, "")
+    _refuse_misspelled(given.child("retry"), "retry")
     policy = Policy()
     if not given.raw:
         return policy
@@ -117,3 +120,19 @@ def rewrite_policy(policy: Policy, before: Policy, raw: Mapping[str, Any], zone:
         put(holder, choice.key, text)
         put(written, choice.holder, holder)
     return written
+
+
+def _refuse_misspelled(given: Reader, holder: str) -> None:
+    """Refuse a key that was meant for a choice and is none; whatever else is there is the agent's own."""
+    known = [each.key for each in _CHOICES if each.holder == holder] + ([] if holder else ["retry"])
+    elsewhere = {name: each for each in _CHOICES for name in (each.key, each.name)}
+    for key in given.raw:
+        if key in known:
+            continue
+        close = get_close_matches(key, known, n=1, cutoff=0.75)
+        if close:
+            raise given.refusal(key, f"no such choice; did you mean {close[0]}?")
+        if key in elsewhere:
+            meant = elsewhere[key]
+            path = f"{meant.holder}.{meant.key}" if meant.holder else meant.key
+            raise given.refusal(key, f"no such choice here; in a jobs file it is policy.{path}")

@@ -30,7 +30,9 @@ from chronos.protocol.machine import (
     Intent,
     JobSwapped,
     LoadJob,
+    LoadJobs,
     ProvisionArm,
+    Renew,
     SwapConflicted,
     SwapJob,
 )
@@ -319,7 +321,7 @@ class World:
         """Let what *strand* wants fail; *is_done* says that it was done all the same."""
         effect = strand.effect
         assert effect is not None
-        if is_done:
+        if is_done and not isinstance(effect, LoadJob | LoadJobs):
             self.performed(strand, effect)
         if question(effect, self.store) is None:
             error: Exception = NasUnavailable("no answer")
@@ -423,7 +425,9 @@ class World:
                 strand.run = run
                 self._started(strand, job_id, run)
             case events.FlowEnded(intent=intent, answer=answer):
-                if answer.settled:
+                # The end of a run and its renewal are settled without asking NAS where they change nothing
+                # for it: that tells nobody anything.
+                if answer.settled and not isinstance(intent, Finish | Renew):
                     self.acknowledged[answer.job_id] = answer.job
                 if isinstance(intent, Finish) and answer.verdict is None:
                     self.failed_ends[_key(intent.job_id, intent.run)] += 1
