@@ -15,6 +15,7 @@ import attrs
 from chronos.errors import ChronosError, InvalidClient, StaleRevision, StoreError
 from chronos.protocol import machine
 from chronos.protocol.job import Job
+from chronos.protocol.schedule import SECOND_US
 from chronos.runner import words_of
 from chronos.stores import JobStore
 
@@ -129,7 +130,8 @@ def _refusal(effect: machine.Effect, error: BaseException) -> machine.Event:
     job_id, words = getattr(effect, "job_id", ""), words_of(error)
     extra = {"job_id": job_id, "error": words}
     logger.warning("NAS did not agree: %s: %s", job_id or "the list of arms", words, extra=extra)
-    return machine.ArmFailed(words)
+    retry_after_s = getattr(error, "retry_after_s", None) or 0.0
+    return machine.ArmFailed(words, int(retry_after_s * SECOND_US))
 
 
 def _log_store(error: BaseException) -> None:

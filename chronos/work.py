@@ -39,7 +39,7 @@ from chronos.protocol.job import (
     wake_at,
 )
 from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, Answer, Intent
-from chronos.protocol.schedule import MINUTE_US, SECOND_US, Instant, format_instant
+from chronos.protocol.schedule import SECOND_US, Instant, format_instant
 from chronos.runner import RunContext
 from chronos.ticker import Ticker
 
@@ -58,6 +58,10 @@ DRAINING_DELAY_US = SECOND_US
 # each, and limits their rate.
 START_CONCURRENCY = 8
 
+# How long what is owed is tried again, in all, when NAS asks to be asked later: a fleet of some thousand
+# jobs gets through a rate limit in that time. After that the host may stop the machine.
+FOLLOW_UP_FOR_S = 900.0
+
 T = TypeVar("T")
 
 
@@ -74,6 +78,18 @@ class Started:
 
     flows: int
     settled: bool
+
+
+@attrs.define(eq=False)
+class _Owed:
+    """Something that this process still has to do, and when; counted in tries, one of which may be going on."""
+
+    intent: Intent
+    reason: str
+    due_s: float
+    since_s: float
+    tries: int = 0
+    is_tried: bool = False
 
 
 class Worker:
@@ -116,19 +132,23 @@ class Worker:
         self._unsettled: dict[str, str] = {}
         self._flows: dict[object, machine.Flow] = {}
         self._reconciling: dict[object, set[str]] = {}
-        self._owed: list[Intent] = []
+        self._owed: list[_Owed] = []
+        self._owes = new_signal()
+        self._followers = 0
         self._runs: list[Run] = []
-        self._following_up = 0
-        self._turn = new_signal()
+        self._is_started = False
+        self._logins = 0
 
     # --- what is going on ---
 
     def pending(self) -> tuple[Pending, ...]:
         """Return what is unfinished, and why."""
-        busy = tuple(self.tasks.values())
+        tasks = (task for task in self.tasks.values() if task is not _FOLLOWING)
+        owed = (Pending(job_id=each.intent.job_id, reason=each.reason, is_busy=True) for each in self._owed)
+        busy = (*tasks, *owed)
         at_work_on = {each.job_id for each in busy}
         left = [(job_id, reason) for job_id, reason in self._unsettled.items() if job_id not in at_work_on]
-        if self.is_stopped():
+        if self.is_told_to_stop():
             left.append(("", STOPPED))
         return (*busy, *(Pending(job_id=job_id, reason=reason, is_busy=False) for job_id, reason in left))
 
@@ -149,7 +169,7 @@ class Worker:
             return Liveness.DEAD if self._is_dead(run.owner) else Liveness.UNKNOWN
         is_alive = (
             run.is_among(self._runs)
-            or any(machine.concerns(intent, run) for intent in self._owed)
+            or any(machine.concerns(owed.intent, run) for owed in self._owed)
             or any(machine.holds(flow, run) for key, flow in self._flows.items() if key is not asking)
         )
         return Liveness.ALIVE if is_alive else Liveness.DEAD
@@ -158,6 +178,17 @@ class Worker:
         """Turn fires away from now on, and let what waits wait no longer."""
         self.draining.set()
         self.ticker.nudge.set()
+        for owed in self._owed:
+            owed.due_s = min(owed.due_s, self._monotonic() + DRAINING_DELAY_US / SECOND_US)
+        self._owes.set()
+
+    def is_told_to_stop(self) -> bool:
+        """Return whether the agent is told to run no jobs; where that cannot be told, it is."""
+        try:
+            return self.is_stopped()
+        except Exception:  # nothing may run that perhaps must not
+            logger.exception("it cannot be told whether the agent is told to run no jobs")
+            return True
 
     # --- flows ---
 
@@ -166,37 +197,65 @@ class Worker:
         answer = yield from self._flow(intent)
         owed = machine.follow_up(intent, answer, self.clock())
         if owed is not None:
-            reason = f"{_why_unsettled(answer)}; it is tried again"
-            self._owed.append(owed)
-            following = self._spawn(self._follow_up(owed), intent.job_id, reason)
-            yield from _announced(following, lambda: self._owed.remove(owed))
+            now_s = self._monotonic()
+            yield from self._owe(_Owed(owed, "", now_s, now_s), answer)
         return answer
 
-    def _follow_up(self, owed: Intent) -> Work[None]:
-        for delay_us in FOLLOW_UP_DELAYS_US:
-            yield from self._wait(delay_us)
-            yield from self._wait_for_turn()
-            self._following_up += 1
-            self._owed.remove(owed)
-            try:
-                answer = yield from self._flow(owed)
-            finally:
-                self._following_up -= 1
-                self._turn.set()
-            still_owed = machine.follow_up(owed, answer, self.clock())
-            if still_owed is None:
-                return
-            owed = still_owed
-            self._owed.append(owed)
-        self._owed.remove(owed)
-        given_up = "%s: given up until the next fire, change or start"
-        logger.error(given_up, owed.job_id, extra={"job_id": owed.job_id})
+    def _owe(self, owed: _Owed, answer: Answer) -> Work[None]:
+        """Note what is owed, to be tried after the next delay, and not before NAS may be asked again."""
+        delay_us = max(FOLLOW_UP_DELAYS_US[owed.tries], answer.retry_after_us)
+        if self.draining.is_set():
+            delay_us = min(delay_us, DRAINING_DELAY_US)
+        owed.due_s = self._monotonic() + delay_us / SECOND_US
+        owed.reason = f"{_why_unsettled(answer)}; it is tried again"
+        self._owed.append(owed)
+        self._owes.set()
+        if self._followers < min(START_CONCURRENCY, len(self._owed)):
+            self._followers += 1
+            yield from _announced(Spawn(self._follow_up(), _FOLLOWING), self._withdraw_follower)
 
-    def _wait_for_turn(self) -> Work[None]:
-        """Wait until there is room: what NAS refused at once comes back at once."""
-        while self._following_up >= START_CONCURRENCY:
-            self._turn.clear()
-            yield Sleep(MINUTE_US, self._turn)
+    def _withdraw_follower(self) -> None:
+        self._followers -= 1
+        if not self._followers:
+            self._owed.clear()
+
+    def _follow_up(self) -> Work[None]:
+        """Try again what is owed, for as long as anything is; a few of these do so at once."""
+        try:
+            while waiting := [each for each in self._owed if not each.is_tried]:
+                # The end of a run comes first: nobody renews its lease any more.
+                owed = min(
+                    waiting, key=lambda each: (not isinstance(each.intent, machine.Finish), each.due_s)
+                )
+                if owed.due_s > self._monotonic():
+                    owed = min(waiting, key=lambda each: each.due_s)
+                wait_us = int((owed.due_s - self._monotonic()) * SECOND_US)
+                if wait_us > 0:
+                    self._owes.clear()
+                    yield Sleep(wait_us, self._owes)
+                    continue
+                owed.is_tried = True
+                try:
+                    yield from self._try_again(owed)
+                finally:
+                    self._owed.remove(owed)
+        finally:
+            self._followers -= 1
+
+    def _try_again(self, owed: _Owed) -> Work[None]:
+        answer = yield from self._flow(owed.intent)
+        still_owed = machine.follow_up(owed.intent, answer, self.clock())
+        if still_owed is None:
+            return
+        # What NAS did not want to be asked yet was no try, as long as that does not go on for ever.
+        is_put_off = answer.retry_after_us > 0 and self._monotonic() - owed.since_s < FOLLOW_UP_FOR_S
+        owed.intent = still_owed
+        owed.tries += not is_put_off
+        if owed.tries < len(FOLLOW_UP_DELAYS_US) and not (is_put_off and self.draining.is_set()):
+            yield from self._owe(attrs.evolve(owed, is_tried=False), answer)
+            return
+        given_up = "%s: given up until the next fire, change or start"
+        logger.error(given_up, still_owed.job_id, extra={"job_id": still_owed.job_id})
 
     def _wait(self, delay_us: int) -> Work[None]:
         if (yield Sleep(delay_us, self.draining)):
@@ -204,11 +263,12 @@ class Worker:
 
     def _flow(self, intent: Intent) -> Work[Answer]:
         """Perform one flow, from its first effect to its answer."""
-        if isinstance(intent, machine.Fire) and self.is_stopped():
-            return self._note(intent, _stopped(intent.job_id), has_asked_nas=False)
-        takes_nothing = self.is_stopped() or self.draining.is_set()
-        if isinstance(intent, machine.Fire | machine.Finish) and takes_nothing:
-            intent = attrs.evolve(intent, may_start=False)
+        if isinstance(intent, machine.Fire | machine.Finish):
+            is_stopped = self.is_told_to_stop()
+            if is_stopped and _name_of(intent) == "fire":
+                return self._note(intent, _stopped(intent.job_id), has_asked_nas=False)
+            if is_stopped or self.draining.is_set():
+                intent = attrs.evolve(intent, may_start=False)
         key = object()
         answer: Answer | None = None
         deadline_s: float | None = None
@@ -253,11 +313,30 @@ class Worker:
         is_for_nas = isinstance(effect, machine.ProvisionArm | machine.CancelArm | machine.ListArms)
         if is_for_nas and self.ticker.is_ticking:
             return self.ticker.perform(effect)
+        logins = self._logins
+        event = yield from self._ask_for(effect, deadline_s if is_for_nas else None)
+        if not isinstance(event, IdentityRefused):
+            return event
+        if not self._is_started or logins != self._logins:
+            # Nothing here fires jobs, or this was the login of before: whoever asked asks again.
+            return machine.ArmFailed(event.reason)
+        yield from self._fall_back()
+        return self.ticker.perform(effect)
+
+    def _ask_for(self, effect: machine.Effect, deadline_s: float | None) -> Work[machine.Event]:
         left_s = None if deadline_s is None else max(0.0, deadline_s - self._monotonic())
-        event: machine.Event = yield Perform(effect, left_s if is_for_nas else None)
-        if isinstance(event, IdentityRefused):
-            yield from self._fall_back()
-            return self.ticker.perform(effect)
+        event: machine.Event = yield Perform(effect, left_s)
+        return event
+
+    def _list(self, deadline_s: float, *, asks_nas: bool) -> Work[machine.Event]:
+        """Ask for the arms; with *asks_nas* of NAS, also while the ticker fires, which ends if it answers."""
+        if not (self.ticker.is_ticking and self._has_nas and asks_nas):
+            return (yield from self.perform(machine.ListArms(), deadline_s))
+        event = yield from self._ask_for(machine.ListArms(), deadline_s)
+        if not isinstance(event, machine.ArmsListed):
+            return self.ticker.perform(machine.ListArms())
+        self._logins += 1
+        self.ticker.stop()
         return event
 
     def _tell(self, effect: machine.Effect, event: machine.Event) -> None:
@@ -292,35 +371,47 @@ class Worker:
     def start(self) -> Work[Started]:
         """Return the work of a start. A drain is over with this call: one that comes later is not undone."""
         self.draining.clear()
+        self._is_started = True
         return self._start()
 
     def _start(self) -> Work[Started]:
         """Reconcile; when NAS or the store could not say what there is, go on in the background."""
-        if self.ticker.is_ticking and self._has_nas:
-            self.ticker.stop()  # NAS is asked once more: somebody may have logged in
-        started, is_known = yield from self._reconcile()
+        # NAS is asked once more, though it may have refused: somebody may have logged in.
+        started, is_known, retry_after_us = yield from self._reconcile(asks_nas=True)
         if not is_known:
-            yield self._spawn(self._reconcile_again(), "", f"{_UNKNOWN}; it is tried again")
+            again = self._reconcile_again(retry_after_us)
+            yield self._spawn(again, "", f"{_UNKNOWN}; it is tried again")
         if self.ticker.is_ticking:
             yield from self._begin_ticking()
         return started
 
-    def _reconcile_again(self) -> Work[None]:
+    def _reconcile_again(self, retry_after_us: int) -> Work[None]:
         for delay_us in FOLLOW_UP_DELAYS_US:
-            yield from self._wait(delay_us)
-            if (yield from self._reconcile())[1]:
+            yield from self._wait(max(delay_us, retry_after_us))
+            _, is_known, retry_after_us = yield from self._reconcile()
+            if is_known:
                 return
         logger.error("given up until the next start: %s", _UNKNOWN)
 
-    def _reconcile(self) -> Work[tuple[Started, bool]]:
-        """Return what was done, and whether all that NAS has and the store wants was seen."""
+    def _reconcile(self, *, asks_nas: bool = False) -> Work[tuple[Started, bool, int]]:
+        """Reconcile with what fires the jobs; with *asks_nas*, with NAS if it answers.
+
+        Returns:
+            What was done; whether all that is armed and the store wants was seen; and how long NAS is
+            not to be asked, microseconds.
+        """
         key = object()
         converging = self._reconciling[key] = set[str]()
         deadline_s = self._monotonic() + NAS_TIMEOUT_S
+        retry_after_us = 0
         state, (effect, *_) = machine.begin_reconciliation()
         try:
             while not isinstance(effect, machine.Begin):
-                event = yield from self.perform(effect, deadline_s)
+                if isinstance(effect, machine.ListArms):
+                    event = yield from self._list(deadline_s, asks_nas=asks_nas)
+                    retry_after_us = event.retry_after_us if isinstance(event, machine.ArmFailed) else 0
+                else:
+                    event = yield from self.perform(effect)
                 known = self._known(event, key)
                 state, (effect, *_) = machine.step_reconciliation(state, known, self.clock())
         finally:
@@ -339,7 +430,7 @@ class Worker:
         is_settled = effect.settled and all(are_settled) and len(answers) == len(effect.intents)
         started = Started(flows=len(effect.intents), settled=is_settled)
         logger.info("reconciled", extra=attrs.asdict(started))
-        return started, effect.settled
+        return started, effect.settled, retry_after_us
 
     def _settle_all(self, intents: Iterable[Intent]) -> Work[list[Answer]]:
         """Perform many flows, a few at once."""
@@ -394,7 +485,11 @@ class Worker:
     def _renew(self, effect: machine.StartRun, ended: Signal) -> Work[None]:
         """Renew a lease until the run has ended, or is no longer this process's. Source: incident D4."""
         while not (yield Sleep(RENEW_EVERY_US, ended)):
-            answer = yield from self.settle(machine.Renew(job_id=effect.job_id, run=effect.run))
+            try:
+                answer = yield from self.settle(machine.Renew(job_id=effect.job_id, run=effect.run))
+            except Exception:  # the run goes on, and so must its lease
+                logger.exception("a lease was not renewed", extra={"job_id": effect.job_id})
+                continue
             if answer.verdict is Verdict.LOST:
                 logger.warning("the run is no longer this process's", extra={"job_id": effect.job_id})
                 return
@@ -438,7 +533,7 @@ class Worker:
             self._stopped_ticking()
 
     def _fire_due(self, now_us: Instant) -> Work[None]:
-        due = () if self.is_stopped() else self.ticker.due(now_us, self._monotonic())
+        due = () if self.is_told_to_stop() else self.ticker.due(now_us, self._monotonic())
         for job_id, fire_at_us in due:
             tick = machine.Fire(job_id=job_id, fire_at_us=fire_at_us, fired=_TICKED)
             yield self._spawn(self.settle(tick), job_id, "a fire is being answered")
@@ -448,12 +543,21 @@ class Worker:
     def ask(self, intent: Intent) -> Spawn:
         """Return the work that does what somebody asks for."""
         if isinstance(intent, machine.Fire | machine.RunNow) and self.draining.is_set():
-            work = _turned_away(intent.job_id)
-        elif isinstance(intent, machine.RunNow) and self.is_stopped():
-            work = _at_once(_stopped(intent.job_id))
+            turned_away = Answer(
+                job_id=intent.job_id, verdict=None, reason="the agent is draining", settled=False
+            )
+            work = self._at_once(intent, turned_away)
+        elif isinstance(intent, machine.RunNow) and self.is_told_to_stop():
+            work = self._at_once(intent, _stopped(intent.job_id))
         else:
             work = self._explained(intent)
         return self._spawn(work, intent.job_id, f"a {_name_of(intent)} is being answered")
+
+    def _at_once(self, intent: Intent, answer: Answer) -> Work[Answer]:
+        """Return *answer* without a flow."""
+        self._publish(events.FlowEnded(intent=intent, answer=answer))
+        return answer
+        yield
 
     def _explained(self, intent: Intent) -> Work[Answer]:
         """Settle a change or a fire, and say of a change that is saved but not armed what that means."""
@@ -484,6 +588,7 @@ WITHOUT_NAS = "without NAS, the jobs run for as long as this process lives, and 
 _UNKNOWN = "what NAS has armed, or what the store holds, could not be read"
 _REMEDY = "It is tried again for about a minute, and at the next start; call `start` to try sooner"
 _TICKED = Fired(origin=Origin.SCHEDULE)
+_FOLLOWING = Pending(job_id="", reason="what is owed is tried again", is_busy=True)
 
 
 def _announced(spawn: Spawn, withdraw: Callable[[], object]) -> Work[None]:
@@ -493,15 +598,6 @@ def _announced(spawn: Spawn, withdraw: Callable[[], object]) -> Work[None]:
     except BaseException:
         withdraw()
         raise
-
-
-def _at_once(answer: Answer) -> Work[Answer]:
-    return answer
-    yield
-
-
-def _turned_away(job_id: str) -> Work[Answer]:
-    return _at_once(Answer(job_id=job_id, verdict=None, reason="the agent is draining", settled=False))
 
 
 def _name_of(intent: Intent) -> str:

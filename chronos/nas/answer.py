@@ -67,8 +67,8 @@ def _refusal(status: int, headers: Mapping[str, str], body: bytes, clock: Callab
             definite=status == 429,
             retry_after_s=_retry_after_s(headers, clock),
         )
-    if status == 401:
-        return NasRefused("NAS refuses the agent's access token, a fresh one too; log the agent in again")
+    if status == 401:  # also with a fresh token: the login is over, and no retry brings it back
+        return InvalidClient()
     return NasRefused(f"NAS answered {status} with {word}; sending the same request again does not help")
 
 

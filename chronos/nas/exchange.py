@@ -283,7 +283,9 @@ class _Call(Generic[M]):
                 return
             # A wait that NAS asked for ends for all who wait at once: they are spread as well.
             pause_s = wait_s + BACKOFF_S * 2 ** max(self.retries - 1, 0) * self.terms.random()
-            if self._elapsed_s() + pause_s >= min(self.terms.retry_for_s, self.within_s or math.inf):
+            if self._elapsed_s() + pause_s >= min(
+                self.terms.retry_for_s, math.inf if self.within_s is None else self.within_s
+            ):
                 raise failure or _not_yet(wait_s)
             yield Pause(pause_s=pause_s)
             self.waited_s += pause_s
@@ -292,6 +294,9 @@ class _Call(Generic[M]):
     def _elapsed_s(self) -> float:
         # A clock that stands still, as in a test, must not make a call wait for ever.
         return max(self.terms.monotonic() - self.began_s, self.waited_s)
+
+    def _bound_s(self) -> float:
+        return math.inf if self.within_s is None else self.within_s
 
     def _left_s(self, failure: NasUnavailable | None) -> float | None:
         """Return how long the next send may take; raise when the time of the call is over."""

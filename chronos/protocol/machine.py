@@ -195,7 +195,7 @@ class Answer:
     """Tell whoever asked. `settled` says that the store and NAS agree: nobody need ask again.
 
     A verdict of None means that the store could not be moved. `trouble` says what NAS had against
-    it, where that is known.
+    it, where that is known, and `retry_after_us` how long it is not to be asked.
     """
 
     job_id: str
@@ -204,6 +204,7 @@ class Answer:
     settled: bool
     job: Job | None = None
     trouble: str = ""
+    retry_after_us: int = 0
 
 
 @attrs.frozen
@@ -276,10 +277,14 @@ class ArmOutdated:
 class ArmFailed:
     """NAS refused, was not reached or did not answer; the effect may have happened all the same.
 
-    `reason` says what became of it, in words.
+    `reason` says what became of it, in words, and `retry_after_us` how long NAS is not to be asked.
     """
 
     reason: str = ""
+    retry_after_us: int = 0
+
+
+_NO_TROUBLE = ArmFailed()
 
 
 @attrs.frozen
@@ -449,8 +454,8 @@ def _on_accepted(flow: Flow, event: ArmAccepted, now_us: Instant) -> Step:
 def _on_arm_failed(flow: Flow, event: Event, now_us: Instant) -> Step:
     """Start the run all the same, and let whoever asked come back to finish the arm."""
     assert flow.move is not None
-    trouble = event.reason if isinstance(event, ArmFailed) else ""
-    return _close(flow, flow.move, now_us, settled=False, echoed=False, trouble=trouble)
+    failed = event if isinstance(event, ArmFailed) else ArmFailed()
+    return _close(flow, flow.move, now_us, settled=False, echoed=False, failed=failed)
 
 
 def _on_outdated(flow: Flow, event: ArmOutdated, now_us: Instant) -> Step:
@@ -596,7 +601,7 @@ def _must_ask_nas(flow: Flow, wake_us: Instant | None) -> bool:
 
 
 def _close(
-    flow: Flow, move: Move, now_us: Instant, *, settled: bool, echoed: bool, trouble: str = ""
+    flow: Flow, move: Move, now_us: Instant, *, settled: bool, echoed: bool, failed: ArmFailed = _NO_TROUBLE
 ) -> Step:
     """Answer, and start the run that was claimed.
 
@@ -612,7 +617,8 @@ def _close(
         reason="the lease ended before the run could start" if is_lost else move.reason,
         settled=settled and not is_lost,
         job=move.job,
-        trouble=trouble,
+        trouble=failed.reason,
+        retry_after_us=failed.retry_after_us,
     )
     done = Flow(intent=flow.intent, owner=flow.owner, phase=Phase.DONE, before=flow.before, move=move)
     starts = (StartRun(job_id=job_id, run=run, confirm=not (settled and echoed)) for run in runs)
