@@ -82,7 +82,7 @@ class Started:
 
 @attrs.define(eq=False)
 class _Owed:
-    """Something that this process still has to do, and when; counted in tries, one of which may be going on."""
+    """Something that this process still has to do, and when; one of its tries may be going on."""
 
     intent: Intent
     reason: str
@@ -243,7 +243,7 @@ class Worker:
             self._followers -= 1
 
     def _try_again(self, owed: _Owed) -> Work[None]:
-        answer = yield from self._flow(owed.intent)
+        answer = yield from self._flow(owed.intent, is_owed=True)
         still_owed = machine.follow_up(owed.intent, answer, self.clock())
         if still_owed is None:
             return
@@ -261,11 +261,11 @@ class Worker:
         if (yield Sleep(delay_us, self.draining)):
             yield Sleep(min(delay_us, DRAINING_DELAY_US), self._new_signal())
 
-    def _flow(self, intent: Intent) -> Work[Answer]:
-        """Perform one flow, from its first effect to its answer."""
+    def _flow(self, intent: Intent, *, is_owed: bool = False) -> Work[Answer]:
+        """Perform one flow, from its first effect to its answer; what is owed goes on during a stop, too."""
         if isinstance(intent, machine.Fire | machine.Finish):
             is_stopped = self.is_told_to_stop()
-            if is_stopped and _name_of(intent) == "fire":
+            if is_stopped and isinstance(intent, machine.Fire) and not is_owed:
                 return self._note(intent, _stopped(intent.job_id), has_asked_nas=False)
             if is_stopped or self.draining.is_set():
                 intent = attrs.evolve(intent, may_start=False)
@@ -334,6 +334,8 @@ class Worker:
             return (yield from self.perform(machine.ListArms(), deadline_s))
         event = yield from self._ask_for(machine.ListArms(), deadline_s)
         if not isinstance(event, machine.ArmsListed):
+            if isinstance(event, IdentityRefused):
+                logger.error("%s", REFUSED)
             return self.ticker.perform(machine.ListArms())
         self._logins += 1
         self.ticker.stop()
@@ -542,6 +544,8 @@ class Worker:
 
     def ask(self, intent: Intent) -> Spawn:
         """Return the work that does what somebody asks for."""
+        # Whoever is told to run something is an agent at work, also before its first start.
+        self._is_started = self._is_started or isinstance(intent, machine.Fire | machine.RunNow)
         if isinstance(intent, machine.Fire | machine.RunNow) and self.draining.is_set():
             turned_away = Answer(
                 job_id=intent.job_id, verdict=None, reason="the agent is draining", settled=False

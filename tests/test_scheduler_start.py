@@ -326,9 +326,10 @@ def test_a_refused_identity_is_logged_once_and_nas_is_not_asked_again(
     told: list[events.Event] = []
     world = make_world(hooks=[told.append])
     world.nas.has_login = False
+    world.agent.start()
     for number in range(3):
         assert world.agent.create(f"j{number}", HOURLY).settled
-    assert world.nas.asked == ["provision j0"]
+    assert world.nas.asked == ["list"]
     (message,) = errors(caplog)
     assert "logs the agent in again" in message
     assert [event.reason for event in told if isinstance(event, events.FellBack)] == [message]

@@ -41,12 +41,12 @@ def test_a_bug_in_work_that_nobody_awaits_is_logged(
     """It names the job, leaves nothing behind that looks busy, and the process finds its run abandoned."""
     raises = threading.Event()
 
-    def is_stopped() -> bool:
+    def clock() -> int:
         if raises.is_set():
             raise ZeroDivisionError("a bug")
-        return False
+        return T0
 
-    world = make_world(every_hour(), is_stopped=is_stopped)
+    world = make_world(every_hour(), clock=clock)
     world.agent.fire("j", T0)
     raises.set()
     world.release.set()
@@ -64,27 +64,46 @@ def test_a_bug_in_work_that_nobody_awaits_is_logged(
 def test_a_bug_reaches_whoever_asked(make_world: MakeWorld) -> None:
     """An endpoint answers NAS with a failure, and NAS comes back."""
 
-    def is_stopped() -> bool:
+    def clock() -> int:
         raise ZeroDivisionError("a bug")
 
     world = make_world(every_hour())
-    agent = world.another(is_stopped=is_stopped)
     with pytest.raises(ZeroDivisionError):
-        agent.fire("j", T0)
-    world.agents.remove(agent)  # it cannot even say what is pending
+        world.another(clock=clock).fire("j", T0)
+
+
+def test_an_agent_that_cannot_tell_whether_it_is_stopped_runs_nothing(
+    make_world: MakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What perhaps must not run does not, and the end of a run is stored all the same."""
+    raises = threading.Event()
+
+    def is_stopped() -> bool:
+        if raises.is_set():
+            raise ZeroDivisionError("a bug")
+        return False
+
+    world = make_world(every_hour(), every_hour("k"), is_stopped=is_stopped)
+    world.agent.fire("j", T0)
+    raises.set()
+    assert world.agent.fire("k", T0).verdict is Verdict.STOPPED
+    world.release.set()
+    until(lambda: world.outcomes("j"))
+    assert "it cannot be told whether the agent is told to run no jobs" in caplog.messages
+    raises.clear()
 
 
 def test_a_start_in_which_a_flow_broke_is_not_settled(make_world: MakeWorld) -> None:
     """What was not looked after is not called settled."""
     asked: list[int] = []
 
-    def is_stopped() -> bool:
+    def clock() -> int:
         asked.append(1)
-        if len(asked) == 1:
+        if len(asked) == 3:  # the first two are of the start itself
             raise ZeroDivisionError("a bug")
-        return False
+        return T0
 
-    world = make_world(later(), later("k"), is_stopped=is_stopped)
+    world = make_world(later(), later("k"), clock=clock)
     started = world.agent.start()
     assert (started.flows, started.settled) == (2, False)
     assert len(world.nas.arms) == 1

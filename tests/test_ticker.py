@@ -183,23 +183,19 @@ def test_an_emergency_stop_stops_it_and_lifts_by_itself(make_live: MakeWorld) ->
 
 
 def test_it_outlives_whatever_fails_in_one_of_its_steps(
-    make_live: MakeWorld, caplog: pytest.LogCaptureFixture
+    make_live: MakeWorld, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing else would fire the jobs."""
     world = make_live()
-    raises = threading.Event()
 
-    def is_stopped() -> bool:
-        if raises.is_set():
-            raise RuntimeError("no such file")
-        return False
+    def breaks(*_: object) -> None:
+        raise RuntimeError("a bug")
 
-    agent = world.another(is_stopped=is_stopped)
-    agent.start()
-    raises.set()
-    until(lambda: "the in-process ticker failed, and goes on" in caplog.messages)
-    raises.clear()
-    agent.create("j", Once(at_us=world.clock() + 20 * MS_US))
+    with monkeypatch.context() as broken:
+        broken.setattr("chronos.ticker.Ticker.due", breaks)
+        world.agent.start()
+        until(lambda: "the in-process ticker failed, and goes on" in caplog.messages)
+    world.agent.create("j", Once(at_us=world.clock() + 20 * MS_US))
     until(lambda: world.outcomes())
 
 
