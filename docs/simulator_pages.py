@@ -14,8 +14,7 @@ from writing import as_json, block, code, folded, incident_links, sentence, tabl
 
 from chronos.protocol.job import Result
 from chronos.protocol.schedule import SECOND_US
-from simulator import __main__ as command_line
-from simulator import cases, faults, fleet, watch, world
+from simulator import cases, command_line, faults, fleet, watch, world
 from simulator.properties import PROPERTIES, Expectation
 from simulator.report import document, terminal
 from simulator.scenario import SCENARIOS, Plan, Scenario, simulate
@@ -104,6 +103,8 @@ def faults_page() -> str:
             f" and its weights are multiplied by one of {factors}; so some runs meet a fault often and some"
             f" never. At `light`, every fault is on with {faults.LIGHT_FACTOR:g} of its weight, and nobody"
             " changes jobs.\n",
+            "The people of `operator.change` are at work at `heavy` only. What they do for some hours or by"
+            " hand changes how many occurrences there are: not as many as the jobs' own schedules have.\n",
             "## What may go wrong\n",
             table(["Label", "Options", "Weights"], _decisions(faults.HEAVY)),
             "## Ordinary variation\n",
@@ -156,10 +157,7 @@ def _help(parser: argparse.ArgumentParser) -> str:
 def _statuses() -> str:
     """Return the exit statuses, as the command line's own docstring has them."""
     told = re.findall(r"(\d+): ([^;.]+)", inspect.getdoc(command_line.main) or "")
-    rows = [[status, sentence(words)] for status, words in told]
-    if str(command_line.INTERRUPTED) not in dict(told):
-        rows.append([str(command_line.INTERRUPTED), "Interrupted from the keyboard."])
-    return table(["Status", "Meaning"], rows)
+    return table(["Status", "Meaning"], ([status, sentence(words)] for status, words in told))
 
 
 # --- samples, worked out at every build -------------------------------------------------------

@@ -42,9 +42,8 @@ HEAVY: Mapping[str, Sequence[float]] = {
     "machine.long_run": (0.985, 0.01, 0.004, 0.001),  # longer than the period, than the lease, than an hour
     "machine.failed_run": (0.97, 0.03),
     "store.failure": (0.998, 0.001, 0.001),  # before the write, after it
-    # people
-    # asked every four hours: none, pause a while, remove a while, edit a while, run by hand
-    "operator.change": (0.6, 0.1, 0.1, 0.1, 0.1),
+    # people, asked every four hours; "another schedule" is for three hours, like a pause and a removal
+    "operator.change": (0.6, 0.1, 0.1, 0.1, 0.1),  # none, pause, remove, another schedule, run by hand
 }
 
 # Light: the same faults, a tenth as often, and nobody changes jobs.

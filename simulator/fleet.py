@@ -9,7 +9,7 @@ import attrs
 
 from chronos.errors import JobsFileError
 from chronos.protocol.job import Job, JobState, following
-from chronos.protocol.schedule import Instant
+from chronos.protocol.schedule import Instant, parse_instant
 from chronos.stores.record import read_document
 
 
@@ -63,7 +63,13 @@ def load_file(path: Path, *, start_us: Instant | None = None) -> Fleet:
 
 
 def _fleet(text: str, name: str, start_us: Instant | None) -> Fleet:
-    document = read_document(text, source=name, now_us=start_us)
+    try:
+        document = read_document(text, source=name, now_us=start_us)
+    except JobsFileError as error:
+        if start_us is None and _is_mended_by_start(error, text, name):
+            problem = f"{error.problem}; say where the simulation starts with --start"
+            raise JobsFileError(name, error.job, error.field, problem) from None
+        raise
     if start_us is not None:
         jobs = tuple(_from(job, start_us) for job in document.jobs)
         return Fleet(name=name, jobs=jobs, start_us=start_us)
@@ -71,6 +77,18 @@ def _fleet(text: str, name: str, start_us: Instant | None) -> Fleet:
         problem = "expected a time stamp, the simulation starts there; or say where with --start"
         raise JobsFileError(name, None, "updated_at", problem)
     return Fleet(name=name, jobs=document.jobs, start_us=document.as_of_us)
+
+
+def _is_mended_by_start(refused: JobsFileError, text: str, name: str) -> bool:
+    """Whether the file would not be *refused* for the same reason with a start, whichever it is."""
+    try:
+        read_document(text, source=name, now_us=_ANY_START_US)
+    except JobsFileError as error:
+        return str(error) != str(refused)
+    return True
+
+
+_ANY_START_US = parse_instant("2000-01-01T00:00:00+00:00")
 
 
 def _from(job: Job, start_us: Instant) -> Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
 
 from chronos.protocol.schedule import format_instant
@@ -53,12 +54,26 @@ class Kind(IntEnum):
     CONFLICT = 41
 
 
-_INSTANT = "instant"
-_STATUS = "status"
-_MACHINE = "machine"
-_NUMBER = "number"
+# What somebody may ask for, by the numbers that `simulator.people` enters.
+_ASKED = {
+    1: "to pause the job",
+    2: "to resume the job",
+    3: "to remove the job",
+    4: "to create the job",
+    5: "to edit the job",
+    6: "to run the job now",
+}
 
-_WORDS: dict[Kind, tuple[str, str]] = {
+
+def _ends(count: int) -> str:
+    return "an occurrence ends" if count == 1 else f"{count:,} occurrences end"
+
+
+# How the value of an entry reads.
+_INSTANT: Callable[[int], str] = format_instant
+_STATUS = _MACHINE = _NUMBER = str
+
+_WORDS: dict[Kind, tuple[str, Callable[[int], str]]] = {
     Kind.CREATED: ("NAS creates the one-shot for {}", _INSTANT),
     Kind.RELAYED: ("the external scheduler calls for {}", _INSTANT),
     Kind.RELAY_DROPPED: ("NAS drops the relay of {}: not the present arm", _INSTANT),
@@ -73,7 +88,7 @@ _WORDS: dict[Kind, tuple[str, str]] = {
     Kind.SWALLOWED: ("the deduplication window swallows the one-shot for {}", _INSTANT),
     Kind.CREATE_FAILED: ("NAS crashes after its row for {}, before the one-shot", _INSTANT),
     Kind.CLAIMED: ("the occurrence {} is claimed", _INSTANT),
-    Kind.OUTCOME: ("an occurrence ends: {}", _NUMBER),
+    Kind.OUTCOME: ("{}", _ends),
     Kind.STARTED: ("the run of {} starts", _INSTANT),
     Kind.ENDED: ("the run of {} ends", _INSTANT),
     Kind.PROVISIONED: ("NAS arms {}", _INSTANT),
@@ -82,7 +97,7 @@ _WORDS: dict[Kind, tuple[str, str]] = {
     Kind.ARM_FAILED: ("the agent cannot tell whether NAS agrees", _NUMBER),
     Kind.LISTED: ("machine {} lists the arms", _MACHINE),
     Kind.LIST_FAILED: ("machine {} cannot list the arms", _MACHINE),
-    Kind.CHANGED: ("somebody asks: {}", _NUMBER),
+    Kind.CHANGED: ("somebody asks {}", _ASKED.__getitem__),
     Kind.BOOTED: ("machine {} has booted", _MACHINE),
     Kind.STOPPED: ("machine {} goes to sleep", _MACHINE),
     Kind.CRASHED: ("machine {} crashes", _MACHINE),
@@ -105,6 +120,5 @@ _WORDS: dict[Kind, tuple[str, str]] = {
 
 def render(at_us: int, kind: int, value: int) -> str:
     """Return an entry of the history as a line."""
-    text, meaning = _WORDS[Kind(kind)]
-    shown = format_instant(value) if meaning is _INSTANT else str(value)
-    return f"{format_instant(at_us)}  {text.format(shown)}"
+    text, reading = _WORDS[Kind(kind)]
+    return f"{format_instant(at_us)}  {text.format(reading(value))}"

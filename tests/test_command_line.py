@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,8 +14,11 @@ from pathlib import Path
 import pytest
 
 from chronos.protocol.schedule import parse_instant
+from simulator import people
 from simulator.__main__ import main
 from simulator.fleet import load_file
+from simulator.history import Kind, render
+from simulator.report.terminal import counted
 
 JOB = {
     "id": "job-07",
@@ -47,6 +51,11 @@ BROKEN = {
     "unknown time zone": (with_job(**schedule(tz="Mars/Olympus")), ["job-07", "schedule.tz", "Mars/Olympus"]),
     "naive time stamp": (with_job(next_run_at="2026-06-26T05:00:00"), ["job-07", "next_run_at", "offset"]),
     "no time stamp of the file": ('{"jobs": []}', ["updated_at", "--start"]),
+    "no time stamp that a record needs": (
+        json.dumps({"jobs": [{**JOB, "next_run_at": None, "created_at": None}]}),
+        ["job-07", "next_run_at", "--start"],
+    ),
+    "id that is no text": (with_job(id=5), ["expected text, got 5"]),
 }
 
 
@@ -74,6 +83,17 @@ def test_broken_jobs_file_is_refused_in_one_line_and_left_alone(
     assert all(part in line for part in ["jobs.json", *named]), line
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
     assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_start_is_named_only_where_it_mends_something(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What else is wrong is told without it; what lacks a time stamp runs with it."""
+    path = tmp_path / "jobs.json"
+    path.write_text(json.dumps({"jobs": [{**JOB, **schedule(expr="61 * * * *")}]}))
+    assert "--start" not in refused(capsys, "run", "--jobs", str(path))
+    path.write_text(json.dumps({"jobs": [{**JOB, "next_run_at": None, "created_at": None}]}))
+    assert main(["run", "--jobs", str(path), "--days", "1", "--start", "2026-06-25T09:00:00+02:00"]) == 0
 
 
 def test_jobs_file_that_is_not_text_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,6 +266,37 @@ def test_check_that_gives_up_is_inconclusive(capsys: pytest.CaptureFixture[str])
     assert "inconclusive" in capsys.readouterr().out
 
 
+def test_one_of_a_kind_is_no_plural(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A summary says 1 job and 2 jobs, and groups the digits of large numbers."""
+    path = tmp_path / "jobs.json"
+    path.write_text(with_job())
+    assert main(["run", "--jobs", str(path), "--days", "1"]) == 0
+    out = capsys.readouterr().out
+    for words in (": 1 job of ", " 1 day from ", ", 1 machine\n", " 1 delivery\n"):
+        assert words in out
+    assert [counted(count, "loss") for count in (0, 1, 1200)] == ["0 losses", "1 loss", "1,200 losses"]
+
+
+def test_history_tells_requests_and_counts_in_words() -> None:
+    """What was asked for, and how many occurrences ended, is no number to look up."""
+    told = {render(0, Kind.CHANGED, number).partition("  ")[2] for number in people._WORDS.values()}
+    asked = ("pause the job", "resume the job", "remove the job", "create the job", "edit the job")
+    assert told == {f"somebody asks to {each}" for each in (*asked, "run the job now")}
+    for intent, number in people._WORDS.items():
+        assert intent.__name__[:3].lower() in render(0, Kind.CHANGED, number).partition("asks")[2]
+    assert render(0, Kind.OUTCOME, 1).endswith("  an occurrence ends")
+    assert render(0, Kind.OUTCOME, 1200).endswith("  1,200 occurrences end")
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_every_entry_of_the_history_can_be_read(kind: Kind) -> None:
+    """Each kind has words, in which no place is left open."""
+    assert "{" not in render(0, kind, 1)
+
+
+# --- as a process of its own -------------------------------------------------------------------
+
+
 def simulator(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "simulator", *arguments],
@@ -253,6 +304,19 @@ def simulator(*arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+    )
+
+
+def in_shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line with the redirections of *command*."""
+    return subprocess.run(
+        f"{shlex.quote(sys.executable)} -m simulator {command}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **environment},
+        check=False,
     )
 
 
@@ -269,12 +333,74 @@ def test_interrupt_leaves_nothing_half_written(seeds: list[str], tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_output_piped_to_a_reader_that_leaves_is_no_failure() -> None:
-    """`| head -1` is an ordinary way to read a summary."""
-    running = simulator("run", "quiet-month", "--days", "1")
+QUIET = ("run", "quiet-month", "--days", "1")
+VIOLATED = ("run", "naive-agent", "--days", "10", "--seed", "1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (QUIET, 0),
+        (VIOLATED, 1),
+        ((*QUIET, "--json", "-"), 0),
+        ((*VIOLATED, "--json", "-"), 1),
+        (("list",), 0),
+    ],
+    ids=["ok", "violated", "ok as JSON", "violated as JSON", "list"],
+)
+def test_reader_that_leaves_changes_no_verdict(arguments: tuple[str, ...], status: int) -> None:
+    """`| head -1` is an ordinary way to read a summary; the status is that of the simulation."""
+    running = simulator(*arguments)
     assert running.stdout is not None
-    assert running.stderr is not None
     running.stdout.close()
-    assert running.wait(timeout=60) == 0
-    assert running.stderr.read() == ""
-    running.stderr.close()
+    _, told = running.communicate(timeout=60)
+    assert (running.returncode, told) == (status, "")
+
+
+def test_reader_that_leaves_takes_nothing_from_the_file(tmp_path: Path) -> None:
+    """What is written as JSON is written, whoever has read how much of the summary."""
+    report = tmp_path / "report.json"
+    running = simulator(*QUIET, "--json", str(report))
+    assert running.stdout is not None
+    running.stdout.close()
+    running.communicate(timeout=60)
+    assert json.loads(report.read_text())["verdict"] == "ok"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    "arguments", ["list", "--help", "run quiet-month --days 1", "run quiet-month --days 1 --json -"]
+)
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+def test_output_that_cannot_be_written_is_told_in_one_line(arguments: str, redirection: str) -> None:
+    """A full disk and a closed output are status 2: 1 would say that a property was violated."""
+    ended = in_shell(f"{arguments} {redirection}")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("simulator: error: the output cannot be written: ")
+    assert ended.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_error_that_nobody_can_be_told_keeps_its_status(redirection: str) -> None:
+    """Without a place for the line, the status says it, and the output stays clean."""
+    ended = in_shell(f"rum {redirection}")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", "")
+
+
+def test_missing_extra_is_named_in_one_line(tmp_path: Path) -> None:
+    """Who installed the library alone reads what to install."""
+    (tmp_path / "rich.py").write_text("raise ModuleNotFoundError(\"No module named 'rich'\", name='rich')\n")
+    ended = in_shell("list", PYTHONPATH=str(tmp_path))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "rich is not installed" in ended.stderr
+    assert "pip install 'chronos-cron[simulator]'" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_interrupt_during_the_imports_is_answered_like_any_other(tmp_path: Path) -> None:
+    """Ctrl-C before the command line has been imported is one line and status 130, too."""
+    (tmp_path / "rich.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    ended = in_shell("list", PYTHONPATH=str(tmp_path))
+    assert (ended.returncode, ended.stdout) == (130, "")
+    assert ended.stderr == "simulator: interrupted; nothing was written\n"

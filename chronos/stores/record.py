@@ -137,7 +137,9 @@ def read_job(raw: object, facts: FileFacts, *, index: int = 0) -> Job:
     job_id = raw.get("id")
     if not isinstance(job_id, str) or not job_id.strip():
         found = shown(job_id) if "id" in raw else "nothing"
-        raise JobsFileError(facts.source, f"#{index}", "id", f"expected text that is not empty, got {found}")
+        # What is neither text nor missing is not at fault for being empty.
+        wanted = "text that is not empty" if job_id is None or isinstance(job_id, str) else "text"
+        raise JobsFileError(facts.source, f"#{index}", "id", f"expected {wanted}, got {found}")
     record = Reader(source=facts.source, job=job_id, raw=raw)
     own = record.child("chronos")
     repeat = record.child("repeat")

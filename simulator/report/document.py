@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +45,18 @@ def summary_object(scenario: str, seed: int, summary: Summary) -> dict[str, Any]
     }
 
 
-def write_json(path: Path, document: Any) -> None:
-    """Write *document* to *path*, whole or not at all; `-` is the standard output.
+def as_text(document: Any) -> str:
+    """Return *document* as JSON, one value on each line."""
+    return json.dumps(document, indent=1)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write *text* and a line's end to *path*, whole or not at all.
 
     Raises:
         OSError: the folder does not exist or cannot be written.
     """
-    text = json.dumps(document, indent=1) + "\n"
-    if str(path) == "-":
-        sys.stdout.write(text)
-        return
+    text += "\n"
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8")  # a pipe or a device has no place for a second file
         return

@@ -19,10 +19,10 @@ def summary_lines(plan: Plan, seed: int, summary: Summary) -> Iterator[str]:
     """Yield the lines that tell what came of one simulation."""
     jobs = plan.fleet.jobs
     days = summary.simulated_seconds / 86_400
-    yield f"scenario   {plan.scenario}: {len(jobs)} jobs of {plan.fleet.name}, seed {seed}"
+    yield f"scenario   {plan.scenario}: {counted(len(jobs), 'job')} of {plan.fleet.name}, seed {seed}"
     yield (
-        f"world      {plan.days} days from {format_instant(plan.fleet.start_us)}, faults {plan.faults}, "
-        f"NAS {plan.nas}, agent {plan.agent}, {plan.machines} {_plural(plan.machines, 'machine')}"
+        f"world      {counted(plan.days, 'day')} from {format_instant(plan.fleet.start_us)}, "
+        f"faults {plan.faults}, NAS {plan.nas}, agent {plan.agent}, {counted(plan.machines, 'machine')}"
         f"{_of_policies(plan)}"
     )
     yield f"verdict    {summary.verdict}"
@@ -30,11 +30,11 @@ def summary_lines(plan: Plan, seed: int, summary: Summary) -> Iterator[str]:
     for reason in summary.unsettled:
         yield f"           not settled: {reason}"
     runs = ", ".join(f"{count:,} {result}" for result, count in summary.runs.items())
-    yield f"fires      {summary.fires:,} deliveries"
+    yield f"fires      {counted(summary.fires, 'delivery')}"
     yield f"runs       {runs}"
     always_on = max(summary.simulated_seconds * plan.machines, 1)
     yield (
-        f"machine    {summary.wakes:,} wakes ({summary.wakes_for_nothing:,} ran nothing), up "
+        f"machine    {counted(summary.wakes, 'wake')} ({summary.wakes_for_nothing:,} ran nothing), up "
         f"{summary.agent_up_seconds:,} s of {always_on:,} s always-on: "
         f"{summary.agent_up_seconds / always_on:.1%}"
     )
@@ -45,7 +45,8 @@ def summary_lines(plan: Plan, seed: int, summary: Summary) -> Iterator[str]:
     for hop, row in (*lateness["by_hop"].items(), ("total", lateness)):
         p50, p99, longest = (_seconds(row[key]) for key in ("p50", "p99", "max"))
         yield f"           {hop:10}{p50:>10}{p99:>10}{longest:>12}"
-    yield f"history    {summary.events:,} events in {days:,.0f} days, digest {summary.digest}"
+    events = counted(summary.events, "event")
+    yield f"history    {events} in {counted(round(days), 'day')}, digest {summary.digest}"
 
 
 def _of_policies(plan: Plan) -> str:
@@ -57,8 +58,9 @@ def sweep_lines(plan: Plan, results: Sequence[tuple[int, Summary]]) -> Iterator[
     verdicts = Counter(summary.verdict for _, summary in results)
     seeds = f"{results[0][0]} to {results[-1][0]}" if results else "none"
     yield (
-        f"scenario   {plan.scenario}: {len(plan.fleet.jobs)} jobs of {plan.fleet.name}, {plan.days} days, "
-        f"faults {plan.faults}, NAS {plan.nas}, agent {plan.agent}{_of_policies(plan)}"
+        f"scenario   {plan.scenario}: {counted(len(plan.fleet.jobs), 'job')} of {plan.fleet.name}, "
+        f"{counted(plan.days, 'day')}, faults {plan.faults}, "
+        f"NAS {plan.nas}, agent {plan.agent}{_of_policies(plan)}"
     )
     yield f"seeds      {seeds}: " + ", ".join(
         f"{count} {verdict}" for verdict, count in sorted(verdicts.items())
@@ -71,8 +73,8 @@ def sweep_lines(plan: Plan, results: Sequence[tuple[int, Summary]]) -> Iterator[
         count = len({seed for seed, _ in found})
         seed, first = found[0]
         yield (
-            f"violated   {name} in {count} of {len(results)} seeds, {len(found)} times; "
-            f"first with --seed {seed}:"
+            f"violated   {name} in {count} of {counted(len(results), 'seed')}, "
+            f"{counted(len(found), 'time')}; first with --seed {seed}:"
         )
         yield f"           {_place(first)}: {first.message}"
     runs: Counter[str] = Counter()
@@ -82,7 +84,7 @@ def sweep_lines(plan: Plan, results: Sequence[tuple[int, Summary]]) -> Iterator[
     fires = sum(summary.fires for _, summary in results)
     wakes = sum(summary.wakes for _, summary in results)
     events = sum(summary.events for _, summary in results)
-    yield f"fires      {fires:,} deliveries, {wakes:,} wakes, {events:,} events"
+    yield (f"fires      {counted(fires, 'delivery')}, {counted(wakes, 'wake')}, {counted(events, 'event')}")
 
 
 def check_lines(results: Iterable[Result]) -> Iterator[str]:
@@ -93,16 +95,16 @@ def check_lines(results: Iterable[Result]) -> Iterator[str]:
         rate = result.states / max(result.seconds, 1e-9)
         yield f"case       {result.case}"
         yield (
-            f"           {result.states:,} distinct states, depth {result.depth}, {rate:,.0f} states/s, "
-            f"{_verdict(result)}"
+            f"           {counted(result.states, 'distinct state')}, depth {result.depth}, "
+            f"{rate:,.0f} states/s, {_verdict(result)}"
         )
         for found in result.counterexamples:
             yield f"violated   {found.property}: {found.reason}"
-            yield f"           the shortest history, {len(found.history)} events:"
+            yield f"           the shortest history, {counted(len(found.history), 'event')}:"
             for number, line in enumerate(found.history, start=1):
                 yield f"           {number:>3}. {line}"
     rate = states / max(seconds, 1e-9)
-    yield f"in all     {states:,} distinct states, depth {depth}, {rate:,.0f} states/s per core"
+    yield f"in all     {counted(states, 'distinct state')}, depth {depth}, {rate:,.0f} states/s per core"
 
 
 def _verdict(result: Result) -> str:
@@ -125,7 +127,7 @@ def _violation_lines(violations: Sequence[Violation]) -> Iterator[str]:
                 yield f"             {line}"
     for name, count in told.items():
         if count > TOLD:
-            yield f"           ({count - TOLD} more violations of {name})"
+            yield f"           ({counted(count - TOLD, 'more violation')} of {name})"
 
 
 def _place(violation: Violation) -> str:
@@ -137,5 +139,10 @@ def _seconds(milliseconds: int) -> str:
     return f"{milliseconds / 1000:,.1f} s"
 
 
-def _plural(count: int, word: str) -> str:
-    return word if count == 1 else f"{word}s"
+# The other words take an s.
+_PLURALS = {"crash": "crashes", "delivery": "deliveries", "loss": "losses"}
+
+
+def counted(count: int, word: str) -> str:
+    """Return *count* and *word*, in the plural unless the count is one: 1 loss, 1,200 deliveries."""
+    return f"1 {word}" if count == 1 else f"{count:,} {_PLURALS.get(word, f'{word}s')}"
