@@ -165,6 +165,18 @@ def test_decisions_are_numbered_and_listed() -> None:
         assert re.findall(r"^## (.*)$", note, re.MULTILINE) == ["Context", "Decision", "Consequence"]
 
 
+def test_embed_page_shows_the_example(site: Path) -> None:
+    """The ten lines are on the page, and are those that the test below runs."""
+    example = (DOCS / "examples" / "embed.py").read_text(encoding="utf-8")
+    assert example in text_of(site / "embed.html")
+
+
+def test_every_page_is_filled_in(site: Path) -> None:
+    """No reader sees the name of a part, or of an example, in the place of its text."""
+    left = re.compile(r"\{\{ [\w-]+ \}\}|--8\s*<")
+    assert not [page.name for page in site.rglob("*.html") if left.search(text_of(page))]
+
+
 # --- no network -------------------------------------------------------------------------------
 
 _LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "use": "href", "object": "data"}
