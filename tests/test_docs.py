@@ -313,19 +313,19 @@ def test_the_example_of_embedding_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert ran == ["job-7"]
 
 
+AGENT = DOCS / "examples" / "agent.py"
+
+
 def test_the_example_of_an_agent_runs_and_goes_on_after_a_restart(tmp_path: Path) -> None:
-    """A reader starts it, sees jobs fire, stops it and starts it again: the jobs are still there."""
+    """A reader starts it, sees jobs fire, starts it again, and again with another schedule."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = {**os.environ, "PORT": str(port), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    for _ in range(2):
-        agent = subprocess.Popen(
-            [sys.executable, str(DOCS / "examples" / "agent.py")],
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    environment = {**os.environ, "PORT": str(port), "PYTHONPATH": str(ROOT)}
+    faster = tmp_path / "faster.py"
+    faster.write_text(AGENT.read_text(encoding="utf-8").replace("every 5s", "every 1s"), encoding="utf-8")
+    for example, told in (AGENT, "created"), (AGENT, "already there"), (faster, "edited"):
+        command = [sys.executable, str(example)]
+        agent = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
         try:
             assert agent.stdout is not None
             said = list(itertools.takewhile(lambda line: "202 accepted" not in line, agent.stdout))
@@ -334,7 +334,21 @@ def test_the_example_of_an_agent_runs_and_goes_on_after_a_restart(tmp_path: Path
         finally:
             agent.kill()
             agent.wait()
-        assert "agent: tick: created\n" in said
+        assert f"agent: tick: {told}\n" in said
         assert any(line.startswith(("agent: tick of", "agent: report of")) for line in said)
         assert "Traceback" not in rest
         assert agent.returncode == 0
+
+
+def test_the_example_of_an_agent_says_in_one_line_that_it_cannot_serve(tmp_path: Path) -> None:
+    """A port that is taken, or is none, is told before anything is stored."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for port in str(taken.getsockname()[1]), "abc", "99999":
+            environment = {**os.environ, "PORT": port, "PYTHONPATH": str(ROOT)}
+            command = [sys.executable, str(AGENT)]
+            agent = subprocess.run(
+                command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            )
+            assert (agent.returncode, agent.stdout) == (1, "")
+            assert re.fullmatch(rf"cannot serve at 127\.0\.0\.1:{port}; .*\n", agent.stderr)
+    assert not list(tmp_path.iterdir())
