@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -27,7 +28,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from filelock import FileLock
 
-from chronos import Interval, Job, JsonFileStore
+from chronos import FireVerifier, Interval, Job, JsonFileStore, MemoryStore
 from chronos.errors import ChronosError
 from chronos.protocol import machine
 from chronos.protocol.messages import FIRE, REGISTRY
@@ -311,6 +312,29 @@ def test_the_example_of_embedding_runs(tmp_path: Path, monkeypatch: pytest.Monke
     asyncio.run(scenario())
     assert portal.armed == {"job-7": format_instant(due_us + HOUR_US)}
     assert ran == ["job-7"]
+
+
+def test_the_example_of_a_provider_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what a host has, as the page lists it: a provider is chosen, and takes a fire."""
+    urls = {"portal_url": "https://portal.example", "callback_url": "https://agent.example"}
+    trust = {"expected_audience": "agent:inst-1", "nas_jwks_url": "https://portal.example/jwks.json"}
+    config = {"cron": {"provider": "chronos", "chronos": {**urls, **trust}}}
+    stop_event = threading.Event()
+    stop_event.set()  # its start returns, and asks nobody
+    agent = ModuleType("my_agent")
+    vars(agent).update(config=config, launch_config=config, store=MemoryStore(), stop_event=stop_event)
+    vars(agent).update(run_job=print, access_token=lambda _fresh: "the-token", is_logged_in=lambda: True)
+    monkeypatch.setitem(sys.modules, "my_agent", agent)
+    monkeypatch.setattr(
+        httpx.HTTPTransport, "handle_request", lambda *_: httpx.Response(200, json={"ok": True})
+    )
+    names: dict[str, Any] = {}
+    for block in blocks("python"):
+        if block.id == "provider":
+            exec(block.values[0], names)
+    assert names["provider"].name == "chronos"
+    assert isinstance(names["verifier"], FireVerifier)
+    assert names["answer"]("job-7", 0) == 200
 
 
 AGENT = DOCS / "examples" / "agent.py"
