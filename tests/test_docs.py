@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -27,7 +28,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from filelock import FileLock
 
-from chronos import Interval, Job, JsonFileStore
+from chronos import FireVerifier, Interval, Job, JsonFileStore, MemoryStore
 from chronos.errors import ChronosError
 from chronos.protocol import machine
 from chronos.protocol.messages import FIRE, REGISTRY
@@ -163,6 +164,18 @@ def test_decisions_are_numbered_and_listed() -> None:
         note = path.read_text(encoding="utf-8")
         assert f"({path.name})" in listed
         assert re.findall(r"^## (.*)$", note, re.MULTILINE) == ["Context", "Decision", "Consequence"]
+
+
+def test_embed_page_shows_the_example(site: Path) -> None:
+    """The ten lines are on the page, and are those that the test below runs."""
+    example = (DOCS / "examples" / "embed.py").read_text(encoding="utf-8")
+    assert example in text_of(site / "embed.html")
+
+
+def test_every_page_is_filled_in(site: Path) -> None:
+    """No reader sees the name of a part, or of an example, in the place of its text."""
+    left = re.compile(r"\{\{ [\w-]+ \}\}|--8\s*<")
+    assert not [page.name for page in site.rglob("*.html") if left.search(text_of(page))]
 
 
 # --- no network -------------------------------------------------------------------------------
@@ -301,19 +314,42 @@ def test_the_example_of_embedding_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert ran == ["job-7"]
 
 
+def test_the_example_of_a_provider_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what a host has, as the page lists it: a provider is chosen, and takes a fire."""
+    urls = {"portal_url": "https://portal.example", "callback_url": "https://agent.example"}
+    trust = {"expected_audience": "agent:inst-1", "nas_jwks_url": "https://portal.example/jwks.json"}
+    config = {"cron": {"provider": "chronos", "chronos": {**urls, **trust}}}
+    stop_event = threading.Event()
+    stop_event.set()  # its start returns, and asks nobody
+    agent = ModuleType("my_agent")
+    vars(agent).update(config=config, launch_config=config, store=MemoryStore(), stop_event=stop_event)
+    vars(agent).update(run_job=print, access_token=lambda _fresh: "the-token", is_logged_in=lambda: True)
+    monkeypatch.setitem(sys.modules, "my_agent", agent)
+    monkeypatch.setattr(
+        httpx.HTTPTransport, "handle_request", lambda *_: httpx.Response(200, json={"ok": True})
+    )
+    names: dict[str, Any] = {}
+    for block in blocks("python"):
+        if block.id == "provider":
+            exec(block.values[0], names)
+    assert names["provider"].name == "chronos"
+    assert isinstance(names["verifier"], FireVerifier)
+    assert names["answer"]("job-7", 0) == 200
+
+
+AGENT = DOCS / "examples" / "agent.py"
+
+
 def test_the_example_of_an_agent_runs_and_goes_on_after_a_restart(tmp_path: Path) -> None:
-    """A reader starts it, sees jobs fire, stops it and starts it again: the jobs are still there."""
+    """A reader starts it, sees jobs fire, starts it again, and again with another schedule."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = {**os.environ, "PORT": str(port), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    for _ in range(2):
-        agent = subprocess.Popen(
-            [sys.executable, str(DOCS / "examples" / "agent.py")],
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    environment = {**os.environ, "PORT": str(port), "PYTHONPATH": str(ROOT)}
+    faster = tmp_path / "faster.py"
+    faster.write_text(AGENT.read_text(encoding="utf-8").replace("every 5s", "every 1s"), encoding="utf-8")
+    for example, told in (AGENT, "created"), (AGENT, "already there"), (faster, "edited"):
+        command = [sys.executable, str(example)]
+        agent = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
         try:
             assert agent.stdout is not None
             said = list(itertools.takewhile(lambda line: "202 accepted" not in line, agent.stdout))
@@ -322,7 +358,21 @@ def test_the_example_of_an_agent_runs_and_goes_on_after_a_restart(tmp_path: Path
         finally:
             agent.kill()
             agent.wait()
-        assert "agent: tick: created\n" in said
+        assert f"agent: tick: {told}\n" in said
         assert any(line.startswith(("agent: tick of", "agent: report of")) for line in said)
         assert "Traceback" not in rest
         assert agent.returncode == 0
+
+
+def test_the_example_of_an_agent_says_in_one_line_that_it_cannot_serve(tmp_path: Path) -> None:
+    """A port that is taken, or is none, is told before anything is stored."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for port in str(taken.getsockname()[1]), "abc", "99999":
+            environment = {**os.environ, "PORT": port, "PYTHONPATH": str(ROOT)}
+            command = [sys.executable, str(AGENT)]
+            agent = subprocess.run(
+                command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            )
+            assert (agent.returncode, agent.stdout) == (1, "")
+            assert re.fullmatch(rf"cannot serve at 127\.0\.0\.1:{port}; .*\n", agent.stderr)
+    assert not list(tmp_path.iterdir())

@@ -1,16 +1,20 @@
 """A whole agent with managed cron, in one file that runs: `python agent.py`.
 
-It keeps its jobs in SQLite and serves the fire endpoint with uvicorn. Where a real agent would have NAS,
-it brings a small one of its own, in the same process, which keeps arms, waits for their time and
-fires them over HTTP with signed tokens: stop the process, start it again, and the jobs go on.
+It keeps its jobs in SQLite, in the folder where it is started, and serves the fire endpoint with
+uvicorn. Where a real agent would have NAS, it brings a small one of its own, in the same process, which
+keeps arms, waits for their time and fires them over HTTP with signed tokens: stop the process, start it
+again, and the jobs go on. It needs the extra `example`: `pip install '.[example]'`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
+import socket
+import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,9 +28,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from chronos import AsyncNasClient, AsyncScheduler, FireEndpoint, FireVerifier, RunContext, SqlStore, Verdict
 from chronos.protocol.schedule import format_instant, parse_instant
 
-HOST, PORT = "127.0.0.1", int(os.environ.get("PORT", "8765"))
+HOST, PORT = "127.0.0.1", os.environ.get("PORT", "8765")
 AGENT, AUDIENCE = f"http://{HOST}:{PORT}", "agent:example"
 JOBS = {"tick": "every 5s", "report": "*/1 * * * *"}
+say = functools.partial(print, flush=True)  # a pipe, too, shall show it at once
 
 
 class SmallNas:
@@ -72,7 +77,7 @@ class SmallNas:
         with contextlib.suppress(httpx.HTTPError):
             fire = {"job_id": job, "fire_at": at}
             answer = await client.post(f"{AGENT}/api/cron/fire", json=fire, headers=headers)
-            print(f"NAS: fired {job} of {at}: {answer.status_code} {answer.json().get('status', '')}")
+            say(f"NAS: fired {job} of {at}: {answer.status_code} {answer.json().get('status', '')}")
             if answer.is_success and self.arms.get(job) == at:
                 del self.arms[job]
 
@@ -80,7 +85,7 @@ class SmallNas:
 async def run(context: RunContext) -> None:
     """Do the work of a job."""
     due = format_instant(context.occurrence_us)
-    print(f"agent: {context.job_id} of {due} runs, attempt {context.attempt}, {context.origin}")
+    say(f"agent: {context.job_id} of {due} runs, attempt {context.attempt}, {context.origin}")
 
 
 def make(folder: Path) -> tuple[Any, AsyncScheduler, SmallNas]:
@@ -98,24 +103,43 @@ def make(folder: Path) -> tuple[Any, AsyncScheduler, SmallNas]:
     return FireEndpoint(scheduler, verifier), scheduler, nas
 
 
-@contextlib.asynccontextmanager
-async def at_work(scheduler: AsyncScheduler, nas: SmallNas) -> AsyncIterator[None]:
-    """Create the jobs that are not there yet, and let NAS deliver."""
+async def create_jobs(scheduler: AsyncScheduler) -> None:
+    """Create the jobs that an earlier life of this process has not created; the others go on."""
+    there = {each.job.id for each in (await scheduler.status()).jobs}
     for job_id, schedule in JOBS.items():
         answer = await scheduler.create(job_id, schedule)
-        if answer.verdict is not Verdict.REFUSED:  # of an earlier life of this process: they go on
-            print(f"agent: {job_id}: {answer.reason}")
+        if answer.verdict is Verdict.REFUSED:  # it is there with another schedule
+            answer = await scheduler.edit(job_id, schedule=schedule)
+        elif answer.settled and job_id in there:
+            say(f"agent: {job_id}: already there")
+            continue
+        say(f"agent: {job_id}: {answer.reason}")
+
+
+@contextlib.asynccontextmanager
+async def at_work(scheduler: AsyncScheduler, nas: SmallNas) -> AsyncIterator[None]:
+    """Create the jobs, and let NAS deliver."""
+    await create_jobs(scheduler)
     delivering = asyncio.create_task(nas.deliver())
     yield
     delivering.cancel()
 
 
+def listen() -> socket.socket:
+    """Return the socket to serve at; where it cannot be had, end the process before it does anything."""
+    try:
+        return socket.create_server((HOST, int(PORT)))
+    except (OSError, OverflowError, ValueError) as error:
+        sys.exit(f"cannot serve at {HOST}:{PORT}; set PORT to a free one: {error}")
+
+
 async def main(folder: Path) -> None:
     """Serve until the process is told to stop."""
+    listening = listen()
     app, scheduler, nas = make(folder)
-    server = uvicorn.Server(uvicorn.Config(app, host=HOST, port=PORT, lifespan="on", log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="on", log_level="warning"))
     async with at_work(scheduler, nas):
-        await server.serve()
+        await server.serve(sockets=[listening])
 
 
 if __name__ == "__main__":
