@@ -51,7 +51,7 @@ class OccurrenceEnded:
 
 @attrs.frozen(kw_only=True)
 class FlowEnded:
-    """A fire, a change, or the end of a run was answered."""
+    """A fire, a change, the end of a run or a renewal was answered, also without being looked into."""
 
     intent: Intent
     answer: Answer

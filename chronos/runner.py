@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
-import threading
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, TypeAlias
 
 import attrs
 
 from chronos import telemetry
+from chronos.calls import in_own_thread
 from chronos.protocol.job import Origin
 from chronos.protocol.schedule import Instant
 
@@ -67,7 +65,7 @@ async def run_job_async(runner: Runner, context: RunContext) -> tuple[bool, str]
             result = (
                 function(context)
                 if inspect.iscoroutinefunction(function)
-                else await _in_own_thread(function, context)
+                else await in_own_thread(function, context, name=f"chronos-run-{context.job_id}")
             )
             if inspect.isawaitable(result):
                 await result
@@ -79,37 +77,6 @@ async def run_job_async(runner: Runner, context: RunContext) -> tuple[bool, str]
     except BaseException as error:  # noqa: BLE001 - a job that exits must not take the agent along
         return False, words_of(error)
     return True, ""
-
-
-async def _in_own_thread(function: Callable[[RunContext], Any], context: RunContext) -> Any:
-    """Call *function* in a thread of its own.
-
-    Runs may last for hours and be many: in the loop's shared pool they would keep the store's calls
-    waiting, the renewals of their own leases among them (incident D5). The thread is a daemon, since
-    a process that was told to stop must not wait for a run.
-    """
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-
-    def deliver(result: Any, error: BaseException | None) -> None:
-        if not ended.done():
-            ended.set_result((result, error))
-
-    def work() -> None:
-        result, error = None, None
-        try:
-            result = variables.run(function, context)
-        except BaseException as raised:  # noqa: BLE001 - it is raised again where it is awaited
-            error = raised
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(deliver, result, error)
-
-    variables = contextvars.copy_context()
-    threading.Thread(target=work, name=f"chronos-run-{context.job_id}", daemon=True).start()
-    result, error = await ended
-    if error is not None:
-        raise error
-    return result
 
 
 def words_of(error: BaseException) -> str:

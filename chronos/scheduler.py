@@ -62,8 +62,9 @@ class Scheduler(Shell[Nas]):
     def start(self) -> Started:
         """Make NAS agree with the store, look after interrupted and overdue runs, and return.
 
-        There is no loop to keep alive: between fires nothing here is at work. Calling it again is
-        harmless; it ends a drain, and asks NAS again after NAS has refused the agent's identity.
+        There is no loop to keep alive, as long as there is a NAS: between fires nothing here is at
+        work. Calling it again is harmless; it ends a drain, and asks NAS again after NAS has refused the
+        agent's identity.
 
         Returns:
             What was done. It does not raise: what could not be settled is in `pending()`.
@@ -183,7 +184,10 @@ class Scheduler(Shell[Nas]):
         return answer
 
     def remove(self, job_id: str) -> Answer:
-        """Take a job out of the store and disarm it; its run in flight goes on. See `create`."""
+        """Take a job and its history out of the store, and disarm it. See `create`.
+
+        Its run in flight goes on, and its end is not recorded.
+        """
         answer: Answer = self._ask(self._remove(job_id))
         return answer
 
@@ -192,13 +196,17 @@ class Scheduler(Shell[Nas]):
 
         Args:
             job_id: which job; it may be paused or completed.
-            asked_us: the identity of the run, epoch microseconds; None takes the present instant.
-                Give the same again to repeat a request whose answer was lost: it runs once.
+            asked_us: the identity of the run, epoch microseconds, not in the future; None makes a new
+                one. Give the same again to repeat a request whose answer was lost: it runs once.
 
         Returns:
             `ACCEPTED` when it runs, or waits for its turn; `DUPLICATE` when it was asked for before;
             `SKIPPED` when another run is in progress and may not be overlapped; `GONE` without such
-            a job. Without a verdict nothing was done, or the store failed: ask again.
+            a job; `STOPPED` while the agent is told to run no jobs; `LOST` when the claim's lease ended
+            before the run could start. Without a verdict the agent drains, or the store failed: ask again.
+
+        Raises:
+            ValueError: *asked_us* is in the future; nothing was done.
 
         Source: incidents D2, L1.
         """

@@ -28,7 +28,7 @@ from chronos.protocol.schedule import (
     format_instant,
     parse_schedule,
 )
-from chronos.protocol.transitions import Changes
+from chronos.protocol.transitions import CLOCK_MARGIN_US, Changes
 from chronos.protocol.wire import LocalMessageError
 from chronos.runner import Runner
 from chronos.status import status
@@ -174,9 +174,11 @@ class Shell(Generic[N]):
         return self._work.ask(machine.Remove(job_id=_checked(job_id)))
 
     def _run_now(self, job_id: str, asked_us: Instant | None) -> Spawn:
-        identity_us = self._clock() if asked_us is None else asked_us
-        _check_instant("asked_us", identity_us)
-        return self._work.ask(machine.RunNow(job_id=_checked(job_id), asked_us=identity_us))
+        if asked_us is not None:
+            _check_instant("asked_us", asked_us)
+            if asked_us > self._clock() + CLOCK_MARGIN_US:  # it would make older requests of all that come
+                raise ValueError(f"asked_us is {format_instant(asked_us)}, which is still to come")
+        return self._work.ask(machine.RunNow(job_id=_checked(job_id), asked_us=asked_us))
 
     def _start(self) -> Spawn:
         return self._listed(self._work.start(), "the start is reconciling")

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chronos.errors import JobsFileError, NasError
-from chronos.nas.client import read_answer
+from chronos.nas.answer import read_answer
 from chronos.protocol import messages, schema, wire
 from chronos.protocol.schedule import Cron, ScheduleError, next_after, parse_instant, parse_schedule, zone_of
 from chronos.stores.record import FileFacts, read_document, read_history

@@ -18,8 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chronos.errors import InvalidClient, NasError, NasRefused, NasUnavailable, StaleRevision
-from chronos.nas.answer import MAX_ANSWER_BYTES, MAX_RETRY_AFTER_S
-from chronos.nas.client import AsyncNasClient, NasClient, read_answer
+from chronos.nas.answer import MAX_ANSWER_BYTES, MAX_RETRY_AFTER_S, read_answer
+from chronos.nas.client import AsyncNasClient, NasClient
 from chronos.protocol import messages
 from chronos.protocol.schedule import parse_instant
 from tests.nas_clients import AN_EPOCH_S, KINDS, Client, Handler, answers

@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from chronos.nas.client import USER_AGENT, call
+from chronos.calls import call
+from chronos.nas.client import USER_AGENT
 
 logger = logging.getLogger(__name__)
 

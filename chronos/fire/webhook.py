@@ -24,8 +24,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeAlias, runtime_checkable
 
+from chronos.calls import call
 from chronos.errors import TokenError
-from chronos.nas.client import call
 from chronos.protocol import messages, wire
 from chronos.protocol.machine import Answer
 from chronos.protocol.messages import ErrorResponse, FireClaims, FireRequest, HttpAnswer, dedup_key

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
+from chronos.calls import call, call_in_time
 from chronos.errors import NasUnavailable
-from chronos.nas.answer import MAX_ANSWER_BYTES, read_answer
-from chronos.nas.calls import call, call_in_time
+from chronos.nas.answer import MAX_ANSWER_BYTES
 from chronos.nas.exchange import (
     ArmAnswer,
     Exchange,
@@ -45,8 +45,6 @@ __all__ = [
     "Nas",
     "NasClient",
     "TokenProvider",
-    "call",
-    "read_answer",
 ]
 
 USER_AGENT = "chronos-cron"

@@ -85,10 +85,10 @@ class Finish:
 
 @attrs.frozen(kw_only=True, cache_hash=True)
 class RunNow:
-    """Start a run by hand; `asked_us` is its identity."""
+    """Start a run by hand; `asked_us` is its identity, None for one of its own that nobody repeats."""
 
     job_id: str
-    asked_us: Instant
+    asked_us: Instant | None
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)

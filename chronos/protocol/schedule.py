@@ -324,7 +324,7 @@ def upcoming(schedule: Schedule, after_us: Instant, count: int) -> tuple[Instant
 
 # A year of hours for each of four jobs, or a month for forty. A chunk of a job that runs every minute
 # takes 2.5 kB, that of an hourly one 0.2 kB: 80 MB when every entry is the former.
-@lru_cache(maxsize=32_768)
+@lru_cache(maxsize=4_096)
 def _chunk(expr: str, tz: str, index: int, width_us: int) -> tuple[Instant, ...]:
     """Return the slots from `index * width_us` on, up to and with the first beyond that chunk."""
     width_s = width_us // SECOND_US

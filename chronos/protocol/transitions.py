@@ -99,7 +99,7 @@ def fire(
 def run_now(
     job: Job | None,
     *,
-    asked_us: Instant,
+    asked_us: Instant | None,
     now_us: Instant,
     owner: str,
     liveness: Sequence[Liveness] = (),
@@ -112,7 +112,8 @@ def run_now(
     Args:
         job: the job as stored.
         asked_us: when it was asked for: the identity of the run. The same again is a `DUPLICATE`, and
-            so is what was asked for before the last one: nothing tells it from a late repetition.
+            so is what was asked for before the last one: nothing tells it from a late repetition. None
+            makes an identity that is new.
         now_us: the present instant by the local clock.
         owner: names this process.
         liveness: as for `fire`.
@@ -123,6 +124,8 @@ def run_now(
         return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
     draft = Draft(job, now_us)
     _look_after_runs(draft, now_us, liveness)
+    if asked_us is None:  # a clock that was set back must not make it an old one
+        asked_us = now_us if job.last_manual_us is None else max(now_us, job.last_manual_us + 1)
     if job.last_manual_us is not None and asked_us <= job.last_manual_us:
         return draft.move(Verdict.DUPLICATE, "this run, or a later one, was asked for before")
     must_wait = draft.is_in_progress() and job.policy.overlap is not Overlap.ALLOW
@@ -229,7 +232,8 @@ def create(job: Job | None, *, wanted: Job, now_us: Instant) -> Move:
         wanted.policy,
     ):
         return Move(job=job, verdict=Verdict.REFUSED, reason=f"another job has the id {wanted.id}")
-    return Move(job=job, verdict=Verdict.CHANGED, reason="created")
+    so_far = "created" if job.state is JobState.SCHEDULED else f"already there, and {job.state}"
+    return Move(job=job, verdict=Verdict.CHANGED, reason=so_far)
 
 
 def _asked_for(schedule: Schedule) -> Schedule:

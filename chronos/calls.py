@@ -16,19 +16,44 @@ R = TypeVar("R")
 
 
 async def call(function: Callable[[A], R | Awaitable[R]], argument: A) -> R:
-    """Call what a host supplied, sync or async; what is sync may block, and gets a thread."""
+    """Call what a host supplied, sync or async; what is sync may block, and gets a thread of its own."""
     plain: Callable[[A], Any] = function
     is_async = inspect.iscoroutinefunction(plain)
-    result = plain(argument) if is_async else await asyncio.to_thread(_call_in_thread, plain, argument)
+    result = plain(argument) if is_async else await in_own_thread(plain, argument, name="chronos-call")
     value: R = await result if inspect.isawaitable(result) else result
     return value
 
 
-def _call_in_thread(function: Callable[[A], R], argument: A) -> R:
-    try:
-        return function(argument)
-    except StopIteration as error:  # no future can hold it: whoever waits would wait for ever
-        raise RuntimeError("the function raised StopIteration") from error
+async def in_own_thread(function: Callable[[A], R], argument: A, *, name: str) -> R:
+    """Call *function* in a thread of its own.
+
+    What a host supplies may last for hours, or for ever, and be many: in the loop's shared pool it
+    would keep the store's calls waiting, the renewals of leases among them (incident D5). The thread
+    is a daemon, since a process that was told to stop must not wait for it.
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
+
+    def deliver(result: Any, error: BaseException | None) -> None:
+        if not ended.done():
+            ended.set_result((result, error))
+
+    def work() -> None:
+        result, error = None, None
+        try:
+            result = variables.run(function, argument)
+        except BaseException as raised:  # noqa: BLE001 - it is raised again where it is awaited
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(deliver, result, error)
+
+    variables = contextvars.copy_context()
+    threading.Thread(target=work, name=name, daemon=True).start()
+    result, error = await ended
+    if error is not None:
+        raise error
+    value: R = result
+    return value
 
 
 def call_in_time(work: Callable[[Callable[[], bool]], R], timeout_s: float) -> R:
