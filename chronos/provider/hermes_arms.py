@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from time import monotonic
 
-from chronos.errors import InvalidClient, StaleRevision
+import attrs
+
+from chronos.errors import InvalidClient, NasUnavailable, StaleRevision
 from chronos.nas.client import Nas
 from chronos.operations import Pending
 from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, MAX_CONFLICTS
@@ -22,6 +25,14 @@ from chronos.runner import words_of
 from chronos.work import NAS_TIMEOUT_S, REFUSED
 
 logger = logging.getLogger(__name__)
+
+
+@attrs.define
+class _Turn:
+    """The lock that keeps the requests for one job in order, and how many have it or wait for it."""
+
+    lock: threading.Lock = attrs.field(factory=threading.Lock)
+    users: int = 0
 
 
 class Arms:
@@ -52,7 +63,7 @@ class Arms:
         self._on_refused = on_refused
         # It guards what follows, and is never held while anybody is asked.
         self._lock = threading.Lock()
-        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self._turns: dict[str, _Turn] = {}
         self._owed: dict[str, tuple[str, Callable[[], None]]] = {}
         self._unreadable: dict[str, str] = {}
         self._is_retrying = False
@@ -94,20 +105,20 @@ class Arms:
 
         Args:
             job_id: which job; where there is none, its arm is cancelled.
-            within_s: how long NAS may take, seconds.
+            within_s: how long it may take in all, seconds: the wait for those who ask for the same job
+                before, and every request.
             spent_us: as for `HermesJob.wake_us`; None for what is overdue by more than a clock may err.
             is_lost: likewise.
 
         Raises:
-            NasError: NAS did not agree.
+            NasError: NAS did not agree, or there was no time to ask it.
             JobsFileError: the job's record is not what it should be.
             Exception: Hermes could not read its jobs.
         """
         if self.is_refused:
             return
-        with self._lock:
-            turn = self._turns[job_id]
-        with turn:
+        deadline_s = monotonic() + within_s
+        with self._turn(job_id, within_s):
             revision = 0
             for attempt in range(MAX_CONFLICTS):
                 now_us = self._clock()
@@ -117,8 +128,11 @@ class Arms:
                 wake_us = None
                 if job is not None:
                     wake_us = job.wake_us(now_us, spent_us=spent_or_old_us, is_lost=is_lost)
+                left_s = deadline_s - monotonic()
+                if left_s <= 0:
+                    raise NasUnavailable(f"NAS has not agreed within {within_s:g} s", definite=attempt == 0)
                 try:
-                    self._request(job_id, wake_us, revision, within_s)
+                    self._request(job_id, wake_us, revision, left_s)
                     break
                 except StaleRevision as error:
                     if attempt == MAX_CONFLICTS - 1:
@@ -129,6 +143,26 @@ class Arms:
                     return
         self._accept()
         self.settle(job_id)
+
+    @contextmanager
+    def _turn(self, job_id: str, within_s: float) -> Iterator[None]:
+        """Keep others from asking for the same job; what nobody holds or waits for is not kept."""
+        with self._lock:
+            turn = self._turns.setdefault(job_id, _Turn())
+            turn.users += 1
+        try:
+            if not turn.lock.acquire(timeout=max(0.0, within_s)):
+                problem = f"an earlier request for the job was not answered within {within_s:g} s"
+                raise NasUnavailable(problem, definite=True)
+            try:
+                yield
+            finally:
+                turn.lock.release()
+        finally:
+            with self._lock:
+                turn.users -= 1
+                if turn.users == 0:
+                    del self._turns[job_id]
 
     def _request(self, job_id: str, wake_us: Instant | None, revision: int, within_s: float) -> None:
         if wake_us is None:
