@@ -499,12 +499,13 @@ def test_conflicts_have_the_time_of_one_fire_in_all(world: World, monkeypatch: p
         monotonic_s += 4
         raise StaleRevision(T0)
 
-    monkeypatch.setattr(hermes_arms, "monotonic", lambda: monotonic_s)
     world.hermes.add("a", T0)
     world.hermes.wins_claims = False
     world.nas.on_asked = refuse
-    with pytest.raises(NotSettled, match="NAS has not agreed within 10 s"):
-        world.provider.claim_fire("a", fire_at_us=T0)
+    with monkeypatch.context() as patched:
+        patched.setattr(hermes_arms, "monotonic", lambda: monotonic_s)
+        with pytest.raises(NotSettled, match="NAS has not agreed within 10 s"):
+            world.provider.claim_fire("a", fire_at_us=T0)
     assert world.nas.within_s[:3] == [10, 6, 2]
 
 
@@ -727,6 +728,59 @@ def test_one_thread_tries_again_for_all(world: World) -> None:
     assert len(retrying) == 1
     may_ask.set()
     until(lambda: sorted(world.nas.arms) == ["a", "b"])
+
+
+def test_who_comes_late_to_the_retries_has_as_many(world: World) -> None:
+    """What its author was told holds for every job, whatever others are being tried (incident L3)."""
+    for job_id in ("a", "b"):
+        world.hermes.add(job_id, T0 + HOUR_US)
+    in_last_try, may_go_on = threading.Event(), threading.Event()
+
+    def ask() -> None:
+        if world.nas.asked == ["provision a"] * 4:
+            in_last_try.set()
+            may_go_on.wait(PATIENCE_S)
+
+    world.nas.on_asked = ask
+    world.nas.error = NasUnavailable("down")
+    with pytest.raises(NotSettled):
+        world.provider.register_job({"id": "a"})
+    assert in_last_try.wait(PATIENCE_S)
+    world.nas.on_asked = lambda: None
+    with pytest.raises(NotSettled):
+        world.provider.register_job({"id": "b"})
+    may_go_on.set()
+    until(lambda: not any(each.is_busy for each in world.provider.pending()))
+    assert world.nas.asked.count("provision a") == 4
+    assert world.nas.asked.count("provision b") == 4
+    assert {each.job_id for each in world.provider.pending()} == {"a", "b"}
+
+
+def test_a_job_that_is_owed_again_after_it_was_given_up_is_tried_again(world: World) -> None:
+    """The next change begins anew; what became of another job meanwhile is left alone."""
+    for job_id in ("a", "b"):
+        world.hermes.add(job_id, T0 + HOUR_US)
+    world.nas.error = NasUnavailable("down")
+    for job_id in ("a", "b"):
+        with pytest.raises(NotSettled):
+            world.provider.register_job({"id": job_id})
+    until(lambda: not any(each.is_busy for each in world.provider.pending()))
+    world.nas.error = None
+    world.nas.is_down_once = True
+    world.nas.asked.clear()
+    with pytest.raises(NotSettled):
+        world.provider.register_job({"id": "b"})
+    until(lambda: [each.job_id for each in world.provider.pending()] == ["a"])
+    assert world.nas.asked == ["provision b", "provision b"]
+
+
+def test_a_job_that_is_settled_leaves_nothing_behind(world: World) -> None:
+    """An agent that makes a job for every question lives for months."""
+    for number in range(20):
+        world.provider.register_job(world.hermes.add(f"job-{number}", T0 + HOUR_US))
+    arms: Any = world.provider._arms
+    assert not arms._turns
+    assert not arms._owed
 
 
 def test_a_request_that_comes_late_does_not_undo_a_newer_one(world: World) -> None:

@@ -35,6 +35,27 @@ class _Turn:
     users: int = 0
 
 
+@attrs.define
+class _Owed:
+    """A piece of work that is owed to a job.
+
+    Attributes:
+        reason: why it is owed.
+        work: what to do.
+        due_s: when to try it next, by the monotonic clock, seconds.
+        tries: how often it was tried again.
+    """
+
+    reason: str
+    work: Callable[[], None]
+    due_s: float
+    tries: int = 0
+
+    @property
+    def is_given_up(self) -> bool:
+        return self.tries >= len(FOLLOW_UP_DELAYS_US)
+
+
 class Arms:
     """NAS, as the provider for Hermes asks it.
 
@@ -64,9 +85,10 @@ class Arms:
         # It guards what follows, and is never held while anybody is asked.
         self._lock = threading.Lock()
         self._turns: dict[str, _Turn] = {}
-        self._owed: dict[str, tuple[str, Callable[[], None]]] = {}
+        self._owed: dict[str, _Owed] = {}
         self._unreadable: dict[str, str] = {}
         self._is_retrying = False
+        self._has_more = threading.Event()
         self._has_told = False
 
     # --- asking ---
@@ -205,12 +227,11 @@ class Arms:
     def pending(self) -> tuple[Pending, ...]:
         """Return which jobs NAS may not agree with, and why."""
         with self._lock:
-            owed = {job_id: reason for job_id, (reason, _) in self._owed.items()}
-            found = [(self._unreadable, False), (owed, self._is_retrying)]
+            unreadable = [(job_id, reason, False) for job_id, reason in self._unreadable.items()]
+            owed = [(job_id, each.reason, not each.is_given_up) for job_id, each in self._owed.items()]
             return tuple(
                 Pending(job_id=job_id, reason=reason, is_busy=is_busy)
-                for reasons, is_busy in found
-                for job_id, reason in reasons.items()
+                for job_id, reason, is_busy in unreadable + owed
             )
 
     def mark_unreadable(self, problems: Mapping[str, str]) -> None:
@@ -224,38 +245,50 @@ class Arms:
             self._owed.pop(key, None)
 
     def owe(self, key: str, reason: str, work: Callable[[], None]) -> None:
-        """Come back to a piece of work a few times, until it is settled.
-
-        Who comes while others are being tried has what is left of their tries.
-        """
+        """Come back to a piece of work a few times, for about a minute from now, until it is settled."""
         logger.warning("NAS may not agree", extra={"job_id": key, "reason": reason})
         with self._lock:
-            self._owed[key] = (reason, work)
+            self._owed[key] = _Owed(reason, work, monotonic() + FOLLOW_UP_DELAYS_US[0] / SECOND_US)
+            self._has_more.set()
             if self._is_retrying:
                 return
             self._is_retrying = True
         threading.Thread(target=self._retry, name="chronos-retry", daemon=True).start()
 
     def _retry(self) -> None:
-        waiting = threading.Event()  # nobody ends the wait: the thread ends with its process
-        for delay_us in FOLLOW_UP_DELAYS_US:
-            waiting.wait(delay_us / SECOND_US)
+        while (wait_s := self._wait_s()) is not None:
+            self._has_more.wait(wait_s)
             with self._lock:
-                owed = tuple(self._owed.items())
-            for key, (_, work) in owed:
-                self._try(key, work)
-            with self._lock:
-                if not self._owed:
-                    self._is_retrying = False
-                    return
-        with self._lock:
-            self._is_retrying = False
-            left = tuple(self._owed)
-        logger.error("given up until the next fire, change or start", extra={"job_ids": left})
+                due = [(key, owed) for key, owed in self._owed.items() if _is_due(owed)]
+            for key, owed in due:
+                self._try(key, owed)
 
-    def _try(self, key: str, work: Callable[[], None]) -> None:
+    def _wait_s(self) -> float | None:
+        """Return how long there is nothing to try, seconds; None, once, when there is nothing any more."""
+        with self._lock:
+            self._has_more.clear()
+            due_s = [owed.due_s for owed in self._owed.values() if not owed.is_given_up]
+            if not due_s:
+                self._is_retrying = False
+                return None
+        return max(0.0, min(due_s) - monotonic())
+
+    def _try(self, key: str, owed: _Owed) -> None:
+        error: BaseException | None = None
         try:
-            work()
-        except BaseException as error:  # noqa: BLE001 - the others are to be tried as well
-            with self._lock:
-                self._owed[key] = (words_of(error), work)
+            owed.work()
+        except BaseException as raised:  # noqa: BLE001 - the others are to be tried as well
+            error = raised
+        with self._lock:
+            owed.tries += 1
+            if error is not None:
+                owed.reason = words_of(error)
+            if not owed.is_given_up:
+                owed.due_s = monotonic() + FOLLOW_UP_DELAYS_US[owed.tries] / SECOND_US
+            is_given_up = owed.is_given_up and self._owed.get(key) is owed
+        if is_given_up:
+            logger.error("given up until the next fire, change or start", extra={"job_id": key})
+
+
+def _is_due(owed: _Owed) -> bool:
+    return not owed.is_given_up and owed.due_s <= monotonic()
