@@ -49,6 +49,7 @@ class FakeNas:
         self.asked: list[str] = []
         self.resets = 0
         self.error: Exception | None = None
+        self.on_reset: Callable[[], object] = lambda: None
 
     def provision(self, job_id: str, fire_at_us: Instant, **_: Any) -> ArmAnswer:
         self._ask(f"provision {job_id}")
@@ -66,6 +67,7 @@ class FakeNas:
 
     def reset(self) -> None:
         self.resets += 1
+        self.on_reset()
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
@@ -140,6 +142,25 @@ def test_starting_again_watches_the_stop_event_once() -> None:
         provider.start(stop_event)
     assert threading.active_count() <= before + 1
     stop_event.set()
+
+
+def test_a_new_stop_event_at_every_start_leaves_no_threads_behind() -> None:
+    """Of several, the last one counts; the others may be set or not, ever."""
+    provider = managed(hourly())
+    stop_events = [threading.Event() for _ in range(5)]
+    before = threading.active_count()
+    for stop_event in stop_events:
+        provider.start(stop_event)
+    assert threading.active_count() <= before + 1
+    stop_events[0].set()
+    provider.start(stop_events[-1])
+    assert not provider.scheduler.is_draining
+    stop_events[-1].set()
+    until(lambda: provider.scheduler.is_draining)
+    provider.start(again := threading.Event())
+    assert not provider.scheduler.is_draining
+    again.set()
+    until(lambda: provider.scheduler.is_draining)
 
 
 def test_a_start_after_the_stop_does_nothing() -> None:
@@ -259,6 +280,16 @@ def test_a_change_while_draining_does_not_end_the_drain() -> None:
     """Only a start does."""
     provider = managed(hourly())
     provider.stop()
+    provider.on_jobs_changed()
+    assert provider.scheduler.is_draining
+
+
+def test_a_stop_during_a_change_is_not_undone_by_it() -> None:
+    """It may come after the change has looked whether there is one, and before NAS is asked."""
+    nas = FakeNas()
+    provider = managed(hourly(), nas=nas)
+    provider.start(threading.Event())
+    nas.on_reset = provider.stop
     provider.on_jobs_changed()
     assert provider.scheduler.is_draining
 

@@ -23,6 +23,10 @@ from chronos.shell import _now_us
 from chronos.stores import JobStore
 from chronos.work import REFUSED
 
+# Nobody can wait for two events at once. A host that starts a provider again with another stop event
+# does not set it within this time; if it does, it is noticed this much later.
+_LOOK_S = 1.0
+
 
 class _OverScheduler:
     """What both providers have in common; see `CronScheduler` for what each method is for."""
@@ -31,9 +35,11 @@ class _OverScheduler:
         self._store = store
         self._clock: Callable[[], Instant] = options.get("clock", _now_us)
         self.scheduler = Scheduler(store, nas, runner, **options)
+        self._is_stopped = False
 
     def stop(self) -> None:
-        """Take no more fires; to wait for runs in flight as well, call `scheduler.drain`."""
+        """Take no more fires; to wait for runs in flight as well, call `scheduler.drain` after it."""
+        self._is_stopped = True
         self.scheduler.drain(0)
 
     def on_jobs_changed(self) -> None:
@@ -50,6 +56,8 @@ class _OverScheduler:
         is_refused = any(each.reason == REFUSED for each in self.scheduler.pending())
         if not self.scheduler.is_draining and not is_refused:
             self.scheduler.start()
+            if self._is_stopped:  # after the look at the drain; the start has ended it again
+                self.scheduler.drain(0)
 
     def register_job(self, job: Mapping[str, Any]) -> None:
         """Arm a job that was just saved; see `CronScheduler.register_job`."""
@@ -129,7 +137,10 @@ class ManagedCron(_OverScheduler):
     ) -> None:
         super().__init__(store, nas, runner, **options)
         self._has_login = has_login
+        # It guards what follows.
+        self._lock = threading.Lock()
         self._watched: threading.Event | None = None
+        self._is_watching = False
 
     @classmethod
     def from_settings(
@@ -179,15 +190,31 @@ class ManagedCron(_OverScheduler):
         """
         if stop_event.is_set():
             return
+        self._watch_for(stop_event)
+        self._is_stopped = False
         self.scheduler.start()
-        if self._watched is not stop_event:
-            self._watched = stop_event
-            threading.Thread(target=self._watch, args=(stop_event,), name="chronos-stop", daemon=True).start()
-
-    def _watch(self, stop_event: threading.Event) -> None:
-        stop_event.wait()
-        if self._watched is stop_event:
+        if stop_event.is_set():  # it may have been set before the start ended a drain
             self.stop()
+
+    def _watch_for(self, stop_event: threading.Event) -> None:
+        """Let the one watcher wait for *stop_event*, and for no other that an earlier start was given."""
+        with self._lock:
+            self._watched = stop_event
+            if not self._is_watching:
+                threading.Thread(target=self._watch, name="chronos-stop", daemon=True).start()
+                self._is_watching = True
+
+    def _watch(self) -> None:
+        while True:
+            with self._lock:
+                stop_event = self._watched
+            assert stop_event is not None
+            is_set = stop_event.wait(_LOOK_S)
+            with self._lock:
+                if is_set and self._watched is stop_event:
+                    self._is_watching = False
+                    self.stop()
+                    return
 
 
 class BuiltinCron(_OverScheduler):
@@ -230,6 +257,7 @@ class BuiltinCron(_OverScheduler):
                 whatever the interval.
         """
         self._is_on = True
+        self._is_stopped = False
         self.scheduler.start()
         while self._is_on and not stop_event.wait(interval):
             pass
