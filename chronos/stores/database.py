@@ -26,7 +26,7 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 
-from chronos.errors import StoreError
+from chronos.errors import JobsFileError, StoreError
 
 # Seconds between two attempts to make a database keep a log, where SQLite itself does not wait.
 _POLL_S = 0.01
@@ -95,6 +95,7 @@ class Database:
 
         Raises:
             StoreError: the database failed; until the commit nothing has happened for sure.
+            JobsFileError: *work* has found what cannot be read; nothing has happened.
         """
         is_definite = True
         try:
@@ -105,7 +106,7 @@ class Database:
                 is_definite = not is_done
                 self._end(connection, "COMMIT" if is_done else "ROLLBACK")
                 return is_done
-        except StoreError:
+        except (StoreError, JobsFileError):
             raise
         except Exception as error:
             raise self._failure("cannot be written", error, definite=is_definite) from error
