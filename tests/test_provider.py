@@ -589,25 +589,27 @@ def test_the_configuration_is_read() -> None:
 
 
 def test_the_verifier_does_not_believe_a_profile() -> None:
-    """What a tenant may change names no keys."""
+    """What a tenant may change names no keys, and nobody whom the access token is sent to."""
     launch = {"cron": {"chronos": CONFIG["cron"]["chronos"] | {"portal_url": "https://real.example"}}}
     profile = {"cron": {"chronos": CONFIG["cron"]["chronos"] | {"nas_jwks_url": "https://evil.example"}}}
     settings = settings_from(profile, launch=launch)
     assert settings.verifier is not None
     assert settings.verifier.issuer == "https://real.example"
+    assert settings.portal_url == "https://real.example"
     assert settings.verifier.jwks_url == "https://portal.example/jwks.json"
     assert settings_from(profile).verifier is None
 
 
 def test_every_problem_is_told_at_once() -> None:
     """Which key, what was found, what was expected."""
-    config = {"cron": {"chronos": {"portal_url": "portal.example", "callback_url": 7}}}
-    launch = {"cron": {"chronos": {"portal_url": "http://p", "expected_audience": "inst-1"}}}
+    config = {"cron": {"chronos": {"portal_url": "not read", "callback_url": 7}}}
+    launch = {"cron": {"chronos": {"portal_url": "portal.example", "expected_audience": "inst-1"}}}
     with pytest.raises(SettingsError) as raised:
         settings_from(config, launch=launch)
     assert raised.value.problems == (
-        "cron.chronos.portal_url is 'portal.example'; expected an http or https URL",
         "cron.chronos.callback_url is 7; expected an http or https URL",
+        "cron.chronos.portal_url of the launch configuration is 'portal.example'; "
+        "expected an http or https URL",
         "cron.chronos.expected_audience of the launch configuration is 'inst-1'; "
         "expected agent:{instance_id}",
         "cron.chronos.nas_jwks_url of the launch configuration is missing; expected an http or https URL",
@@ -629,6 +631,30 @@ def test_a_configuration_of_another_shape_is_refused(config: Any, problem: str) 
     with pytest.raises(SettingsError) as raised:
         settings_from(config)
     assert raised.value.problems[0] == problem
+
+
+@pytest.mark.parametrize(
+    ("portal_url", "problem"),
+    [
+        ("https://agent:secret@portal.example", "has a user or a password in it; expected a URL without"),
+        ("https://secret@portal.example/x", "has a user or a password in it; expected a URL without"),
+        ("agent:secret@portal.example", "is not shown, since it may have a password in it; expected an http"),
+        ("ftp://agent:secret@portal.example", "is not shown"),
+        (["https://agent:secret@portal.example"], "is not shown"),
+    ],
+)
+def test_a_password_in_a_url_is_refused_and_not_shown(portal_url: Any, problem: str) -> None:
+    """The message goes to logs and status lines."""
+    config = {"cron": {"chronos": CONFIG["cron"]["chronos"] | {"portal_url": portal_url}}}
+    with pytest.raises(SettingsError, match=problem) as raised:
+        settings_from(config)
+    assert "secret" not in str(raised.value)
+
+
+def test_an_at_sign_after_the_host_is_no_user() -> None:
+    """It may be part of a path."""
+    chronos_section = CONFIG["cron"]["chronos"] | {"callback_url": "https://agent.example/@me?to=a@b"}
+    assert settings_from({"cron": {"chronos": chronos_section}}).callback_url.endswith("@b")
 
 
 @pytest.mark.parametrize(
