@@ -366,7 +366,9 @@ def test_tables_that_are_missing_are_reported(
 def test_missing_sqlite_file_is_not_an_empty_database(tmp_path: Path) -> None:
     """A volume that is not mounted must not look like an agent without jobs."""
     store = SqlStore(f"sqlite:///{tmp_path}/jobs.db")
-    with pytest.raises(StoreError, match="cannot be read") as caught:
+    with pytest.raises(
+        StoreError, match=r"cannot be read.*no such file, and SqlStore\.create makes one"
+    ) as caught:
         store.load_all()
     assert caught.value.definite
     assert not (tmp_path / "jobs.db").exists()
@@ -542,7 +544,7 @@ def test_server_that_is_not_there_is_reported_without_the_password() -> None:
     ("url", "problem"),
     [
         ("", "not the URL of a database"),
-        ("jobs.db", "not the URL of a database"),
+        ("jobs.db", "not the URL of a database.*expected one such as sqlite:///jobs.sqlite or postgresql:"),
         ("mysql://localhost/x", "expected a SQLite or a PostgreSQL database, got mysql"),
         ("sqlite://", "MemoryStore is for that"),
         ("sqlite:///:memory:", "MemoryStore is for that"),
@@ -675,3 +677,18 @@ def test_missing_library_is_told_by_the_name_of_its_extra() -> None:
     )
     assert done.returncode == 1
     assert "SqlStore needs the extra `sql` of chronos-cron" in done.stderr
+
+
+def test_missing_driver_is_told_by_the_name_of_its_extra() -> None:
+    """The other database needs one more than SQLite does."""
+    done = run_python(
+        """
+        import sys
+        sys.modules["psycopg"] = None
+        from chronos.stores import SqlStore
+        SqlStore("postgresql://agent@db.example/agent")
+        """
+    )
+    assert done.returncode == 1
+    assert "ImportError" in done.stderr
+    assert "PostgreSQL needs the extra `postgresql` of chronos-cron" in done.stderr
