@@ -18,7 +18,7 @@ import pytest
 
 import chronos
 from chronos import work
-from chronos.errors import InvalidClient, NasUnavailable
+from chronos.errors import InvalidClient, JobsFileError, NasUnavailable, StoreError
 from chronos.nas.client import ArmAnswer
 from chronos.protocol.job import Job, JobState, Policy
 from chronos.protocol.schedule import HOUR_US, MINUTE_US, Instant, Interval, Once, parse_instant
@@ -220,6 +220,26 @@ def test_a_fire_that_is_delivered_again_runs_nothing() -> None:
     assert provider.claim_fire("a") is None
     assert provider.claim_fire("a", fire_at_us=T0) is None
     assert not provider.fire_due("nobody")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StoreError("jobs.json cannot be read", definite=True),
+        JobsFileError("jobs.json", "a", "repeat", "is 3"),
+    ],
+)
+@pytest.mark.parametrize("named", [{}, {"fire_at_us": T0}])
+def test_a_fire_whose_job_cannot_be_read_is_not_settled(error: Exception, named: dict[str, Any]) -> None:
+    """Whether it names an instant or not: NAS has to come back."""
+
+    class Broken(MemoryStore):
+        def load(self, _job_id: str) -> Job | None:
+            raise error
+
+    provider = ManagedCron(Broken(), FakeNas(), lambda _: None, has_login=lambda: True, clock=lambda: T0)
+    with pytest.raises(NotSettled, match="job a: "):
+        provider.claim_fire("a", **named)
 
 
 def test_a_fire_whose_arm_fails_is_not_settled() -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from chronos.errors import JobsFileError, StoreError
 from chronos.nas.client import Nas, NasClient
 from chronos.operations import Pending
 from chronos.protocol.job import CLOCK_ALLOWANCE_US, Verdict, wake_at
@@ -17,7 +18,7 @@ from chronos.protocol.machine import Answer
 from chronos.protocol.schedule import Instant
 from chronos.provider.interface import NotSettled
 from chronos.provider.settings import Settings
-from chronos.runner import Runner
+from chronos.runner import Runner, words_of
 from chronos.scheduler import Scheduler
 from chronos.shell import _now_us
 from chronos.stores import JobStore
@@ -94,9 +95,16 @@ class _OverScheduler:
         return self.scheduler.fire(job_id, fire_at_us)
 
     def _named_by(self, job_id: str) -> Instant:
-        """Return the instant of a fire that names none: the one that the job waits for, if it may be that."""
+        """Return the instant of a fire that names none: the one that the job waits for, if it may be that.
+
+        Raises:
+            NotSettled: the store cannot say. It is the same to NAS as a claim that could not be stored.
+        """
         now_us = self._clock()
-        job = self._store.load(job_id)
+        try:
+            job = self._store.load(job_id)
+        except (StoreError, JobsFileError) as error:
+            raise NotSettled(f"job {job_id}: {words_of(error)}") from error
         wake_us = None if job is None else wake_at(job)
         is_its_time = wake_us is not None and wake_us <= now_us + CLOCK_ALLOWANCE_US
         return wake_us if wake_us is not None and is_its_time else now_us
