@@ -29,7 +29,7 @@ from chronos.protocol.schedule import (
     format_instant,
     parse_instant,
 )
-from chronos.provider import HermesCron, NotSettled, hermes_arms, register
+from chronos.provider import HermesCron, NotSettled, hermes, hermes_arms, register
 from chronos.provider.hermes_jobs import GUARD_US, read_hermes_job
 
 T0 = parse_instant("2026-06-26T12:00:00+00:00")
@@ -51,9 +51,13 @@ class Nas:
         self.error: Exception | None = None
         self.is_down_once = False
         self.resets = 0
+        self.within_s: list[float] = []
         self.on_asked: Callable[[], object] = lambda: None
 
-    def provision(self, job_id: str, fire_at_us: Instant, *, revision: int, **_: Any) -> ArmAnswer:
+    def provision(
+        self, job_id: str, fire_at_us: Instant, *, revision: int, within_s: float | None = None
+    ) -> ArmAnswer:
+        self.within_s += [] if within_s is None else [within_s]
         self._change(f"provision {job_id}", job_id, revision)
         self.arms[job_id] = fire_at_us
         return ArmAnswer(echoed=True)
@@ -486,6 +490,46 @@ def test_a_claim_stands_though_nas_is_down(world: World) -> None:
     until(lambda: world.nas.arms == {"a": T0 + HOUR_US})
 
 
+def test_conflicts_have_the_time_of_one_fire_in_all(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NAS waits for the answer for half a minute, however often it refuses the order (incident L1)."""
+    monotonic_s = 0.0
+
+    def refuse() -> None:
+        nonlocal monotonic_s
+        monotonic_s += 4
+        raise StaleRevision(T0)
+
+    world.hermes.add("a", T0)
+    world.hermes.wins_claims = False
+    world.nas.on_asked = refuse
+    with monkeypatch.context() as patched:
+        patched.setattr(hermes_arms, "monotonic", lambda: monotonic_s)
+        with pytest.raises(NotSettled, match="NAS has not agreed within 10 s"):
+            world.provider.claim_fire("a", fire_at_us=T0)
+    assert world.nas.within_s[:3] == [10, 6, 2]
+
+
+def test_a_fire_does_not_wait_for_ever_for_an_earlier_request(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One in the background may take three times as long as the fire has (incident L1)."""
+    monkeypatch.setattr(hermes, "NAS_TIMEOUT_IN_FIRE_S", 0.01)
+    record = world.hermes.add("a", T0)
+    world.hermes.wins_claims = False
+    is_asked, may_answer = threading.Event(), threading.Event()
+    world.nas.on_asked = lambda: (is_asked.set(), may_answer.wait(PATIENCE_S))
+    earlier = threading.Thread(target=world.provider.register_job, args=(record,))
+    earlier.start()
+    try:
+        assert is_asked.wait(PATIENCE_S)
+        with pytest.raises(NotSettled, match=r"earlier request for the job was not answered within 0\.01 s"):
+            world.provider.claim_fire("a", fire_at_us=T0)
+        assert not may_answer.is_set()
+    finally:
+        may_answer.set()
+        earlier.join()
+
+
 def test_a_redelivered_fire_is_not_claimed_again(world: World) -> None:
     """With the instant that it names, or by the clock (incident D1)."""
     world.hermes.add("a", T0)
@@ -684,6 +728,59 @@ def test_one_thread_tries_again_for_all(world: World) -> None:
     assert len(retrying) == 1
     may_ask.set()
     until(lambda: sorted(world.nas.arms) == ["a", "b"])
+
+
+def test_who_comes_late_to_the_retries_has_as_many(world: World) -> None:
+    """What its author was told holds for every job, whatever others are being tried (incident L3)."""
+    for job_id in ("a", "b"):
+        world.hermes.add(job_id, T0 + HOUR_US)
+    in_last_try, may_go_on = threading.Event(), threading.Event()
+
+    def ask() -> None:
+        if world.nas.asked == ["provision a"] * 4:
+            in_last_try.set()
+            may_go_on.wait(PATIENCE_S)
+
+    world.nas.on_asked = ask
+    world.nas.error = NasUnavailable("down")
+    with pytest.raises(NotSettled):
+        world.provider.register_job({"id": "a"})
+    assert in_last_try.wait(PATIENCE_S)
+    world.nas.on_asked = lambda: None
+    with pytest.raises(NotSettled):
+        world.provider.register_job({"id": "b"})
+    may_go_on.set()
+    until(lambda: not any(each.is_busy for each in world.provider.pending()))
+    assert world.nas.asked.count("provision a") == 4
+    assert world.nas.asked.count("provision b") == 4
+    assert {each.job_id for each in world.provider.pending()} == {"a", "b"}
+
+
+def test_a_job_that_is_owed_again_after_it_was_given_up_is_tried_again(world: World) -> None:
+    """The next change begins anew; what became of another job meanwhile is left alone."""
+    for job_id in ("a", "b"):
+        world.hermes.add(job_id, T0 + HOUR_US)
+    world.nas.error = NasUnavailable("down")
+    for job_id in ("a", "b"):
+        with pytest.raises(NotSettled):
+            world.provider.register_job({"id": job_id})
+    until(lambda: not any(each.is_busy for each in world.provider.pending()))
+    world.nas.error = None
+    world.nas.is_down_once = True
+    world.nas.asked.clear()
+    with pytest.raises(NotSettled):
+        world.provider.register_job({"id": "b"})
+    until(lambda: [each.job_id for each in world.provider.pending()] == ["a"])
+    assert world.nas.asked == ["provision b", "provision b"]
+
+
+def test_a_job_that_is_settled_leaves_nothing_behind(world: World) -> None:
+    """An agent that makes a job for every question lives for months."""
+    for number in range(20):
+        world.provider.register_job(world.hermes.add(f"job-{number}", T0 + HOUR_US))
+    arms: Any = world.provider._arms
+    assert not arms._turns
+    assert not arms._owed
 
 
 def test_a_request_that_comes_late_does_not_undo_a_newer_one(world: World) -> None:

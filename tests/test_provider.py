@@ -18,7 +18,7 @@ import pytest
 
 import chronos
 from chronos import work
-from chronos.errors import InvalidClient, NasUnavailable
+from chronos.errors import InvalidClient, JobsFileError, NasUnavailable, StoreError
 from chronos.nas.client import ArmAnswer
 from chronos.protocol.job import Job, JobState, Policy
 from chronos.protocol.schedule import HOUR_US, MINUTE_US, Instant, Interval, Once, parse_instant
@@ -49,6 +49,7 @@ class FakeNas:
         self.asked: list[str] = []
         self.resets = 0
         self.error: Exception | None = None
+        self.on_reset: Callable[[], object] = lambda: None
 
     def provision(self, job_id: str, fire_at_us: Instant, **_: Any) -> ArmAnswer:
         self._ask(f"provision {job_id}")
@@ -66,6 +67,7 @@ class FakeNas:
 
     def reset(self) -> None:
         self.resets += 1
+        self.on_reset()
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
@@ -142,6 +144,25 @@ def test_starting_again_watches_the_stop_event_once() -> None:
     stop_event.set()
 
 
+def test_a_new_stop_event_at_every_start_leaves_no_threads_behind() -> None:
+    """Of several, the last one counts; the others may be set or not, ever."""
+    provider = managed(hourly())
+    stop_events = [threading.Event() for _ in range(5)]
+    before = threading.active_count()
+    for stop_event in stop_events:
+        provider.start(stop_event)
+    assert threading.active_count() <= before + 1
+    stop_events[0].set()
+    provider.start(stop_events[-1])
+    assert not provider.scheduler.is_draining
+    stop_events[-1].set()
+    until(lambda: provider.scheduler.is_draining)
+    provider.start(again := threading.Event())
+    assert not provider.scheduler.is_draining
+    again.set()
+    until(lambda: provider.scheduler.is_draining)
+
+
 def test_a_start_after_the_stop_does_nothing() -> None:
     """The host is on its way out."""
     nas = FakeNas()
@@ -199,6 +220,26 @@ def test_a_fire_that_is_delivered_again_runs_nothing() -> None:
     assert provider.claim_fire("a") is None
     assert provider.claim_fire("a", fire_at_us=T0) is None
     assert not provider.fire_due("nobody")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StoreError("jobs.json cannot be read", definite=True),
+        JobsFileError("jobs.json", "a", "repeat", "is 3"),
+    ],
+)
+@pytest.mark.parametrize("named", [{}, {"fire_at_us": T0}])
+def test_a_fire_whose_job_cannot_be_read_is_not_settled(error: Exception, named: dict[str, Any]) -> None:
+    """Whether it names an instant or not: NAS has to come back."""
+
+    class Broken(MemoryStore):
+        def load(self, _job_id: str) -> Job | None:
+            raise error
+
+    provider = ManagedCron(Broken(), FakeNas(), lambda _: None, has_login=lambda: True, clock=lambda: T0)
+    with pytest.raises(NotSettled, match="job a: "):
+        provider.claim_fire("a", **named)
 
 
 def test_a_fire_whose_arm_fails_is_not_settled() -> None:
@@ -259,6 +300,16 @@ def test_a_change_while_draining_does_not_end_the_drain() -> None:
     """Only a start does."""
     provider = managed(hourly())
     provider.stop()
+    provider.on_jobs_changed()
+    assert provider.scheduler.is_draining
+
+
+def test_a_stop_during_a_change_is_not_undone_by_it() -> None:
+    """It may come after the change has looked whether there is one, and before NAS is asked."""
+    nas = FakeNas()
+    provider = managed(hourly(), nas=nas)
+    provider.start(threading.Event())
+    nas.on_reset = provider.stop
     provider.on_jobs_changed()
     assert provider.scheduler.is_draining
 
@@ -558,25 +609,27 @@ def test_the_configuration_is_read() -> None:
 
 
 def test_the_verifier_does_not_believe_a_profile() -> None:
-    """What a tenant may change names no keys."""
+    """What a tenant may change names no keys, and nobody whom the access token is sent to."""
     launch = {"cron": {"chronos": CONFIG["cron"]["chronos"] | {"portal_url": "https://real.example"}}}
     profile = {"cron": {"chronos": CONFIG["cron"]["chronos"] | {"nas_jwks_url": "https://evil.example"}}}
     settings = settings_from(profile, launch=launch)
     assert settings.verifier is not None
     assert settings.verifier.issuer == "https://real.example"
+    assert settings.portal_url == "https://real.example"
     assert settings.verifier.jwks_url == "https://portal.example/jwks.json"
     assert settings_from(profile).verifier is None
 
 
 def test_every_problem_is_told_at_once() -> None:
     """Which key, what was found, what was expected."""
-    config = {"cron": {"chronos": {"portal_url": "portal.example", "callback_url": 7}}}
-    launch = {"cron": {"chronos": {"portal_url": "http://p", "expected_audience": "inst-1"}}}
+    config = {"cron": {"chronos": {"portal_url": "not read", "callback_url": 7}}}
+    launch = {"cron": {"chronos": {"portal_url": "portal.example", "expected_audience": "inst-1"}}}
     with pytest.raises(SettingsError) as raised:
         settings_from(config, launch=launch)
     assert raised.value.problems == (
-        "cron.chronos.portal_url is 'portal.example'; expected an http or https URL",
         "cron.chronos.callback_url is 7; expected an http or https URL",
+        "cron.chronos.portal_url of the launch configuration is 'portal.example'; "
+        "expected an http or https URL",
         "cron.chronos.expected_audience of the launch configuration is 'inst-1'; "
         "expected agent:{instance_id}",
         "cron.chronos.nas_jwks_url of the launch configuration is missing; expected an http or https URL",
@@ -598,6 +651,30 @@ def test_a_configuration_of_another_shape_is_refused(config: Any, problem: str) 
     with pytest.raises(SettingsError) as raised:
         settings_from(config)
     assert raised.value.problems[0] == problem
+
+
+@pytest.mark.parametrize(
+    ("portal_url", "problem"),
+    [
+        ("https://agent:secret@portal.example", "has a user or a password in it; expected a URL without"),
+        ("https://secret@portal.example/x", "has a user or a password in it; expected a URL without"),
+        ("agent:secret@portal.example", "is not shown, since it may have a password in it; expected an http"),
+        ("ftp://agent:secret@portal.example", "is not shown"),
+        (["https://agent:secret@portal.example"], "is not shown"),
+    ],
+)
+def test_a_password_in_a_url_is_refused_and_not_shown(portal_url: Any, problem: str) -> None:
+    """The message goes to logs and status lines."""
+    config = {"cron": {"chronos": CONFIG["cron"]["chronos"] | {"portal_url": portal_url}}}
+    with pytest.raises(SettingsError, match=problem) as raised:
+        settings_from(config)
+    assert "secret" not in str(raised.value)
+
+
+def test_an_at_sign_after_the_host_is_no_user() -> None:
+    """It may be part of a path."""
+    chronos_section = CONFIG["cron"]["chronos"] | {"callback_url": "https://agent.example/@me?to=a@b"}
+    assert settings_from({"cron": {"chronos": chronos_section}}).callback_url.endswith("@b")
 
 
 @pytest.mark.parametrize(

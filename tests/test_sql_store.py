@@ -21,10 +21,11 @@ import attrs
 import pytest
 from sqlalchemy import Engine, create_engine, event, make_url, text
 
-from chronos.errors import StoreError
+from chronos.errors import JobsFileError, StoreError
 from chronos.protocol.job import Job, JobState, Outcome, Result
 from chronos.protocol.schedule import MINUTE_US, Cron, parse_instant
 from chronos.stores import JobStore, SqlStore
+from chronos.stores.codec import encode
 
 NOON_US = parse_instant("2026-06-25T12:00:00+00:00")
 
@@ -226,9 +227,17 @@ def test_job_of_a_later_version_is_refused(
         lambda: store.swap("nightly", expected=None, replacement=LATER),
     ]
     for call in calls:
-        with pytest.raises(StoreError, match=problem) as caught:
+        with pytest.raises(JobsFileError, match=problem) as caught:
             call()
-        assert caught.value.definite
+        error = caught.value
+        assert (error.source, error.job, error.field) == (f"{table_prefix}jobs", "nightly", None)
+    edit(admin, f"{table_prefix}jobs", lambda raw: raw.clear() or raw.update(document_of(NIGHTLY)))
+    assert store.load("nightly") == NIGHTLY
+
+
+def document_of(job: Job) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(encode(job))
+    return document
 
 
 def test_outcome_of_a_later_version_is_refused(store: SqlStore, admin: Engine, table_prefix: str) -> None:
@@ -236,8 +245,11 @@ def test_outcome_of_a_later_version_is_refused(store: SqlStore, admin: Engine, t
     assert store.swap("nightly", expected=None, replacement=NIGHTLY, outcomes=(outcome(0),))
     edit(admin, f"{table_prefix}history", lambda raw: raw.update(colour="red"))
     for call in (store.latest, lambda: store.history("nightly")):
-        with pytest.raises(StoreError, match="job nightly: outcome: nobody knows the key colour"):
+        with pytest.raises(
+            JobsFileError, match="job nightly: outcome: nobody knows the key colour"
+        ) as caught:
             call()
+        assert caught.value.source == f"{table_prefix}history"
     assert store.swap("nightly", expected=NIGHTLY, replacement=LATER)
 
 
@@ -354,7 +366,9 @@ def test_tables_that_are_missing_are_reported(
 def test_missing_sqlite_file_is_not_an_empty_database(tmp_path: Path) -> None:
     """A volume that is not mounted must not look like an agent without jobs."""
     store = SqlStore(f"sqlite:///{tmp_path}/jobs.db")
-    with pytest.raises(StoreError, match="cannot be read") as caught:
+    with pytest.raises(
+        StoreError, match=r"cannot be read.*no such file, and SqlStore\.create makes one"
+    ) as caught:
         store.load_all()
     assert caught.value.definite
     assert not (tmp_path / "jobs.db").exists()
@@ -530,7 +544,7 @@ def test_server_that_is_not_there_is_reported_without_the_password() -> None:
     ("url", "problem"),
     [
         ("", "not the URL of a database"),
-        ("jobs.db", "not the URL of a database"),
+        ("jobs.db", "not the URL of a database.*expected one such as sqlite:///jobs.sqlite or postgresql:"),
         ("mysql://localhost/x", "expected a SQLite or a PostgreSQL database, got mysql"),
         ("sqlite://", "MemoryStore is for that"),
         ("sqlite:///:memory:", "MemoryStore is for that"),
@@ -663,3 +677,18 @@ def test_missing_library_is_told_by_the_name_of_its_extra() -> None:
     )
     assert done.returncode == 1
     assert "SqlStore needs the extra `sql` of chronos-cron" in done.stderr
+
+
+def test_missing_driver_is_told_by_the_name_of_its_extra() -> None:
+    """The other database needs one more than SQLite does."""
+    done = run_python(
+        """
+        import sys
+        sys.modules["psycopg"] = None
+        from chronos.stores import SqlStore
+        SqlStore("postgresql://agent@db.example/agent")
+        """
+    )
+    assert done.returncode == 1
+    assert "ImportError" in done.stderr
+    assert "PostgreSQL needs the extra `postgresql` of chronos-cron" in done.stderr

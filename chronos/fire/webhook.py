@@ -181,13 +181,25 @@ class FireEndpoint:
         await asyncio.sleep(0)  # it has begun, so that a stop right after it is not undone by it
 
     async def _end(self) -> None:
-        """Drain the scheduler; a stop goes on, whatever comes of it."""
+        """Drain the scheduler; a stop goes on, whatever comes of it.
+
+        A start in a thread may begin only now, and would end the drain when nobody looks any more: it
+        is waited for, or taken back.
+        """
+        left_s = _countdown(self._drain_timeout_s)
         try:
             await _call(self._scheduler.drain, self._drain_timeout_s)
-            if not self._scheduler.is_draining:  # a start in a thread has begun only now, and undone it
-                await _call(self._scheduler.drain, self._drain_timeout_s)
+            await self._start_is_over(left_s())
+            if not self._scheduler.is_draining:
+                await _call(self._scheduler.drain, left_s())
         except Exception:
             logger.exception("the drain ended with a bug")
+
+    async def _start_is_over(self, within_s: float) -> None:
+        if self._starting is not None:
+            _, late = await asyncio.wait([self._starting], timeout=within_s)
+            for starting in late:
+                starting.cancel()  # a thread that has begun goes on all the same
 
     # --- A request ---
 
@@ -356,6 +368,12 @@ async def _call(function: Callable[..., Any], *args: object, threads: Executor |
     work = partial(contextvars.copy_context().run, function, *args)
     result = await asyncio.get_running_loop().run_in_executor(threads, work)
     return await result if inspect.isawaitable(result) else result
+
+
+def _countdown(timeout_s: float) -> Callable[[], float]:
+    """Return what tells how much of *timeout_s* is left, seconds; never less than none."""
+    deadline_s = time.monotonic() + timeout_s
+    return lambda: max(0.0, deadline_s - time.monotonic())
 
 
 def _log_bug(task: asyncio.Task[object]) -> None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from time import monotonic
 
-from chronos.errors import InvalidClient, StaleRevision
+import attrs
+
+from chronos.errors import InvalidClient, NasUnavailable, StaleRevision
 from chronos.nas.client import Nas
 from chronos.operations import Pending
 from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, MAX_CONFLICTS
@@ -22,6 +25,35 @@ from chronos.runner import words_of
 from chronos.work import NAS_TIMEOUT_S, REFUSED
 
 logger = logging.getLogger(__name__)
+
+
+@attrs.define
+class _Turn:
+    """The lock that keeps the requests for one job in order, and how many have it or wait for it."""
+
+    lock: threading.Lock = attrs.field(factory=threading.Lock)
+    users: int = 0
+
+
+@attrs.define
+class _Owed:
+    """A piece of work that is owed to a job.
+
+    Attributes:
+        reason: why it is owed.
+        work: what to do.
+        due_s: when to try it next, by the monotonic clock, seconds.
+        tries: how often it was tried again.
+    """
+
+    reason: str
+    work: Callable[[], None]
+    due_s: float
+    tries: int = 0
+
+    @property
+    def is_given_up(self) -> bool:
+        return self.tries >= len(FOLLOW_UP_DELAYS_US)
 
 
 class Arms:
@@ -52,10 +84,11 @@ class Arms:
         self._on_refused = on_refused
         # It guards what follows, and is never held while anybody is asked.
         self._lock = threading.Lock()
-        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
-        self._owed: dict[str, tuple[str, Callable[[], None]]] = {}
+        self._turns: dict[str, _Turn] = {}
+        self._owed: dict[str, _Owed] = {}
         self._unreadable: dict[str, str] = {}
         self._is_retrying = False
+        self._has_more = threading.Event()
         self._has_told = False
 
     # --- asking ---
@@ -94,20 +127,20 @@ class Arms:
 
         Args:
             job_id: which job; where there is none, its arm is cancelled.
-            within_s: how long NAS may take, seconds.
+            within_s: how long it may take in all, seconds: the wait for those who ask for the same job
+                before, and every request.
             spent_us: as for `HermesJob.wake_us`; None for what is overdue by more than a clock may err.
             is_lost: likewise.
 
         Raises:
-            NasError: NAS did not agree.
+            NasError: NAS did not agree, or there was no time to ask it.
             JobsFileError: the job's record is not what it should be.
             Exception: Hermes could not read its jobs.
         """
         if self.is_refused:
             return
-        with self._lock:
-            turn = self._turns[job_id]
-        with turn:
+        deadline_s = monotonic() + within_s
+        with self._turn(job_id, within_s):
             revision = 0
             for attempt in range(MAX_CONFLICTS):
                 now_us = self._clock()
@@ -117,8 +150,11 @@ class Arms:
                 wake_us = None
                 if job is not None:
                     wake_us = job.wake_us(now_us, spent_us=spent_or_old_us, is_lost=is_lost)
+                left_s = deadline_s - monotonic()
+                if left_s <= 0:
+                    raise NasUnavailable(f"NAS has not agreed within {within_s:g} s", definite=attempt == 0)
                 try:
-                    self._request(job_id, wake_us, revision, within_s)
+                    self._request(job_id, wake_us, revision, left_s)
                     break
                 except StaleRevision as error:
                     if attempt == MAX_CONFLICTS - 1:
@@ -129,6 +165,26 @@ class Arms:
                     return
         self._accept()
         self.settle(job_id)
+
+    @contextmanager
+    def _turn(self, job_id: str, within_s: float) -> Iterator[None]:
+        """Keep others from asking for the same job; what nobody holds or waits for is not kept."""
+        with self._lock:
+            turn = self._turns.setdefault(job_id, _Turn())
+            turn.users += 1
+        try:
+            if not turn.lock.acquire(timeout=max(0.0, within_s)):
+                problem = f"an earlier request for the job was not answered within {within_s:g} s"
+                raise NasUnavailable(problem, definite=True)
+            try:
+                yield
+            finally:
+                turn.lock.release()
+        finally:
+            with self._lock:
+                turn.users -= 1
+                if turn.users == 0:
+                    del self._turns[job_id]
 
     def _request(self, job_id: str, wake_us: Instant | None, revision: int, within_s: float) -> None:
         if wake_us is None:
@@ -171,12 +227,11 @@ class Arms:
     def pending(self) -> tuple[Pending, ...]:
         """Return which jobs NAS may not agree with, and why."""
         with self._lock:
-            owed = {job_id: reason for job_id, (reason, _) in self._owed.items()}
-            found = [(self._unreadable, False), (owed, self._is_retrying)]
+            unreadable = [(job_id, reason, False) for job_id, reason in self._unreadable.items()]
+            owed = [(job_id, each.reason, not each.is_given_up) for job_id, each in self._owed.items()]
             return tuple(
                 Pending(job_id=job_id, reason=reason, is_busy=is_busy)
-                for reasons, is_busy in found
-                for job_id, reason in reasons.items()
+                for job_id, reason, is_busy in unreadable + owed
             )
 
     def mark_unreadable(self, problems: Mapping[str, str]) -> None:
@@ -190,38 +245,50 @@ class Arms:
             self._owed.pop(key, None)
 
     def owe(self, key: str, reason: str, work: Callable[[], None]) -> None:
-        """Come back to a piece of work a few times, until it is settled.
-
-        Who comes while others are being tried has what is left of their tries.
-        """
+        """Come back to a piece of work a few times, for about a minute from now, until it is settled."""
         logger.warning("NAS may not agree", extra={"job_id": key, "reason": reason})
         with self._lock:
-            self._owed[key] = (reason, work)
+            self._owed[key] = _Owed(reason, work, monotonic() + FOLLOW_UP_DELAYS_US[0] / SECOND_US)
+            self._has_more.set()
             if self._is_retrying:
                 return
             self._is_retrying = True
         threading.Thread(target=self._retry, name="chronos-retry", daemon=True).start()
 
     def _retry(self) -> None:
-        waiting = threading.Event()  # nobody ends the wait: the thread ends with its process
-        for delay_us in FOLLOW_UP_DELAYS_US:
-            waiting.wait(delay_us / SECOND_US)
+        while (wait_s := self._wait_s()) is not None:
+            self._has_more.wait(wait_s)
             with self._lock:
-                owed = tuple(self._owed.items())
-            for key, (_, work) in owed:
-                self._try(key, work)
-            with self._lock:
-                if not self._owed:
-                    self._is_retrying = False
-                    return
-        with self._lock:
-            self._is_retrying = False
-            left = tuple(self._owed)
-        logger.error("given up until the next fire, change or start", extra={"job_ids": left})
+                due = [(key, owed) for key, owed in self._owed.items() if _is_due(owed)]
+            for key, owed in due:
+                self._try(key, owed)
 
-    def _try(self, key: str, work: Callable[[], None]) -> None:
+    def _wait_s(self) -> float | None:
+        """Return how long there is nothing to try, seconds; None, once, when there is nothing any more."""
+        with self._lock:
+            self._has_more.clear()
+            due_s = [owed.due_s for owed in self._owed.values() if not owed.is_given_up]
+            if not due_s:
+                self._is_retrying = False
+                return None
+        return max(0.0, min(due_s) - monotonic())
+
+    def _try(self, key: str, owed: _Owed) -> None:
+        error: BaseException | None = None
         try:
-            work()
-        except BaseException as error:  # noqa: BLE001 - the others are to be tried as well
-            with self._lock:
-                self._owed[key] = (words_of(error), work)
+            owed.work()
+        except BaseException as raised:  # noqa: BLE001 - the others are to be tried as well
+            error = raised
+        with self._lock:
+            owed.tries += 1
+            if error is not None:
+                owed.reason = words_of(error)
+            if not owed.is_given_up:
+                owed.due_s = monotonic() + FOLLOW_UP_DELAYS_US[owed.tries] / SECOND_US
+            is_given_up = owed.is_given_up and self._owed.get(key) is owed
+        if is_given_up:
+            logger.error("given up until the next fire, change or start", extra={"job_id": key})
+
+
+def _is_due(owed: _Owed) -> bool:
+    return not owed.is_given_up and owed.due_s <= monotonic()

@@ -107,7 +107,9 @@ class CronScheduler(Protocol):
             what comes next is armed all the same (incidents L1, L7): answer 200.
 
         Raises:
-            NotSettled: answer 503 with Retry-After.
+            NotSettled: the jobs could not be read or changed, or NAS has not agreed; answer 503 with
+                Retry-After.
+            Exception: what keeps the jobs failed in a way of its own; answer the same.
         """
 
     def fire_claimed(

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from chronos.errors import JobsFileError, StoreError
 from chronos.nas.client import Nas, NasClient
 from chronos.operations import Pending
 from chronos.protocol.job import CLOCK_ALLOWANCE_US, Verdict, wake_at
@@ -17,11 +18,15 @@ from chronos.protocol.machine import Answer
 from chronos.protocol.schedule import Instant
 from chronos.provider.interface import NotSettled
 from chronos.provider.settings import Settings
-from chronos.runner import Runner
+from chronos.runner import Runner, words_of
 from chronos.scheduler import Scheduler
 from chronos.shell import _now_us
 from chronos.stores import JobStore
 from chronos.work import REFUSED
+
+# Nobody can wait for two events at once. A host that starts a provider again with another stop event
+# does not set it within this time; if it does, it is noticed this much later.
+_LOOK_S = 1.0
 
 
 class _OverScheduler:
@@ -31,9 +36,11 @@ class _OverScheduler:
         self._store = store
         self._clock: Callable[[], Instant] = options.get("clock", _now_us)
         self.scheduler = Scheduler(store, nas, runner, **options)
+        self._is_stopped = False
 
     def stop(self) -> None:
-        """Take no more fires; to wait for runs in flight as well, call `scheduler.drain`."""
+        """Take no more fires; to wait for runs in flight as well, call `scheduler.drain` after it."""
+        self._is_stopped = True
         self.scheduler.drain(0)
 
     def on_jobs_changed(self) -> None:
@@ -50,6 +57,8 @@ class _OverScheduler:
         is_refused = any(each.reason == REFUSED for each in self.scheduler.pending())
         if not self.scheduler.is_draining and not is_refused:
             self.scheduler.start()
+            if self._is_stopped:  # after the look at the drain; the start has ended it again
+                self.scheduler.drain(0)
 
     def register_job(self, job: Mapping[str, Any]) -> None:
         """Arm a job that was just saved; see `CronScheduler.register_job`."""
@@ -86,9 +95,16 @@ class _OverScheduler:
         return self.scheduler.fire(job_id, fire_at_us)
 
     def _named_by(self, job_id: str) -> Instant:
-        """Return the instant of a fire that names none: the one that the job waits for, if it may be that."""
+        """Return the instant of a fire that names none: the one that the job waits for, if it may be that.
+
+        Raises:
+            NotSettled: the store cannot say. It is the same to NAS as a claim that could not be stored.
+        """
         now_us = self._clock()
-        job = self._store.load(job_id)
+        try:
+            job = self._store.load(job_id)
+        except (StoreError, JobsFileError) as error:
+            raise NotSettled(f"job {job_id}: {words_of(error)}") from error
         wake_us = None if job is None else wake_at(job)
         is_its_time = wake_us is not None and wake_us <= now_us + CLOCK_ALLOWANCE_US
         return wake_us if wake_us is not None and is_its_time else now_us
@@ -129,7 +145,10 @@ class ManagedCron(_OverScheduler):
     ) -> None:
         super().__init__(store, nas, runner, **options)
         self._has_login = has_login
+        # It guards what follows.
+        self._lock = threading.Lock()
         self._watched: threading.Event | None = None
+        self._is_watching = False
 
     @classmethod
     def from_settings(
@@ -179,15 +198,31 @@ class ManagedCron(_OverScheduler):
         """
         if stop_event.is_set():
             return
+        self._watch_for(stop_event)
+        self._is_stopped = False
         self.scheduler.start()
-        if self._watched is not stop_event:
-            self._watched = stop_event
-            threading.Thread(target=self._watch, args=(stop_event,), name="chronos-stop", daemon=True).start()
-
-    def _watch(self, stop_event: threading.Event) -> None:
-        stop_event.wait()
-        if self._watched is stop_event:
+        if stop_event.is_set():  # it may have been set before the start ended a drain
             self.stop()
+
+    def _watch_for(self, stop_event: threading.Event) -> None:
+        """Let the one watcher wait for *stop_event*, and for no other that an earlier start was given."""
+        with self._lock:
+            self._watched = stop_event
+            if not self._is_watching:
+                threading.Thread(target=self._watch, name="chronos-stop", daemon=True).start()
+                self._is_watching = True
+
+    def _watch(self) -> None:
+        while True:
+            with self._lock:
+                stop_event = self._watched
+            assert stop_event is not None
+            is_set = stop_event.wait(_LOOK_S)
+            with self._lock:
+                if is_set and self._watched is stop_event:
+                    self._is_watching = False
+                    self.stop()
+                    return
 
 
 class BuiltinCron(_OverScheduler):
@@ -230,6 +265,7 @@ class BuiltinCron(_OverScheduler):
                 whatever the interval.
         """
         self._is_on = True
+        self._is_stopped = False
         self.scheduler.start()
         while self._is_on and not stop_event.wait(interval):
             pass

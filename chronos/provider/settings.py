@@ -15,6 +15,7 @@ import attrs
 from chronos.errors import ChronosError
 
 _URL = re.compile(r"https?://[^/\s]\S*")
+_USER = re.compile(r"https?://[^/?#\s]*@")
 _AUDIENCE = re.compile(r"agent:\S+")
 
 
@@ -72,7 +73,7 @@ def provider_from(config: Mapping[str, Any]) -> str:
     reader = _Reader(config)
     name = reader.at("cron.provider")
     if name is not None and name is not _REFUSED and not isinstance(name, str):
-        reader.problems.append(f"cron.provider is {name!r}; expected the name of a provider")
+        reader.problems.append(f"cron.provider is {_shown(name)}; expected the name of a provider")
     reader.finish()
     return (name or "").strip()
 
@@ -87,26 +88,31 @@ def settings_from(config: Mapping[str, Any], *, launch: Mapping[str, Any] | None
             who may change a tenant's profile could otherwise name keys of their own, and fire jobs.
             Where there are no tenants, pass the same as *config*.
 
+    The portal's URL decides where the agent's access token goes. It is read from *launch* where that is
+    given; where tenants have profiles of their own, give it, or they can send the token to anybody.
+
     Returns:
         The settings; every text in them is one of its kind, and without space around it.
 
     Raises:
-        SettingsError: a key is missing or is something else; all of them are told at once.
+        SettingsError: a key is missing or is something else; all of them are told at once. A URL with
+            a user or a password is refused too, and what may have a password is not shown.
 
     Source: contract, "Configuration and fallback" and "Trust".
     """
     reader = _Reader(config)
-    portal_url, callback_url = reader.url("portal_url"), reader.url("callback_url")
-    problems = reader.problems
-    verifier = None
-    if launch is not None:
-        of_launch = _Reader(launch, where=" of the launch configuration")
-        verifier = VerifierSettings(
-            audience=of_launch.text("expected_audience", _AUDIENCE, "agent:{instance_id}"),
-            issuer=of_launch.url("portal_url"),
-            jwks_url=of_launch.url("nas_jwks_url"),
-        )
-        problems += of_launch.problems
+    if launch is None:
+        portal_url, callback_url = reader.url("portal_url"), reader.url("callback_url")
+        reader.finish()
+        return Settings(portal_url=portal_url, callback_url=callback_url)
+    of_launch = _Reader(launch, where=" of the launch configuration")
+    portal_url, callback_url = of_launch.url("portal_url"), reader.url("callback_url")
+    verifier = VerifierSettings(
+        audience=of_launch.text("expected_audience", _AUDIENCE, "agent:{instance_id}"),
+        issuer=portal_url,
+        jwks_url=of_launch.url("nas_jwks_url"),
+    )
+    reader.problems += of_launch.problems
     reader.finish()
     return Settings(portal_url=portal_url, callback_url=callback_url, verifier=verifier)
 
@@ -128,7 +134,7 @@ class _Reader:
                 return None
             if not isinstance(found, Mapping):
                 above = ".".join(names[:depth]) or "the configuration"
-                problem = f"{above}{self._where} is {found!r}; expected a mapping with {name}"
+                problem = f"{above}{self._where} is {_shown(found)}; expected a mapping with {name}"
                 if problem not in self.problems:
                     self.problems.append(problem)
                 return _REFUSED
@@ -136,7 +142,12 @@ class _Reader:
         return found
 
     def url(self, name: str) -> str:
-        return self.text(name, _URL, "an http or https URL")
+        url = self.text(name, _URL, "an http or https URL")
+        if _USER.match(url):
+            self.problems.append(
+                f"cron.chronos.{name}{self._where} has a user or a password in it; expected a URL without"
+            )
+        return url
 
     def text(self, name: str, pattern: re.Pattern[str], expected: str) -> str:
         """Return the text under `cron.chronos`; an empty one, and a problem, when it is none."""
@@ -145,14 +156,20 @@ class _Reader:
         if isinstance(found, str) and pattern.fullmatch(found.strip()):
             return found.strip()
         if found is not _REFUSED:
-            shown = "missing" if found is None else repr(found)
-            self.problems.append(f"{path}{self._where} is {shown}; expected {expected}")
+            self.problems.append(f"{path}{self._where} is {_shown(found)}; expected {expected}")
         return ""
 
     def finish(self) -> None:
         """Raise what is wrong, if anything."""
         if self.problems:
             raise SettingsError(*self.problems)
+
+
+def _shown(found: object) -> str:
+    """Return what a message shows of a value: all of it, unless it may have a password, as URLs do."""
+    if found is None:
+        return "missing"
+    return "not shown, since it may have a password in it" if "@" in repr(found) else repr(found)
 
 
 _REFUSED = object()

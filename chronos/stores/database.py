@@ -26,7 +26,7 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 
-from chronos.errors import StoreError
+from chronos.errors import JobsFileError, StoreError
 
 # Seconds between two attempts to make a database keep a log, where SQLite itself does not wait.
 _POLL_S = 0.01
@@ -95,6 +95,7 @@ class Database:
 
         Raises:
             StoreError: the database failed; until the commit nothing has happened for sure.
+            JobsFileError: *work* has found what cannot be read; nothing has happened.
         """
         is_definite = True
         try:
@@ -105,7 +106,7 @@ class Database:
                 is_definite = not is_done
                 self._end(connection, "COMMIT" if is_done else "ROLLBACK")
                 return is_done
-        except StoreError:
+        except (StoreError, JobsFileError):
             raise
         except Exception as error:
             raise self._failure("cannot be written", error, definite=is_definite) from error
@@ -180,7 +181,13 @@ class Database:
         words = " ".join(str(driver_error).split())
         if getattr(driver_error, "sqlstate", None) == "42P01" or "no such table" in words:
             words += "; SqlStore.create makes the tables"
+        elif self._is_missing():
+            words += "; there is no such file, and SqlStore.create makes one"
         return StoreError(f"{self.name} {what}: {type(driver_error).__name__}: {words}", definite=definite)
+
+    def _is_missing(self) -> bool:
+        path = self.engine.url.database or ""
+        return self.is_sqlite and not path.startswith("file:") and not Path(path).exists()
 
 
 def _check(dialect: str, url: URL) -> None:
@@ -205,7 +212,8 @@ def _new_engine(url: str | URL, wait_s: float) -> Engine:
     try:
         url = make_url(url)
     except ArgumentError as error:
-        raise ValueError(f"not the URL of a database: {error}") from None
+        example = "sqlite:///jobs.sqlite or postgresql://agent@db.example/agent"
+        raise ValueError(f"not the URL of a database: {error}; expected one such as {example}") from None
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg")
     dialect = url.get_backend_name()
@@ -246,9 +254,14 @@ def _postgresql_engine(url: URL, wait_s: float) -> Engine:
             "keepalives_interval": 2,
         }
     options = {name: value for name, value in options.items() if name not in url.query}
-    engine = create_engine(
-        url, connect_args=options, pool_timeout=wait_s, pool_pre_ping=True, hide_parameters=True
-    )
+    try:
+        engine = create_engine(
+            url, connect_args=options, pool_timeout=wait_s, pool_pre_ping=True, hide_parameters=True
+        )
+    except ImportError as error:
+        if url.get_driver_name() != "psycopg":
+            raise
+        raise ImportError(f"{error}; PostgreSQL needs the extra `postgresql` of chronos-cron") from error
 
     @event.listens_for(engine, "connect")
     def wait_for_nobody_long(connection: Any, _: Any) -> None:

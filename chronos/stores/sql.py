@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.engine import URL
 
-from chronos.errors import StoreError
+from chronos.errors import JobsFileError, StoreError
 from chronos.protocol.job import Job, Outcome, wake_at
 from chronos.protocol.schedule import Instant, ScheduleError, format_instant
 from chronos.stores import HISTORY_LENGTH, check_history_length
@@ -260,26 +260,26 @@ class SqlStore:
     # --- values and rows ---
 
     def _job(self, key: str, document: str) -> Job:
-        job = self._decoded(Job, key, document)
+        job = self._decoded(Job, self._jobs, key, document)
         if _key(job.id) != key:
-            raise self._unreadable(key, f"its document is that of job {job.id}")
+            raise _unreadable(self._jobs, key, f"its document is that of job {job.id}")
         return job
 
     def _outcome(self, key: str, document: str) -> Outcome:
-        outcome = self._decoded(Outcome, key, document)
+        outcome = self._decoded(Outcome, self._history, key, document)
         if _key(outcome.job_id) != key:
-            raise self._unreadable(key, f"it has an outcome of job {outcome.job_id}")
+            raise _unreadable(self._history, key, f"it has an outcome of job {outcome.job_id}")
         return outcome
 
-    def _decoded(self, kind: type[_Value], key: str, document: str) -> _Value:
+    def _decoded(self, kind: type[_Value], table: Table, key: str, document: str) -> _Value:
         try:
             return decode(kind, document)
         except DocumentError as error:
-            raise self._unreadable(key, f"{kind.__name__.lower()}: {error}") from None
+            raise _unreadable(table, key, f"{kind.__name__.lower()}: {error}") from None
 
     def _job_row(self, job_id: str, job: Job) -> dict[str, Any]:
         if job.id != job_id:
-            raise self._unreadable(job_id, f"what shall be written is job {job.id}")
+            raise self._unwritable(job_id, f"what shall be written is job {job.id}")
         return {
             "revision": job.revision,
             "state": job.state.value,
@@ -290,7 +290,7 @@ class SqlStore:
 
     def _outcome_row(self, job_id: str, outcome: Outcome) -> dict[str, Any]:
         if outcome.job_id != job_id:
-            raise self._unreadable(job_id, f"what shall be written is an outcome of job {outcome.job_id}")
+            raise self._unwritable(job_id, f"what shall be written is an outcome of job {outcome.job_id}")
         return {
             "occurrence": _instant(outcome.occurrence_us),
             "result": outcome.result.value,
@@ -302,10 +302,15 @@ class SqlStore:
         try:
             return encode(value)
         except DocumentError as error:
-            raise self._unreadable(job_id, str(error)) from None
+            raise self._unwritable(job_id, str(error)) from None
 
-    def _unreadable(self, job_id: str, problem: str) -> StoreError:
+    def _unwritable(self, job_id: str, problem: str) -> StoreError:
         return StoreError(f"{self._database.name}: job {job_id}: {problem}", definite=True)
+
+
+def _unreadable(table: Table, key: str, problem: str) -> JobsFileError:
+    """Return that a row must be mended by hand; its table is what a file is elsewhere."""
+    return JobsFileError(table.name, key, None, problem)
 
 
 def _key(job_id: str) -> str:
