@@ -107,9 +107,9 @@ class InvalidClient(NasRefused):
     Source: incident L4.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, answer: str = "invalid_client") -> None:
         super().__init__(
-            "NAS refuses this agent's identity (invalid_client), so that none of its jobs can be armed; no"
+            f"NAS refuses this agent's identity ({answer}), so that none of its jobs can be armed; no"
             " retry mends that. Log the agent in again, then restart it: it arms its jobs when it starts"
         )
 

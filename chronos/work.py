@@ -584,7 +584,7 @@ class Worker:
 
 STOPPED = "the agent is told to run no jobs"
 REFUSED = (
-    "NAS refuses this agent's identity (invalid_client), so that none of its jobs can be armed; no retry "
+    "NAS refuses this agent's identity, so that none of its jobs can be armed; no retry "
     "mends that. Until somebody logs the agent in again and calls `start`, it runs its jobs by itself: "
     "for as long as this process lives, and no longer"
 )

@@ -172,10 +172,11 @@ def test_a_refused_token_is_refreshed_once(client: Make) -> None:
 
 
 def test_a_token_that_is_refused_twice_is_an_error(client: Make) -> None:
-    """There is no third attempt, and nothing was done."""
+    """There is no third attempt and nothing was done: the login is over, as when NAS says so (L4)."""
     handle, asked = answers(httpx.Response(401), httpx.Response(401))
-    with pytest.raises(NasRefused, match="log the agent in again") as caught:
-        client(handle).provision("job-7", AT_US)
+    made = client(handle)
+    with pytest.raises(InvalidClient, match="Log the agent in again") as caught:
+        made.provision("job-7", AT_US)
     assert len(asked) == 2
     assert caught.value.definite
 
@@ -404,7 +405,7 @@ STALE = httpx.Response(409, json={"error": "stale_revision", "revision": 9})
         ([httpx.Response(503), later(429)], NasUnavailable, False),
         ([httpx.ConnectError(""), httpx.Response(400)], NasRefused, True),
         ([httpx.Response(504), httpx.Response(400)], NasRefused, False),
-        ([httpx.Response(504), httpx.Response(401), httpx.Response(401)], NasRefused, False),
+        ([httpx.Response(504), httpx.Response(401), httpx.Response(401)], InvalidClient, False),
         ([httpx.Response(500), httpx.Response(403, json=INVALID_CLIENT)], InvalidClient, False),
         ([httpx.Response(429), STALE], StaleRevision, True),
         ([httpx.ReadTimeout(""), STALE], StaleRevision, False),

@@ -68,7 +68,7 @@ def _refusal(status: int, headers: Mapping[str, str], body: bytes, clock: Callab
             retry_after_s=_retry_after_s(headers, clock),
         )
     if status == 401:  # also with a fresh token: the login is over, and no retry brings it back
-        return InvalidClient()
+        return InvalidClient("401, with a fresh access token too")
     return NasRefused(f"NAS answered {status} with {word}; sending the same request again does not help")
 
 
