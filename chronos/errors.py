@@ -1,7 +1,7 @@
 """What may go wrong, as a tree of exceptions.
 
 * ChronosError: everything that this library raises for its caller to handle.
-    * JobsFileError: a jobs file says something that cannot be what its author meant; nothing was changed.
+    * JobsFileError: what a store holds cannot be what its author meant, and must be mended.
     * StoreError: the job store could not be read or written; says whether a write may have happened.
     * NasError: NAS did not do as it was asked; says whether the effect definitely did not happen.
         * NasRefused: NAS refuses the request; sending it again does not help.
@@ -28,12 +28,12 @@ class ChronosError(Exception):
 
 
 class JobsFileError(ChronosError):
-    """A jobs file says something that cannot be what its author meant; nothing was changed.
+    """What a store holds cannot be what its author meant, and must be mended; nothing was changed.
 
     The message is one line: `jobs.json: job job-03: schedule.expr: cron expression '61 * * * *': …`.
 
     Attributes:
-        source: the file's name, as the caller gave it.
+        source: the file's name, as the caller gave it, or the name of a database's table.
         job: the id of the job, `#2` for the job at index 2 when it has none, or None when the
             problem is not within one job.
         field: the path of the field, such as `schedule.expr`; None when it is the whole.

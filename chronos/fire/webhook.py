@@ -200,7 +200,7 @@ class FireEndpoint:
             _, late = await asyncio.wait([self._starting], timeout=within_s)
             for starting in late:
                 starting.cancel()  # a thread that has begun goes on all the same
-            await asyncio.gather(*late, return_exceptions=True)
+                await asyncio.sleep(0)  # only now it is taken from those that wait for a thread
 
     # --- A request ---
 
