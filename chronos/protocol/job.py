@@ -263,9 +263,14 @@ class Run:
         return (self.origin is Origin.MANUAL, self.occurrence_us)
 
     def is_same_as(self, other: Run) -> bool:
-        """Return whether *other* is this attempt, however often its lease was renewed."""
+        """Return whether *other* is this attempt, however often its lease was renewed.
+
+        Of two jobs that had one id after each other, both may have a run by hand that was asked for
+        with one request: what tells those apart is when they were claimed.
+        """
         return (
             self.owner == other.owner
+            and self.claimed_us == other.claimed_us
             and self.occurrence_us == other.occurrence_us
             and self.attempt == other.attempt
             and self.identity == other.identity

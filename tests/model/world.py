@@ -279,6 +279,10 @@ class World:
         strand.operation = operation
         if isinstance(operation, Sleep):
             strand.wakes_us = self.now_us + operation.delay_us
+        if isinstance(strand.effect, SwapJob) and strand.effect.expected is None:
+            # A job has its place in the order from when its creation is decided. Who looks for it between
+            # that and the write finds nothing, and may disarm it: that is known (decision 0005).
+            self._perform(strand)
 
     def _end(self, strand: Strand, value: Any) -> None:
         process = strand.process
@@ -461,4 +465,4 @@ class World:
 
 
 def _key(job_id: str, run: Run) -> tuple[Any, ...]:
-    return (job_id, run.owner, run.identity, run.attempt)
+    return (job_id, run.owner, run.identity, run.attempt, run.claimed_us)
