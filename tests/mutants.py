@@ -87,7 +87,6 @@ class Mutant:
         case: the small world in which the exhaustive search finds it, or None.
         found_by: the properties of which the search names one.
         states: how many states the search looks at, at most.
-        is_found_by_model: whether the machine of `test_scheduler_against_model` finds it.
     """
 
     name: str
@@ -99,7 +98,6 @@ class Mutant:
     case: Case | None = None
     found_by: tuple[Property, ...] = ()
     states: int = 8_000
-    is_found_by_model: bool = False
 
 
 class StaleMutantError(Exception):
@@ -192,7 +190,6 @@ _WHEN_TO_BE_WOKEN = (
         rule="test_guard_counts_while_a_retried_run_is_in_flight",
         case=RETRIED,
         found_by=(NO_LOST_REARM,),
-        is_found_by_model=True,
     ),
     Mutant(
         name="the guard of a run behind which something waits is forgotten",
@@ -242,7 +239,6 @@ _WHEN_TO_BE_WOKEN = (
         is_found_by_machine=True,
         case=PAUSED,
         found_by=(NO_ORPHAN,),
-        is_found_by_model=True,
     ),
     Mutant(
         name="the end of the schedule is not looked at",
@@ -270,7 +266,6 @@ _WHAT_IS_TAKEN = (
         is_found_by_machine=True,
         case=CLOSE,
         found_by=(ONE_OUTCOME, IDEMPOTENT_DEDUP),
-        is_found_by_model=True,
     ),
     Mutant(
         name="the next occurrence is counted from the clock",
@@ -281,7 +276,6 @@ _WHAT_IS_TAKEN = (
         is_found_by_machine=True,
         case=CLOSE,
         found_by=(ONE_OUTCOME,),
-        is_found_by_model=True,
     ),
     Mutant(
         name="what is due is decided by the local clock",
@@ -307,7 +301,6 @@ _WHAT_IS_TAKEN = (
         is_found_by_machine=True,
         case=TOGETHER,
         found_by=(ONE_OUTCOME,),
-        is_found_by_model=True,
     ),
     Mutant(
         name="of what is caught up all but the newest is forgotten",
@@ -337,7 +330,6 @@ _WHAT_IS_TAKEN = (
         old="    is_late = _is_too_late(draft, newest[-1])",
         new="    is_late = False",
         rule="test_occurrence_runs_until_its_grace_is_over_and_is_missed_after",
-        is_found_by_model=True,
     ),
     Mutant(
         name="what waits is never too late",
@@ -368,7 +360,6 @@ _WHAT_IS_TAKEN = (
         rule="test_late_fire_of_a_paused_job_claims_nothing",
         case=PAUSED,
         found_by=(DURABLE_CLAIM,),
-        is_found_by_model=True,
     ),
 )
 
@@ -434,7 +425,6 @@ _WHAT_IS_IN_PROGRESS = (
             job, run=job.runs[0], succeeded=succeeded, detail=detail, now_us=now_us, may_start=may_start
         )\n""",
         is_found_by_machine=True,
-        is_found_by_model=True,
     ),
     Mutant(
         name="the lease of another process is not believed",
@@ -445,7 +435,6 @@ _WHAT_IS_IN_PROGRESS = (
         is_found_by_machine=True,
         case=CLOSE,
         found_by=(DURABLE_CLAIM, NO_OVERLAP),
-        is_found_by_model=True,
     ),
     Mutant(
         name="a process that has ended is never found out",
@@ -454,7 +443,6 @@ _WHAT_IS_IN_PROGRESS = (
         new="        if owner_is is not Liveness.UNKNOWN:",
         rule="test_dead_owner_is_not_waited_for",
         is_found_by_machine=True,
-        is_found_by_model=True,
     ),
     Mutant(
         name="what is known of one run is believed of all",
@@ -479,7 +467,6 @@ _WHAT_IS_IN_PROGRESS = (
         is_found_by_machine=True,
         case=CLOSE,
         found_by=(ONE_OUTCOME,),
-        is_found_by_model=True,
     ),
 )
 
@@ -547,7 +534,6 @@ _HOW_OFTEN = (
         is_found_by_machine=True,
         case=ONE_RUN,
         found_by=(REPEAT_LIMIT,),
-        is_found_by_model=True,
     ),
     Mutant(
         name="the end of a run is not counted",
@@ -555,7 +541,6 @@ _HOW_OFTEN = (
         old="        self.completed += run.origin is not Origin.MANUAL\n",
         new="",
         rule="test_interrupted_run_counts_as_consumed",
-        is_found_by_model=True,
     ),
     Mutant(
         name="the limit counts runs by hand",
@@ -640,7 +625,6 @@ _WHAT_PEOPLE_DO = (
         old="        draft.next_us = following(job, now_us)\n",
         new="        pass\n",
         rule="test_resume_after_the_slot_goes_on_from_now",
-        is_found_by_model=True,
     ),
     Mutant(
         name="a one-shot that passed in a pause vanishes",
@@ -688,7 +672,6 @@ _THREE_STEPS = (
         rule="test_fire_moves_the_store_then_arms_then_answers_then_runs",
         case=CLOSE,
         found_by=(NO_LOST_REARM,),
-        is_found_by_model=True,
     ),
     Mutant(
         name="a duplicate is answered and arms nothing",
@@ -698,7 +681,6 @@ _THREE_STEPS = (
         rule="test_redelivery_of_a_half_done_fire_arms_and_runs_nothing",
         case=CLOSE,
         found_by=(NO_LOST_REARM,),
-        is_found_by_model=True,
     ),
     Mutant(
         name="the run starts before its claim is stored",
@@ -715,7 +697,6 @@ _THREE_STEPS = (
         rule="test_fire_moves_the_store_then_arms_then_answers_then_runs",
         case=CLOSE,
         found_by=(DURABLE_CLAIM,),
-        is_found_by_model=True,
     ),
     Mutant(
         name="a pause cancels nothing",
@@ -725,7 +706,6 @@ _THREE_STEPS = (
         rule="test_pause_disarms_the_job",
         case=PAUSED,
         found_by=(NO_ORPHAN,),
-        is_found_by_model=True,
     ),
     Mutant(
         name="a failed arm is taken for an accepted one",
@@ -735,7 +715,6 @@ _THREE_STEPS = (
         rule="test_run_starts_though_the_arm_failed_and_the_fire_is_not_settled",
         case=CLOSE,
         found_by=(NO_LOST_REARM,),
-        is_found_by_model=True,
     ),
     Mutant(
         name="an outdated arm is taken for an accepted one",
@@ -743,7 +722,6 @@ _THREE_STEPS = (
         old="ArmOutdated: _on_outdated,",
         new="ArmOutdated: lambda flow, _event, now_us: _on_accepted(flow, ArmAccepted(echoed=True), now_us),",
         rule="test_outdated_arm_follows_a_store_that_has_moved_on",
-        is_found_by_model=True,
     ),
     Mutant(
         name="arms go without their place in the order",
@@ -751,7 +729,6 @@ _THREE_STEPS = (
         old="        effect = ProvisionArm(job_id=job_id, fire_at_us=wake_us, revision=job.revision)",
         new="        effect = ProvisionArm(job_id=job_id, fire_at_us=wake_us, revision=-1)",
         rule="test_fire_moves_the_store_then_arms_then_answers_then_runs",
-        is_found_by_model=True,
     ),
     Mutant(
         name="a conflict is taken for a success",
@@ -759,7 +736,6 @@ _THREE_STEPS = (
         old="SwapConflicted: _on_conflict,",
         new="SwapConflicted: _on_swapped,",
         rule="test_conflict_decides_again_with_what_another_process_left",
-        is_found_by_model=True,
     ),
     Mutant(
         name="the end of a run never asks NAS",
@@ -767,7 +743,6 @@ _THREE_STEPS = (
         old="            return flow.before is None or wake_at(flow.before) != wake_us",
         new="            return False",
         rule="test_end_of_a_run_asks_nas_only_where_it_may_disagree",
-        is_found_by_model=True,
     ),
     Mutant(
         name="a run starts though its lease is over",
@@ -777,7 +752,6 @@ _THREE_STEPS = (
         rule="test_run_whose_lease_ended_before_its_start_is_not_started",
         case=DISTANT,
         found_by=(DURABLE_CLAIM, NO_OVERLAP),
-        is_found_by_model=True,
     ),
     Mutant(
         name="a run starts though its job was removed meanwhile",
@@ -792,7 +766,6 @@ _THREE_STEPS = (
         old="    last = flow.asked_us if flow.before is None else flow.before.revision + 1",
         new="    last = flow.asked_us if flow.before is None else 0",
         rule="test_removal_takes_the_place_after_the_last_revision",
-        is_found_by_model=True,
     ),
     Mutant(
         name="the cancel of an orphan has no place in the order",
@@ -807,7 +780,6 @@ _THREE_STEPS = (
         old="    if answer.settled:\n        return None\n    if isinstance(intent, Fire)",
         new="    return None\n    if isinstance(intent, Fire)",
         rule="test_what_nobody_else_repeats_is_owed",
-        is_found_by_model=True,
     ),
     Mutant(
         name="what a lost end has claimed is nobody's",
@@ -822,7 +794,6 @@ _THREE_STEPS = (
         old=" or _is_abandoned(job, liveness, now_us)",
         new="",
         rule="test_start_looks_at_every_run",
-        is_found_by_model=True,
     ),
 )
 
