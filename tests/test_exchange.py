@@ -170,7 +170,7 @@ class Watched:
     def __init__(self, random: float) -> None:
         self.time = Time()
         self.made = exchanges(self.time, random)
-        self.is_refused = False
+        self.is_refused = self.is_fresh = False
         self.open_from_s = 0.0
 
     def call(self, outcomes: list[Outcome], took_s: float) -> None:
@@ -194,7 +194,11 @@ class Watched:
             assert self.time.now_s - self.began_s < RETRY_FOR_S
             return None
         assert self.time.now_s >= self.open_from_s
-        return self.sent() if isinstance(step, Send) else "tok"
+        if isinstance(step, Send):
+            return self.sent()
+        assert isinstance(step, FetchToken)
+        self.is_fresh = step.is_fresh
+        return "tok"
 
     def sent(self) -> Outcome:
         tokens_refused = [each for each in self.seen if isinstance(each, Reply) and each.status == 401]
@@ -206,7 +210,8 @@ class Watched:
         outcome = self.ahead.pop(0)
         self.seen.append(outcome)
         self.time.now_s += self.took_s
-        if outcome is INVALID_CLIENT:
+        is_login_over = isinstance(outcome, Reply) and outcome.status == 401 and self.is_fresh
+        if outcome is INVALID_CLIENT or is_login_over:
             self.is_refused = True
         elif isinstance(outcome, Reply) and (outcome.status in PASSING_STATUSES or outcome.status == 501):
             wait_s = min(float(outcome.headers.get("retry-after", "0")), 300.0)

@@ -250,7 +250,7 @@ from chronos.protocol.job import Job
 from chronos.scheduler import Scheduler
 from chronos.stores import MemoryStore
 
-job = Job(id="j", schedule=Interval(period_us=HOUR_US, anchor_us=0), next_us=HOUR_US)
+job = Job(id="j", schedule=Interval(period_us=HOUR_US, anchor_us=0), next_us=HOUR_US * 1_000_000)
 began = threading.Event()
 
 def runs(_):
