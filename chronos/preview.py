@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
+from chronos import clock
 from chronos.protocol.job import Policy, following
 from chronos.protocol.schedule import Instant, Schedule, parse_schedule
 from chronos.protocol.transitions import new_job
@@ -40,7 +39,7 @@ def next_times(
     if not 1 <= count <= MAX_PREVIEW:
         raise ValueError(f"count is {count}; expected 1 to {MAX_PREVIEW}")
     if now_us is None:
-        now_us = time.time_ns() // 1000
+        now_us = clock.now_us()
     parsed = parse_schedule(schedule, now_us=now_us, tz=tz) if isinstance(schedule, str) else schedule
     job = new_job("preview", parsed, now_us=now_us, policy=policy)
     slot_us = job.next_us

@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from chronos import events, telemetry
+from chronos.clock import now_us
 from chronos.operations import Pending, Read, Signal, Spawn, Work
 from chronos.owner import is_dead, new_owner
 from chronos.protocol import machine, transitions
@@ -41,10 +42,6 @@ N = TypeVar("N")
 T = TypeVar("T")
 
 
-def _now_us() -> Instant:
-    return time.time_ns() // 1000
-
-
 class Shell(Generic[N]):
     """A scheduler without a way to perform work; see `chronos.scheduler`."""
 
@@ -57,7 +54,7 @@ class Shell(Generic[N]):
         runner: Runner,
         *,
         owner: str | None = None,
-        clock: Callable[[], Instant] = _now_us,
+        clock: Callable[[], Instant] = now_us,
         is_dead: Callable[[str], bool] = is_dead,
         is_stopped: Callable[[], bool] = lambda: False,
         hooks: Iterable[events.Hook] = (),

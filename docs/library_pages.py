@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 
 from writing import attributes_of, code, prose, table
 
-from chronos import errors, provider, stores, telemetry
+import chronos.provider  # noqa: F401 - its errors are told as well
+from chronos import errors, stores, telemetry
 from chronos.protocol import job, machine, schedule, transitions, wire
 from chronos.stores import rewrite
 
 _ROOTS = (errors.ChronosError, wire.MessageError, schedule.ScheduleError, machine.ProtocolError)
-# Errors of the providers stand beside them, and are subclasses once they are imported.
-_PROVIDER = provider.__name__
 
 
 def errors_page() -> str:

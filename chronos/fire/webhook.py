@@ -25,6 +25,7 @@ from functools import partial
 from typing import Any, NoReturn, Protocol, TypeAlias, runtime_checkable
 
 from chronos.calls import call
+from chronos.clock import now_us
 from chronos.errors import TokenError
 from chronos.protocol import messages, wire
 from chronos.protocol.machine import Answer
@@ -126,7 +127,7 @@ class FireEndpoint:
         verifier: Verifier,
         *,
         prefix: str = "",
-        clock: Callable[[], Instant] = lambda: time.time_ns() // 1000,
+        clock: Callable[[], Instant] = now_us,
         body_timeout_s: float = BODY_TIMEOUT_S,
         drain_timeout_s: float = DRAIN_TIMEOUT_S,
     ) -> None:

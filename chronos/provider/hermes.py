@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from chronos.clock import now_us
 from chronos.errors import JobsFileError
 from chronos.nas.client import Nas, NasClient
 from chronos.operations import Pending
@@ -29,7 +30,6 @@ from chronos.provider.hermes_jobs import HermesJob, read_hermes_job
 from chronos.provider.interface import NotSettled
 from chronos.provider.settings import SettingsError
 from chronos.runner import words_of
-from chronos.shell import _now_us
 from chronos.work import NAS_TIMEOUT_IN_FIRE_S, REFUSED
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class HermesCron:
 
     name = "chronos"
 
-    def __init__(self, nas: Nas | None = None, *, clock: Callable[[], Instant] = _now_us) -> None:
+    def __init__(self, nas: Nas | None = None, *, clock: Callable[[], Instant] = now_us) -> None:
         self._nas = nas
         self._clock = clock
         self._lock = threading.Lock()

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from chronos.clock import now_us
 from chronos.errors import JobsFileError, StoreError
 from chronos.nas.client import Nas, NasClient
 from chronos.operations import Pending
@@ -20,7 +21,6 @@ from chronos.provider.interface import NotSettled
 from chronos.provider.settings import Settings
 from chronos.runner import Runner, words_of
 from chronos.scheduler import Scheduler
-from chronos.shell import _now_us
 from chronos.stores import JobStore
 from chronos.work import REFUSED
 
@@ -34,7 +34,7 @@ class _OverScheduler:
 
     def __init__(self, store: JobStore, nas: Nas | None, runner: Runner, **options: Any) -> None:
         self._store = store
-        self._clock: Callable[[], Instant] = options.get("clock", _now_us)
+        self._clock: Callable[[], Instant] = options.get("clock", now_us)
         self.scheduler = Scheduler(store, nas, runner, **options)
         self._is_stopped = False
 

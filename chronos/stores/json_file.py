@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import attrs
 from filelock import FileLock, Timeout
 
+from chronos.clock import now_us as real_now_us
 from chronos.errors import JobsFileError, StoreError
 from chronos.protocol.job import Job, Outcome
 from chronos.protocol.schedule import Instant, parse_instant
@@ -37,10 +37,6 @@ LOCK_WAIT_S = 10.0
 
 # Seconds between two attempts to get the lock: about what one change takes.
 _LOCK_POLL_S = 0.005
-
-
-def _real_now_us() -> Instant:
-    return time.time_ns() // 1000
 
 
 @attrs.frozen(kw_only=True)
@@ -74,7 +70,7 @@ class JsonFileStore:
         *,
         history_length: int = HISTORY_LENGTH,
         lock_wait_s: float = LOCK_WAIT_S,
-        now_us: Callable[[], Instant] = _real_now_us,
+        now_us: Callable[[], Instant] = real_now_us,
     ) -> None:
         self.path = Path(path)
         self._history_length = check_history_length(history_length)
@@ -89,7 +85,7 @@ class JsonFileStore:
         *,
         history_length: int = HISTORY_LENGTH,
         lock_wait_s: float = LOCK_WAIT_S,
-        now_us: Callable[[], Instant] = _real_now_us,
+        now_us: Callable[[], Instant] = real_now_us,
     ) -> JsonFileStore:
         """Return the store in the file at *path*, which is made, without jobs, when it is missing.
 

@@ -8,7 +8,6 @@ written with it. This needs the extra `sql` of this distribution, and for Postgr
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -30,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.engine import URL
 
+from chronos.clock import now_us as real_now_us
 from chronos.errors import JobsFileError, StoreError
 from chronos.protocol.job import Job, Outcome, wake_at
 from chronos.protocol.schedule import Instant, ScheduleError, format_instant
@@ -48,10 +48,6 @@ _PREFIX = re.compile(r"[a-z_][a-z0-9_]{0,49}|", re.ASCII)
 _SPECIAL = re.compile("[\\\\\x00\ud800-\udfff]")
 
 _Value = TypeVar("_Value")
-
-
-def _real_now_us() -> Instant:
-    return time.time_ns() // 1000
 
 
 class SqlStore:
@@ -80,7 +76,7 @@ class SqlStore:
         history_length: int = HISTORY_LENGTH,
         table_prefix: str = "chronos_",
         wait_s: float = WAIT_S,
-        now_us: Callable[[], Instant] = _real_now_us,
+        now_us: Callable[[], Instant] = real_now_us,
     ) -> None:
         self._history_length = check_history_length(history_length)
         if _PREFIX.fullmatch(table_prefix) is None:
@@ -101,7 +97,7 @@ class SqlStore:
         history_length: int = HISTORY_LENGTH,
         table_prefix: str = "chronos_",
         wait_s: float = WAIT_S,
-        now_us: Callable[[], Instant] = _real_now_us,
+        now_us: Callable[[], Instant] = real_now_us,
     ) -> SqlStore:
         """Return the store at *url_or_engine*, whose tables are made, without jobs, where they are missing.
 
