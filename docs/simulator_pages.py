@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import inspect
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
+from pathlib import Path
 
 from contract_pages import promises_of
 from writing import as_json, block, code, folded, incident_links, sentence, table
@@ -19,9 +21,9 @@ from simulator.properties import PROPERTIES, Expectation
 from simulator.report import document, terminal
 from simulator.scenario import SCENARIOS, Plan, Scenario, simulate
 
-# Every incident that the page of incidents tells. A property that names another one has no row to link to.
-_GROUPS = {"L": 12, "D": 8, "O": 4, "W": 8, "S": 4}
-INCIDENTS = tuple(f"{group}{number + 1}" for group, count in _GROUPS.items() for number in range(count))
+_HERE = Path(__file__).resolve().parent
+# Every incident that the page of incidents tells: its rows ask for them.
+INCIDENTS = tuple(re.findall(r"\{\{ closes-(\w+) \}\}", (_HERE / "incidents.md").read_text(encoding="utf-8")))
 
 # --- properties -------------------------------------------------------------------------------
 
@@ -50,12 +52,25 @@ def properties_page() -> str:
 
 
 def _closed_by(incident: str) -> str:
-    """Return links to the properties and promises that name an incident, for the page of incidents."""
+    """Return links to the properties and promises that name an incident; where none does, its tests."""
     properties = [each.id for each in PROPERTIES if incident in each.incidents]
     promises = [name for name, (_, closes) in promises_of().items() if incident in closes]
     links = [f"[{each}](reference/properties.md#{each.lower()})" for each in properties]
     links += [f"NAS: [`{name}`](contract/nas.md#{name})" for name in promises]
-    return "<br>".join(links) or "—"
+    return "<br>".join(links or map(code, dict.fromkeys(_tests_of().get(incident, ["—"]))))
+
+
+@cache
+def _tests_of() -> Mapping[str, list[str]]:
+    """Return the tests that each incident is told by, from the end of their docstrings."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((_HERE.parent / "tests").glob("test_*.py")):
+        for each in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and each.name.startswith("test_"):
+                told = re.search(r"\(incidents? ([A-Z0-9, ]+)\)", ast.get_docstring(each) or "")
+                for incident in told[1].split(", ") if told else ():
+                    found.setdefault(incident, []).append(each.name)
+    return found
 
 
 # --- scenarios and faults ---------------------------------------------------------------------

@@ -123,7 +123,7 @@ periods = st.integers(1, 400 * DAY_US)
 
 @given(period=periods, anchor=instants, start=recent_instants)
 def test_interval_slots_are_whole_periods_from_the_anchor(period: int, anchor: int, start: int) -> None:
-    """The next slot is on the grid, after the instant, and at most one period away."""
+    """The next slot is on the grid, after the instant, at most one period away (incident S3)."""
     slot = next_after(Interval(period_us=period, anchor_us=anchor), start)
     assert slot is not None
     assert 0 < slot - start <= period

@@ -58,7 +58,7 @@ def test_processes_claim_each_occurrence_once(place: str) -> None:
 
 
 def test_killed_processes_lose_nothing_that_was_acknowledged(place: str) -> None:
-    """Whenever a process is killed, the store is whole, the others go on, and what was promised holds."""
+    """Whenever a process is killed, the store is whole, and what was promised holds (incident S1)."""
     run("kills", place)
 
 

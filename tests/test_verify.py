@@ -145,7 +145,7 @@ def test_an_attack_is_refused(attack: str) -> None:
     ],
 )
 def test_an_attack_is_refused_for_what_is_wrong_with_it(attack: str, reason: str) -> None:
-    """The log is of use, and the attacks are what they are called."""
+    """The log is of use, and the attacks are what they are called (incident W8)."""
     assert reason in refused(ATTACKS[attack](), *nas_keys())
 
 
