@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from chronos.errors import ChronosError, InvalidClient, StaleRevision, StoreError
+from chronos.errors import InvalidClient, JobsFileError, StaleRevision, StoreError
 from chronos.protocol import machine
 from chronos.protocol.job import Job
 from chronos.protocol.schedule import SECOND_US
@@ -107,7 +107,7 @@ def read(ask: Callable[[JobStore], T], store: JobStore) -> T:
     """
     try:
         return ask(store)
-    except (ChronosError, KeyboardInterrupt):
+    except (StoreError, JobsFileError, KeyboardInterrupt):
         raise
     except BaseException as error:  # no future can hold every exception, and no loop outlives all
         raise StoreError(f"the job store failed: {words_of(error)}", definite=True) from error
@@ -135,7 +135,7 @@ def _refusal(effect: machine.Effect, error: BaseException) -> machine.Event:
 
 
 def _log_store(error: BaseException) -> None:
-    if isinstance(error, ChronosError):
+    if isinstance(error, StoreError | JobsFileError):
         logger.error("the job store failed: %s", error)
     else:  # a store that fails in a way nobody thought of has failed
         logger.error("the job store failed", exc_info=error)

@@ -9,15 +9,22 @@
         * StaleRevision: NAS has seen a newer revision of the job; look into the store again.
         * NasUnavailable: NAS was not reached, or could not answer; ask again later.
     * TokenError: the token of a fire is not good.
+    * ScheduleError: a schedule, a time or a policy cannot be what its author meant; also a `ValueError`.
+    * MessageError: data that is not the message it should be; also a `ValueError`. Of these,
+        * LocalMessageError: this side was about to send it, or was given an id that no message can carry;
+        * RemoteMessageError: the other side sent it.
+    * SettingsError: a configuration cannot be used as it is.
+    * NotSettled: a provider's fire or change must be repeated.
 
-`chronos.provider` adds two: `SettingsError`, for a configuration, and `NotSettled`, for a fire or a
-change that must be repeated.
-
-`chronos.protocol.schedule.ScheduleError` stands apart: it is a `ValueError`, since it is about one
-text that somebody wrote and not about this library's work.
+An argument that is of another type than its own is a `TypeError`, and one that is out of its range a
+`ValueError`, as everywhere in Python; both are raised by the call that was given it, and name the
+argument, the value and the expectation. `chronos.protocol.machine.ProtocolError` stands apart as well:
+it is a bug of a program that drives the protocol by hand.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 # Messages go to logs and status lines. Longer than any sensible value; a pasted document is cut.
 _LONGEST_PART = 400
@@ -148,6 +155,70 @@ class TokenError(ChronosError):
 
     def __str__(self) -> str:
         return _one_line(super().__str__())  # it may quote the token's maker
+
+
+class ScheduleError(ChronosError, ValueError):
+    """A schedule, a time zone, an instant, a duration or a policy cannot be what its author meant.
+
+    The message names the value and what was expected. Nothing happened; the value must be mended.
+    """
+
+
+class MessageError(ChronosError, ValueError):
+    """Data that is not the message it should be.
+
+    Never raised itself: `LocalMessageError` and `RemoteMessageError` say who erred.
+
+    Attributes:
+        message: the name of the message.
+        field: which field, e.g. `armed[3].job_id`; empty when the data as a whole is wrong.
+        expected: what should have been there, in words.
+        found: what was there instead, in words.
+    """
+
+    def __init__(self, message: str, field: str, expected: str, found: str) -> None:
+        super().__init__(message, field, expected, found)
+        self.message, self.field, self.expected, self.found = message, field, expected, found
+
+    def __str__(self) -> str:
+        return f"{self.message}{self.field and '.'}{self.field} is {self.found}; expected {self.expected}"
+
+
+class LocalMessageError(MessageError):
+    """This side was about to send what is no message: a mistake on this side. Nothing was sent."""
+
+
+class RemoteMessageError(MessageError):
+    """The other side sent what is no message.
+
+    Attributes:
+        error_status_hint: the HTTP status that answers it, should it have been a request.
+    """
+
+    error_status_hint: ClassVar[int] = 400
+
+
+class SettingsError(ChronosError):
+    """The configuration cannot be used as it is; mend it and start again.
+
+    Attributes:
+        problems: one line for each: which key, what was found, and what was expected.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "; ".join(self.problems)
+
+
+class NotSettled(ChronosError):
+    """A fire, or the arm of a new job, was not settled by a provider; NAS or the caller has to come back.
+
+    To a fire, answer 503 with Retry-After: NAS delivers it again, which is harmless even where the run
+    has started. Of a new job, tell its author that it is saved, and that its trigger is not registered.
+    """
 
 
 def _one_line(text: str) -> str:

@@ -20,7 +20,7 @@ from chronos.errors import NasUnavailable
 from chronos.nas.client import AsyncNas, Nas
 from chronos.operations import Execute, Join, Operation, Pending, Perform, Read, Sleep, Spawn
 from chronos.protocol import machine
-from chronos.protocol.job import Outcome, Policy
+from chronos.protocol.job import Job, Outcome, Policy
 from chronos.protocol.machine import Answer
 from chronos.protocol.schedule import SECOND_US, Instant, Schedule
 from chronos.runner import run_job, run_job_async
@@ -213,12 +213,34 @@ class Scheduler(Shell[Nas]):
         answer: Answer = self._ask(self._run_now(job_id, asked_us))
         return answer
 
+    def get(self, job_id: str) -> Job | None:
+        """Return a job as the store holds it, None when there is none; NAS is not asked.
+
+        Raises:
+            TypeError: *job_id* is no text.
+            StoreError: the store could not be read; ask again later.
+            JobsFileError: the store holds what cannot be read; it must be mended by hand.
+        """
+        job: Job | None = self._ask(self._get(job_id))
+        return job
+
+    def jobs(self) -> tuple[Job, ...]:
+        """Return all jobs as the store holds them, in its order; NAS is not asked.
+
+        Raises:
+            StoreError: as for `get`.
+            JobsFileError: as for `get`.
+        """
+        jobs: tuple[Job, ...] = self._ask(self._jobs())
+        return jobs
+
     def history(self, job_id: str) -> tuple[Outcome, ...]:
         """Return the newest outcomes of a job, oldest first; as many as the store keeps.
 
         Raises:
-            StoreError: the store could not be read; ask again later.
-            JobsFileError: the store holds what cannot be read; it must be mended by hand.
+            TypeError: *job_id* is no text.
+            StoreError: as for `get`.
+            JobsFileError: as for `get`.
         """
         outcomes: tuple[Outcome, ...] = self._ask(self._history(job_id))
         return outcomes
@@ -227,8 +249,8 @@ class Scheduler(Shell[Nas]):
         """Return how every job stands and whether the host may stop; asks the store and NAS once each.
 
         Raises:
-            StoreError: as for `history`.
-            JobsFileError: as for `history`.
+            StoreError: as for `get`.
+            JobsFileError: as for `get`.
         """
         found: Status = self._ask(self._status())
         return found
@@ -439,6 +461,16 @@ class AsyncScheduler(Shell[AsyncNas]):
         """As `Scheduler.run_now`."""
         answer: Answer = await self._ask(self._run_now(job_id, asked_us))
         return answer
+
+    async def get(self, job_id: str) -> Job | None:
+        """As `Scheduler.get`."""
+        job: Job | None = await self._ask(self._get(job_id))
+        return job
+
+    async def jobs(self) -> tuple[Job, ...]:
+        """As `Scheduler.jobs`."""
+        jobs: tuple[Job, ...] = await self._ask(self._jobs())
+        return jobs
 
     async def history(self, job_id: str) -> tuple[Outcome, ...]:
         """As `Scheduler.history`."""

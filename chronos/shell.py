@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from chronos import events, telemetry
+from chronos import arguments, events, telemetry
 from chronos.clock import now_us
 from chronos.operations import Pending, Read, Signal, Spawn, Work
 from chronos.owner import is_dead, new_owner
@@ -160,8 +160,7 @@ class Shell(Generic[N]):
         return answer
 
     def _pause(self, job_id: str, note: str) -> Spawn:
-        if not isinstance(note, str):
-            raise TypeError(f"note is {note!r}; expected text")
+        arguments.text("note", note)
         return self._work.ask(machine.Pause(job_id=_checked(job_id), note=note))
 
     def _resume(self, job_id: str, from_now: bool) -> Spawn:
@@ -183,7 +182,15 @@ class Shell(Generic[N]):
     def _status(self) -> Spawn:
         return Spawn(status(self._work), None)
 
+    def _get(self, job_id: str) -> Spawn:
+        arguments.text("job_id", job_id)
+        return Spawn(_read(lambda store: store.load(job_id)), None)
+
+    def _jobs(self) -> Spawn:
+        return Spawn(_read(lambda store: store.load_all()), None)
+
     def _history(self, job_id: str) -> Spawn:
+        arguments.text("job_id", job_id)
         return Spawn(_read(lambda store: store.history(job_id)), None)
 
     def _listed(self, work: Generator[Any, Any, Any], reason: str) -> Spawn:

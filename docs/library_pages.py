@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 
 from writing import attributes_of, code, prose, table
 
-import chronos.provider  # noqa: F401 - its errors are told as well
 from chronos import errors, stores, telemetry
-from chronos.protocol import job, machine, schedule, transitions, wire
+from chronos.protocol import job, machine, schedule, transitions
 from chronos.stores import rewrite
 
-_ROOTS = (errors.ChronosError, wire.MessageError, schedule.ScheduleError, machine.ProtocolError)
+_ROOTS = (errors.ChronosError, machine.ProtocolError)
 
 
 def errors_page() -> str:
@@ -34,7 +33,8 @@ def _subclasses(cls: type[Exception]) -> list[type[Exception]]:
 
 
 def _tree(cls: type[Exception], depth: int) -> Iterator[str]:
-    of = f" (a `{cls.__base__.__name__}`)" if depth == 0 and cls.__base__ not in (None, Exception) else ""
+    also = [base for base in cls.__bases__ if base.__module__ == "builtins" and base is not Exception]
+    of = "".join(f" (also a `{base.__name__}`)" for base in also)
     first = prose(cls).partition("\n\n")[0].replace("\n", " ")
     yield f"{'    ' * depth}- [`{cls.__name__}`](#{cls.__name__.lower()}){of}: {first}"
     for each in _subclasses(cls):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
+import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import chronos
-from chronos import provider
+from chronos import ChronosError, ScheduleError, errors, provider
+from chronos.protocol import wire
 
 PROTOCOL = Path(chronos.__file__).parent / "protocol"
 
@@ -57,11 +61,14 @@ EXPORTED = [
     "JobsFileError",
     "JsonFileStore",
     "Lateness",
+    "LocalMessageError",
     "MemoryStore",
+    "MessageError",
     "NasClient",
     "NasError",
     "NasRefused",
     "NasUnavailable",
+    "NotSettled",
     "OnInterrupt",
     "Once",
     "Origin",
@@ -69,10 +76,12 @@ EXPORTED = [
     "Overlap",
     "Pending",
     "Policy",
+    "RemoteMessageError",
     "Result",
     "RunContext",
     "ScheduleError",
     "Scheduler",
+    "SettingsError",
     "StaleRevision",
     "Started",
     "Status",
@@ -124,7 +133,33 @@ def test_a_name_that_is_not_exported_is_an_attribute_error() -> None:
         chronos.Nope  # noqa: B018
 
 
-@pytest.mark.parametrize("module", sorted(PROTOCOL.glob("*.py")), ids=lambda path: path.name)
+def test_every_error_is_in_one_tree_and_exported() -> None:
+    """Whoever handles `ChronosError` handles all of them; what is about a value is a `ValueError` as well."""
+    for module in pkgutil.walk_packages(chronos.__path__, "chronos."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    todo, tree = [ChronosError], set[type[Exception]]()
+    while todo:
+        cls = todo.pop()
+        tree.add(cls)
+        todo += [each for each in cls.__subclasses__() if each.__module__.startswith("chronos.")]
+    assert {cls.__name__ for cls in tree} <= set(chronos.__all__)
+    assert all(f"{cls.__name__}:" in (errors.__doc__ or "") for cls in tree)
+    assert tree >= {provider.NotSettled, provider.SettingsError, wire.LocalMessageError}
+    assert {ScheduleError, wire.LocalMessageError, wire.RemoteMessageError} <= tree & set(
+        all_below(ValueError)
+    )
+
+
+def all_below(cls: type[Exception]) -> Iterator[type[Exception]]:
+    for each in cls.__subclasses__():
+        yield each
+        yield from all_below(each)
+
+
+@pytest.mark.parametrize(
+    "module", [Path(errors.__file__), *sorted(PROTOCOL.glob("*.py"))], ids=lambda path: path.name
+)
 def test_the_protocol_is_pure(module: Path) -> None:
     """No HTTP, clock, random numbers, log, thread or file: only what is known to be pure is imported."""
     tree = ast.parse(module.read_text(encoding="utf-8"))
@@ -135,7 +170,8 @@ def test_the_protocol_is_pure(module: Path) -> None:
         elif isinstance(node, ast.ImportFrom):
             names = [node.module or ""]
         for name in names:
-            assert name.split(".")[0] in PURE or name.startswith("chronos.protocol"), name
+            is_own = name.startswith("chronos.protocol") or name == "chronos.errors"
+            assert is_own or name.split(".")[0] in PURE, name
         if isinstance(node, ast.Attribute):
             assert node.attr not in ("now", "utcnow", "today"), f"{module.name} reads a clock"
         if isinstance(node, ast.Name):

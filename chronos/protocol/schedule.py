@@ -33,6 +33,7 @@ from zoneinfo import ZoneInfo
 
 import attrs
 
+from chronos.errors import ScheduleError as ScheduleError
 from chronos.protocol import cron
 
 Instant: TypeAlias = int
@@ -46,13 +47,6 @@ DAY_US = 24 * HOUR_US
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_WALL = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall clock has no zone; its offset is kept beside it
 _DAY_S = 86_400
-
-
-class ScheduleError(ValueError):
-    """A schedule, time zone or instant that cannot be what its author meant.
-
-    The message names the value and what was expected. Nothing happened; the text must be mended.
-    """
 
 
 # --- instants and their text -------------------------------------------------------------------

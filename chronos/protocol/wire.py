@@ -9,46 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
+from chronos.errors import LocalMessageError as LocalMessageError
+from chronos.errors import RemoteMessageError as RemoteMessageError
+
 # The largest integer that every JSON reader keeps exact (RFC 8259, section 6).
 MAX_INTEGER = 2**53 - 1
-
-
-# --- Errors -----------------------------------------------------------------------------------
-
-
-class MessageError(ValueError):
-    """Data that is not the message it should be.
-
-    Never raised itself: `LocalMessageError` and `RemoteMessageError` say who erred.
-
-    Attributes:
-        message: the name of the message.
-        field: which field, e.g. `armed[3].job_id`; empty when the data as a whole is wrong.
-        expected: what should have been there, in words.
-        found: what was there instead, in words.
-    """
-
-    def __init__(self, message: str, field: str, expected: str, found: str) -> None:
-        self.message, self.field, self.expected, self.found = message, field, expected, found
-        super().__init__(f"{message}{field and '.'}{field} is {found}; expected {expected}")
-
-
-class LocalMessageError(MessageError):
-    """This side was about to send what is no message: a bug on this side. Nothing was sent."""
-
-
-class RemoteMessageError(MessageError):
-    """The other side sent what is no message.
-
-    Attributes:
-        error_status_hint: the HTTP status that answers it, should it have been a request.
-    """
-
-    error_status_hint: ClassVar[int] = 400
 
 
 # --- What the contract says -------------------------------------------------------------------

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from chronos.errors import NotSettled, SettingsError
 from chronos.provider.hermes import HermesCron, register
-from chronos.provider.interface import CronScheduler, NotSettled
+from chronos.provider.interface import CronScheduler
 from chronos.provider.managed import BuiltinCron, ManagedCron
 from chronos.provider.resolver import resolve
 from chronos.provider.settings import (
     Settings,
-    SettingsError,
     VerifierSettings,
     provider_from,
     settings_from,

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from chronos.clock import now_us
-from chronos.errors import JobsFileError
+from chronos.errors import JobsFileError, NotSettled, SettingsError
 from chronos.nas.client import Nas, NasClient
 from chronos.operations import Pending
 from chronos.protocol import machine
@@ -27,8 +27,6 @@ from chronos.provider import hermes_host
 from chronos.provider.hermes_arms import Arms
 from chronos.provider.hermes_host import Host, Ticker
 from chronos.provider.hermes_jobs import HermesJob, read_hermes_job
-from chronos.provider.interface import NotSettled
-from chronos.provider.settings import SettingsError
 from chronos.runner import words_of
 from chronos.work import NAS_TIMEOUT_IN_FIRE_S, REFUSED
 

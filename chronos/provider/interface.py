@@ -10,16 +10,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from chronos.errors import ChronosError
 from chronos.protocol.schedule import Instant
-
-
-class NotSettled(ChronosError):
-    """A fire, or the arm of a new job, was not settled; NAS or the caller has to come back.
-
-    To a fire, answer 503 with Retry-After: NAS delivers it again, which is harmless even where the run
-    has started. Of a new job, tell its author that it is saved, and that its trigger is not registered.
-    """
 
 
 class CronScheduler(Protocol):

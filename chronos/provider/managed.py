@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from chronos.clock import now_us
-from chronos.errors import JobsFileError, StoreError
+from chronos.errors import JobsFileError, NotSettled, StoreError
 from chronos.nas.client import Nas, NasClient
 from chronos.operations import Pending
 from chronos.protocol.job import CLOCK_ALLOWANCE_US, Verdict, wake_at
 from chronos.protocol.machine import Answer
 from chronos.protocol.schedule import Instant
-from chronos.provider.interface import NotSettled
 from chronos.provider.settings import Settings
 from chronos.runner import Runner, words_of
 from chronos.scheduler import Scheduler

@@ -12,26 +12,11 @@ from typing import Any
 
 import attrs
 
-from chronos.errors import ChronosError
+from chronos.errors import SettingsError
 
 _URL = re.compile(r"https?://[^/\s]\S*")
 _USER = re.compile(r"https?://[^/?#\s]*@")
 _AUDIENCE = re.compile(r"agent:\S+")
-
-
-class SettingsError(ChronosError):
-    """The configuration cannot be used as it is; mend it and start again.
-
-    Attributes:
-        problems: one line for each: which key, what was found, and what was expected.
-    """
-
-    def __init__(self, *problems: str) -> None:
-        super().__init__(*problems)
-        self.problems = problems
-
-    def __str__(self) -> str:
-        return "; ".join(self.problems)
 
 
 @attrs.frozen(kw_only=True)
