@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chronos.errors import (
         ChronosError,
+        DataError,
         InvalidClient,
         JobsFileError,
         LocalMessageError,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "chronos.errors": (
         "ChronosError",
+        "DataError",
         "InvalidClient",
         "JobsFileError",
         "LocalMessageError",
@@ -146,6 +148,7 @@ __all__ = [  # noqa: RUF022 - by subject, as the documentation has them
     "JsonFileStore",
     # errors
     "ChronosError",
+    "DataError",
     "InvalidClient",
     "JobsFileError",
     "LocalMessageError",

@@ -10,6 +10,7 @@
         * NasUnavailable: NAS was not reached, or could not answer; ask again later.
     * TokenError: the token of a fire is not good.
     * ScheduleError: a schedule, a time or a policy cannot be what its author meant; also a `ValueError`.
+    * DataError: what a job shall carry is no JSON value, or too large a one; also a `ValueError`.
     * MessageError: data that is not the message it should be; also a `ValueError`. Of these,
         * LocalMessageError: this side was about to send it, or was given an id that no message can carry;
         * RemoteMessageError: the other side sent it.
@@ -161,6 +162,13 @@ class ScheduleError(ChronosError, ValueError):
     """A schedule, a time zone, an instant, a duration or a policy cannot be what its author meant.
 
     The message names the value and what was expected. Nothing happened; the value must be mended.
+    """
+
+
+class DataError(ChronosError, ValueError):
+    """What a job shall carry is no JSON value, or too large a one; nothing was stored.
+
+    The message names the part that is wrong, such as `data['to'][3]`.
     """
 
 

@@ -28,12 +28,14 @@ class RunContext:
             of the occurrence, for whoever must do something once for each.
         attempt: 1, or more when an earlier attempt failed or was interrupted.
         origin: why the occurrence runs; of a manual run, `occurrence_us` is when it was asked for.
+        data: what the job carries, as it stood when the run began; the runner's own, to change as it likes.
     """
 
     job_id: str
     occurrence_us: Instant
     attempt: int
     origin: Origin = Origin.SCHEDULE
+    data: Any = attrs.field(default=None, hash=False)
 
 
 Runner: TypeAlias = Callable[[RunContext], "Awaitable[object] | object"]

@@ -15,6 +15,8 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import attrs
+
 from chronos.effects import Failed, event_of, question, read, request
 from chronos.errors import NasUnavailable
 from chronos.nas.client import AsyncNas, Nas
@@ -112,6 +114,7 @@ class Scheduler(Shell[Nas]):
         tz: str = "UTC",
         times: int | None = None,
         policy: Policy | None = None,
+        data: object = None,
     ) -> Answer:
         """Add a job to the store, and arm it.
 
@@ -121,6 +124,8 @@ class Scheduler(Shell[Nas]):
             tz: the time zone of the text, an IANA name or an offset.
             times: after how many occurrences the schedule stops; None for never.
             policy: what shall happen when something goes wrong; None for the defaults.
+            data: what the job carries for its runner, which finds it in `RunContext.data`: a JSON value of
+                at most 64 KiB.
 
         Returns:
             The answer, as for every change: settled, the change is saved and NAS agrees. Unsettled
@@ -131,11 +136,12 @@ class Scheduler(Shell[Nas]):
 
         Raises:
             ScheduleError: the schedule is none, or has no time left; nothing was saved.
+            DataError: the data is no JSON value, or too large; nothing was saved.
             LocalMessageError: NAS could not be told of such an id; nothing was saved.
 
         Source: incident L3.
         """
-        answer: Answer = self._ask(self._create(job_id, schedule, tz, times, policy))
+        answer: Answer = self._ask(self._create(job_id, schedule, tz, times, policy, data))
         return answer
 
     def edit(
@@ -146,6 +152,7 @@ class Scheduler(Shell[Nas]):
         tz: str | None = None,
         times: int | None = None,
         policy: Policy | None = None,
+        data: object = attrs.NOTHING,
     ) -> Answer:
         """Change what is given of a job, and arm it anew. See `create`.
 
@@ -157,14 +164,16 @@ class Scheduler(Shell[Nas]):
                 schedule, the new zone of a cron job.
             times: after how many occurrences the schedule stops, 0 for never; None keeps it.
             policy: the new policy as a whole; None keeps the one it has.
+            data: what the job carries from its next run on; left out, it keeps what it has.
 
         Returns:
             The answer; `REFUSED` when no occurrence would be left, `GONE` without such a job.
 
         Raises:
             ScheduleError: the schedule is none; nothing was changed.
+            DataError: as for `create`; nothing was changed.
         """
-        answer: Answer = self._ask(self._edit(job_id, schedule, tz, times, policy))
+        answer: Answer = self._ask(self._edit(job_id, schedule, tz, times, policy, data))
         return answer
 
     def pause(self, job_id: str, *, note: str = "") -> Answer:
@@ -424,9 +433,10 @@ class AsyncScheduler(Shell[AsyncNas]):
         tz: str = "UTC",
         times: int | None = None,
         policy: Policy | None = None,
+        data: object = None,
     ) -> Answer:
         """As `Scheduler.create`."""
-        answer: Answer = await self._ask(self._create(job_id, schedule, tz, times, policy))
+        answer: Answer = await self._ask(self._create(job_id, schedule, tz, times, policy, data))
         return answer
 
     async def edit(
@@ -437,9 +447,10 @@ class AsyncScheduler(Shell[AsyncNas]):
         tz: str | None = None,
         times: int | None = None,
         policy: Policy | None = None,
+        data: object = attrs.NOTHING,
     ) -> Answer:
         """As `Scheduler.edit`."""
-        answer: Answer = await self._ask(self._edit(job_id, schedule, tz, times, policy))
+        answer: Answer = await self._ask(self._edit(job_id, schedule, tz, times, policy, data))
         return answer
 
     async def pause(self, job_id: str, *, note: str = "") -> Answer:

@@ -15,6 +15,7 @@ from chronos.clock import now_us
 from chronos.operations import Pending, Read, Signal, Spawn, Work
 from chronos.owner import is_dead, new_owner
 from chronos.protocol import machine, transitions
+from chronos.protocol.data import json_of
 from chronos.protocol.draft import Fired
 from chronos.protocol.job import Job, Policy
 from chronos.protocol.machine import Answer
@@ -116,13 +117,21 @@ class Shell(Generic[N]):
         return self._work.ask(machine.Fire(job_id=_checked(job_id), fire_at_us=fire_at_us, fired=fired))
 
     def _create(
-        self, job_id: str, schedule: Schedule | str, tz: str, times: int | None, policy: Policy | None
+        self,
+        job_id: str,
+        schedule: Schedule | str,
+        tz: str,
+        times: int | None,
+        policy: Policy | None,
+        data: object,
     ) -> Spawn:
         _checked(job_id)
         _check_policy(policy)
         now_us = self._clock()
         parsed = _schedule(schedule, tz, now_us)
-        job = transitions.new_job(job_id, parsed, now_us=now_us, times=times, policy=policy)
+        job = transitions.new_job(
+            job_id, parsed, now_us=now_us, times=times, policy=policy, data_json=json_of(data)
+        )
         return self._work.ask(machine.Create(job_id=job_id, job=job))
 
     def _edit(
@@ -132,12 +141,14 @@ class Shell(Generic[N]):
         tz: str | None,
         times: int | None,
         policy: Policy | None,
+        data: object,
     ) -> Spawn:
         _checked(job_id)
         _check_policy(policy)
         now_us = self._clock()
         parsed = None if schedule is None else _schedule(schedule, tz or "UTC", now_us)
-        changes = Changes(schedule=parsed, times=times, policy=policy)
+        data_json = None if data is attrs.NOTHING else json_of(data)
+        changes = Changes(schedule=parsed, times=times, policy=policy, data_json=data_json)
         # Of a zone that is not said, or said alone, the job's own schedule tells the rest.
         is_told_by_job = (isinstance(parsed, Cron) and isinstance(schedule, str) and tz is None) or (
             schedule is None and tz is not None

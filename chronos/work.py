@@ -26,6 +26,7 @@ from chronos import events
 from chronos.effects import IdentityRefused
 from chronos.operations import Execute, Join, Pending, Perform, Signal, Sleep, Spawn, Work
 from chronos.protocol import machine
+from chronos.protocol.data import value_of
 from chronos.protocol.draft import Fired
 from chronos.protocol.job import (
     RENEW_EVERY_US,
@@ -469,6 +470,7 @@ class Worker:
                     occurrence_us=run.occurrence_us,
                     attempt=run.attempt,
                     origin=run.origin,
+                    data=value_of(effect.data_json),
                 )
             )
             ended.set()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from writing import attributes_of, code, prose, table
 
 from chronos import errors, stores, telemetry
-from chronos.protocol import job, machine, schedule, transitions
+from chronos.protocol import data, job, machine, schedule, transitions
 from chronos.stores import rewrite
 
 _ROOTS = (errors.ChronosError, machine.ProtocolError)
@@ -79,6 +79,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "clock_allowance": lambda: _seconds(job.CLOCK_ALLOWANCE_US),
     "max_attempts": lambda: str(job.MAX_ATTEMPTS),
     "max_catch_up": lambda: str(job.MAX_CATCH_UP),
+    "max_data": lambda: f"{data.MAX_DATA_BYTES // 1024} KiB",
+    "max_data_depth": lambda: str(data.MAX_DATA_DEPTH),
     "max_in_flight": lambda: str(job.MAX_IN_FLIGHT),
     "min_grace": lambda: _span(job.MIN_GRACE_US),
     "max_grace": lambda: _span(job.MAX_GRACE_US),

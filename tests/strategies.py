@@ -16,6 +16,7 @@ import attrs
 from hypothesis import reject
 from hypothesis import strategies as st
 
+from chronos.protocol.data import json_of
 from chronos.protocol.job import MAX_CATCH_UP, MAX_RETRY_DELAY_US, Job, JobState, Outcome, Policy
 from chronos.protocol.schedule import DAY_US, MINUTE_US, Cron, Interval, next_after, parse_instant
 from chronos.stores.reader import MAX_DURATION_US
@@ -59,11 +60,25 @@ crons = st.builds(
     tz=st.sampled_from(["UTC", "+05:30", "-07:00", "Europe/Berlin", "America/New_York"]),
 )
 
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([10**400, -(1 << 63), 0.1, -0.0, 1e308, 5e-324, "", "\x00", "😀", "ö"])
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=8), inside, max_size=3),
+    max_leaves=8,
+)
+
+data_texts = json_values.map(json_of)
+
 # What to draw for a class, and for a field of a class, where the type does not tell.
 EXPLICIT: dict[object, st.SearchStrategy[Any]] = {
     Cron: crons,
     (Interval, "period_us"): durations,
     (Job, "id"): texts().filter(bool),
+    (Job, "data_json"): data_texts,
     (Policy, "catch_up_limit"): st.integers(1, MAX_CATCH_UP),
     (Policy, "attempts"): st.integers(1, 9) | st.just((1 << 63) - 1),
     (Policy, "retry_delay_us"): st.integers(1, MAX_RETRY_DELAY_US),

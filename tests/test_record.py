@@ -50,6 +50,7 @@ from chronos.stores import HISTORY_LENGTH
 from chronos.stores.reader import MAX_DURATION_US
 from chronos.stores.record import Document, FileFacts, read_document, read_history, read_job
 from chronos.stores.rewrite import LONGEST_REASON, new_record, stamp, write_job
+from tests.strategies import data_texts
 
 NOON = "2026-06-25T12:00:00+00:00"
 NOON_US = parse_instant(NOON)
@@ -1111,6 +1112,7 @@ def any_jobs(draw: st.DrawFn) -> Job:
         policy=draw(st.just(Policy()) | policies()),
         note=draw(st.just("") | st.text()),
         last_manual_us=draw(st.none() | instants),
+        data_json=draw(data_texts),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chronos.protocol import transitions
+from chronos.protocol.data import json_of
 from chronos.protocol.job import Job, Move, Outcome, Result
 from chronos.protocol.schedule import MINUTE_US, SECOND_US, Interval, parse_instant
 from chronos.stores import JobStore, JsonFileStore, MemoryStore
@@ -156,9 +158,20 @@ class Reversed(MemoryStore):
         return super().load_all()[::-1]
 
 
+class Rounding(MemoryStore):
+    """Keeps the numbers in a job's data as a reader that knows floats alone."""
+
+    def swap(self, job_id: str, *, replacement: Job | None, **rest: Any) -> bool:
+        if replacement is not None:
+            data = json.loads(replacement.data_json, parse_int=lambda digits: float(digits[:300]))
+            replacement = attrs.evolve(replacement, data_json=json_of(data))
+        return super().swap(job_id, replacement=replacement, **rest)
+
+
 @pytest.mark.parametrize(
     ("broken", "promise"),
     [
+        (Rounding, "must be loaded with the data that it was added with"),
         (Forgetful, "added with an outcome must have it"),
         (Trusting, "a swap must fail that expects"),
         (Lowering, "a job must be added whose id is"),

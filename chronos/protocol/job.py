@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import attrs
 
+from chronos.protocol.data import NO_DATA, check_json, value_of
 from chronos.protocol.schedule import (
     DAY_US,
     HOUR_US,
@@ -162,6 +163,11 @@ def _instant(_: object, field: attrs.Attribute[Any], value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ScheduleError(f"{field.name} is {value!r}; expected whole microseconds since the epoch")
     format_instant(value)  # an instant that no message can name is none
+
+
+def is_data(_: object, _field: attrs.Attribute[Any], value: str) -> None:
+    """Check a field that is what a job carries, as text."""
+    check_json(value)
 
 
 W = TypeVar("W", bound=StrEnum)
@@ -324,6 +330,10 @@ class Job:
         policy: the owner's choices.
         note: why it is paused, in its owner's words.
         last_manual_us: the identity of the last manual run, so that a repeated request does not run twice.
+        data_json: what it carries for its runner, as the one text of a JSON value (`chronos.protocol.data`).
+
+    Raises:
+        DataError: `data_json` is no such text.
     """
 
     id: str
@@ -338,6 +348,12 @@ class Job:
     policy: Policy = Policy()
     note: str = ""
     last_manual_us: Instant | None = None
+    data_json: str = attrs.field(default=NO_DATA, validator=is_data)
+
+    @property
+    def data(self) -> Any:
+        """What the job carries for its runner, None when that is nothing; a new value each time."""
+        return value_of(self.data_json)
 
 
 @attrs.frozen(kw_only=True)

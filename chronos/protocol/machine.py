@@ -24,6 +24,7 @@ from typing import TypeAlias
 import attrs
 
 from chronos.protocol import transitions
+from chronos.protocol.data import NO_DATA
 from chronos.protocol.draft import BY_NAS, Fired
 from chronos.protocol.job import (
     CLOCK_ALLOWANCE_US,
@@ -183,11 +184,15 @@ class CancelArm:
 
 @attrs.frozen(kw_only=True, cache_hash=True)
 class StartRun:
-    """Run the job; its end is a `Finish` with the same `confirm`. Nothing comes back to the flow."""
+    """Run the job; its end is a `Finish` with the same `confirm`. Nothing comes back to the flow.
+
+    `data_json` is what the job carries as it starts: a later change of it is for a later run.
+    """
 
     job_id: str
     run: Run
     confirm: bool
+    data_json: str = NO_DATA
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
@@ -621,7 +626,9 @@ def _close(
         retry_after_us=failed.retry_after_us,
     )
     done = Flow(intent=flow.intent, owner=flow.owner, phase=Phase.DONE, before=flow.before, move=move)
-    starts = (StartRun(job_id=job_id, run=run, confirm=not (settled and echoed)) for run in runs)
+    data_json = NO_DATA if move.job is None else move.job.data_json
+    confirm = not (settled and echoed)
+    starts = (StartRun(job_id=job_id, run=run, confirm=confirm, data_json=data_json) for run in runs)
     return done, (answer, *starts)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from chronos.protocol.data import NO_DATA
 from chronos.protocol.draft import BY_NAS, Draft, Fired, Stretch, joined
 from chronos.protocol.job import (
     CLOCK_ALLOWANCE_US,
@@ -34,6 +35,7 @@ from chronos.protocol.job import (
     at_least,
     following,
     grace_us,
+    is_data,
 )
 from chronos.protocol.schedule import Instant, Interval, Once, Schedule, ScheduleError, format_instant
 
@@ -199,15 +201,18 @@ def new_job(
     now_us: Instant,
     times: int | None = None,
     policy: Policy | None = None,
+    data_json: str = NO_DATA,
 ) -> Job:
     """Return a job whose first occurrence is the first one after *now_us*.
 
     Raises:
         ScheduleError: there is none, or *times* is not a whole number of at least 1.
+        DataError: *data_json* is no text of a value.
     """
     if times is not None and (isinstance(times, bool) or not isinstance(times, int) or times < 1):
         raise ScheduleError(f"times is {times!r}; expected a whole number of at least 1, or None")
-    job = Job(id=job_id, schedule=schedule, next_us=None, times=times, policy=policy or Policy())
+    policy = policy or Policy()
+    job = Job(id=job_id, schedule=schedule, next_us=None, times=times, policy=policy, data_json=data_json)
     next_us = following(job, now_us)
     if next_us is None:
         what = format_instant(schedule.at_us) if isinstance(schedule, Once) else "the schedule"
@@ -226,19 +231,18 @@ def create(job: Job | None, *, wanted: Job, now_us: Instant) -> Move:
     if job is None:
         born = attrs.evolve(wanted, revision=max(wanted.revision, now_us))
         return Move(job=born, verdict=Verdict.CHANGED, reason="created")
-    if (_asked_for(job.schedule), job.times, job.policy) != (
-        _asked_for(wanted.schedule),
-        wanted.times,
-        wanted.policy,
-    ):
+    if _asked_for(job) != _asked_for(wanted):
         return Move(job=job, verdict=Verdict.REFUSED, reason=f"another job has the id {wanted.id}")
     so_far = "created" if job.state is JobState.SCHEDULED else f"already there, and {job.state}"
     return Move(job=job, verdict=Verdict.CHANGED, reason=so_far)
 
 
-def _asked_for(schedule: Schedule) -> Schedule:
-    """Return *schedule* without what depends on when it was asked for: whoever asks again asks the same."""
-    return attrs.evolve(schedule, anchor_us=0) if isinstance(schedule, Interval) else schedule
+def _asked_for(job: Job) -> tuple[object, ...]:
+    """Return what its owner asked for, but for what depends on when: whoever asks again asks the same."""
+    schedule = job.schedule
+    if isinstance(schedule, Interval):
+        schedule = attrs.evolve(schedule, anchor_us=0)
+    return schedule, job.times, job.policy, job.data_json
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
@@ -249,14 +253,17 @@ class Changes:
         schedule: when it shall be due.
         times: after how many occurrences the schedule shall stop; 0 means never.
         policy: the owner's choices, as a whole.
+        data_json: what it shall carry for its runner, as of a `Job`.
 
     Raises:
         ScheduleError: *times* is not a whole number of at least 0.
+        DataError: *data_json* is no such text.
     """
 
     schedule: Schedule | None = None
     times: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least(0)))
     policy: Policy | None = None
+    data_json: str | None = attrs.field(default=None, validator=attrs.validators.optional(is_data))
 
 
 def edit(job: Job | None, *, changes: Changes, now_us: Instant) -> Move:
@@ -273,6 +280,7 @@ def edit(job: Job | None, *, changes: Changes, now_us: Instant) -> Move:
         schedule=changes.schedule or job.schedule,
         times=job.times if changes.times is None else changes.times or None,
         policy=changes.policy or job.policy,
+        data_json=job.data_json if changes.data_json is None else changes.data_json,
     )
     if wanted == job:
         return Move(job=job, verdict=Verdict.CHANGED, reason="already so")

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import attrs
 
+from chronos.protocol.data import json_of
 from chronos.protocol.job import Job, JobState, Outcome, Result
 from chronos.protocol.schedule import DAY_US, MINUTE_US, Cron, Interval, Once, parse_instant
 from chronos.stores import HISTORY_LENGTH, JobStore
@@ -34,6 +36,16 @@ _NIGHTLY = Job(
     next_us=parse_instant("2026-06-26T03:00:00+02:00"),
 )
 _ONE_SHOT = Job(id="one-shot", schedule=Once(at_us=_NOON_US + DAY_US), next_us=_NOON_US + DAY_US, times=1)
+
+# Data that a store might take for something else.
+_DATA: dict[str, Any] = {
+    "": None,
+    "\x00": [[], {}, [[None, False, 0, "0"]]],
+    "text": "j\u00f6b \U0001f600 \\u0000 \x00\x7f\u2028 '\"",
+    "big": [2**63, -(10**400)],
+    "real": [0.1, 1e16, -0.0, 5e-324, 1.0],
+    "whole": 1,
+}
 
 # Ids that a store might take for one another, or for something else.
 _ALIKE = (
@@ -89,6 +101,20 @@ def jobs_come_back_whole_and_in_order(store: JobStore, _: int) -> None:
         store.load_all() == (changed, _MINUTELY, _ONE_SHOT),
         "all jobs must be loaded in the order in which they were added, also when one was changed",
     )
+
+
+def data_comes_back_whole(store: JobStore, _: int) -> None:
+    """What a job carries keeps every character, every digit and every kind of number, and is compared."""
+    job = attrs.evolve(_NIGHTLY, data_json=json_of(_DATA))
+    _add(store, job)
+    loaded = store.load("nightly")
+    is_whole = loaded == job and store.load_all() == (job,)
+    _expect(is_whole, "a job must be loaded with the data that it was added with")
+    for other in (None, {**_DATA, "whole": 1.0}, {**_DATA, "text": "jo\u0308b"}):
+        is_swapped = _swap(store, attrs.evolve(job, data_json=json_of(other)), _NIGHTLY)
+        _expect(not is_swapped, "a swap must fail that expects other data than the job's")
+    _expect(_swap(store, job, _NIGHTLY), "a swap must succeed that takes a job's data away")
+    _expect(store.load("nightly") == _NIGHTLY, "a job whose data was taken away must have none")
 
 
 def swap_needs_the_whole_job(store: JobStore, _: int) -> None:
@@ -237,6 +263,7 @@ def _change_often(store: JobStore, number: int) -> None:
 CHECKS: tuple[Callable[[JobStore, int], None], ...] = (
     empty_store_has_nothing,
     jobs_come_back_whole_and_in_order,
+    data_comes_back_whole,
     swap_needs_the_whole_job,
     job_that_is_gone_stays_gone,
     removed_job_leaves_nothing,

@@ -5,6 +5,7 @@ pure. What today's fields cannot say lives under one key of a job's record, `chr
 
 * `revision` (0 when absent), `runs` (those in flight), `waiting` (the occurrences that wait),
   `last_manual` (when a run was last asked for by hand), `history` (the newest outcomes);
+* `data`: what the job carries for its runner, any JSON value, which people may write there;
 * `anchor`: one slot of an interval, as long as `next_run_at` lies on its grid;
 * `tz`: the zone of a cron job when no other field says it (see `zone_of_job`).
 
@@ -18,7 +19,8 @@ from typing import Any
 
 import attrs
 
-from chronos.errors import JobsFileError
+from chronos.errors import DataError, JobsFileError
+from chronos.protocol.data import json_of
 from chronos.protocol.job import (
     Job,
     JobState,
@@ -167,6 +169,7 @@ def read_job(raw: object, facts: FileFacts, *, index: int = 0) -> Job:
         policy=policy,
         note="" if record.get("paused_reason") is None else record.text("paused_reason"),
         last_manual_us=own.instant("last_manual"),
+        data_json=_data(own),
     )
 
 
@@ -209,6 +212,13 @@ def zone_of_job(record: Reader, facts: FileFacts) -> str:
         if record.get(name) is not None:
             return offset_of(record.get(name))
     return facts.fallback_tz
+
+
+def _data(own: Reader) -> str:
+    try:
+        return json_of(own.get("data"))
+    except DataError as error:
+        raise own.refusal("data", str(error)) from None
 
 
 def _state(record: Reader) -> JobState:

@@ -11,6 +11,7 @@ from datetime import tzinfo
 from typing import Any
 
 from chronos.errors import JobsFileError, StoreError
+from chronos.protocol.data import json_of
 from chronos.protocol.job import Job, JobState, Origin, Outcome, Policy, Result, Run, Waiting
 from chronos.protocol.schedule import (
     MINUTE_US,
@@ -211,7 +212,7 @@ def _write_instant(instant_us: Instant | None, zone: tzinfo) -> str | None:
 
 def _own_of(job: Job) -> tuple[object, ...]:
     """Return what of *job* stands under `chronos`."""
-    return job.revision, job.runs, job.waiting, job.last_manual_us
+    return job.revision, job.runs, job.waiting, job.last_manual_us, job.data_json
 
 
 def _write_own(
@@ -220,6 +221,10 @@ def _write_own(
     """Return what stands under `chronos`, made from what stood there: the long history last."""
     own = {key: raw[key] for key in raw if key not in _OWN}
     history = [*(raw.get("history") or ()), *(_write_outcome(outcome) for outcome in outcomes)]
+    if json_of(own.get("data")) != job.data_json:
+        own["data"] = job.data
+        if job.data is None:
+            del own["data"]
     put(own, "revision", job.revision or None)
     put(own, "runs", [_write_run(run) for run in job.runs])
     put(own, "waiting", [_write_waiting(waiting) for waiting in job.waiting])
