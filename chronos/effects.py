@@ -17,7 +17,7 @@ from chronos.protocol import machine
 from chronos.protocol.job import Job
 from chronos.protocol.schedule import SECOND_US
 from chronos.runner import words_of
-from chronos.stores import JobStore
+from chronos.stores import JobStore, told_apart
 
 logger = logging.getLogger(__name__)
 
@@ -86,13 +86,16 @@ def event_of(effect: machine.Effect, result: Any) -> machine.Event:
             return machine.ArmsListed(result)
         case ((machine.ProvisionArm() | machine.CancelArm()), _):
             return machine.ArmAccepted(echoed=result.echoed)
+        case ((machine.LoadJob() | machine.SwapJob()), Failed(JobsFileError(job=str()) as error)):
+            return machine.JobUnreadable(str(error))
         case _, Failed(error):
             _log_store(error)
             return machine.StoreFailed()
         case machine.LoadJob(), _:
             return machine.JobLoaded(result)
         case machine.LoadJobs(), _:
-            return machine.JobsLoaded([(job, ()) for job in result])
+            jobs, unreadable = told_apart(result)
+            return machine.JobsLoaded([(job, ()) for job in jobs], unreadable=unreadable)
         case machine.SwapJob(), (has_moved, job):
             return machine.JobSwapped() if has_moved else machine.SwapConflicted(job)
     raise machine.ProtocolError(f"nothing comes back to {effect}")

@@ -236,9 +236,11 @@ class Scheduler(Shell[Nas]):
     def jobs(self) -> tuple[Job, ...]:
         """Return all jobs as the store holds them, in its order; NAS is not asked.
 
+        A record that cannot be read is not among them; `status` shows it.
+
         Raises:
             StoreError: as for `get`.
-            JobsFileError: as for `get`.
+            JobsFileError: the store as a whole cannot be read.
         """
         jobs: tuple[Job, ...] = self._ask(self._jobs())
         return jobs

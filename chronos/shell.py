@@ -34,7 +34,7 @@ from chronos.protocol.transitions import CLOCK_MARGIN_US, Changes
 from chronos.protocol.wire import LocalMessageError
 from chronos.runner import Runner
 from chronos.status import status
-from chronos.stores import JobStore
+from chronos.stores import JobStore, told_apart
 from chronos.work import Worker
 
 logger = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ class Shell(Generic[N]):
         return Spawn(_read(lambda store: store.load(job_id)), None)
 
     def _jobs(self) -> Spawn:
-        return Spawn(_read(lambda store: store.load_all()), None)
+        return Spawn(_read(lambda store: told_apart(store.load_all())[0]), None)
 
     def _history(self, job_id: str) -> Spawn:
         arguments.text("job_id", job_id)

@@ -9,8 +9,9 @@ import attrs
 
 from chronos.operations import Pending, Read, Work
 from chronos.protocol import machine
-from chronos.protocol.job import Job, JobState, Lateness, Outcome, lateness, wake_at
+from chronos.protocol.job import Job, JobState, Lateness, Outcome, Unreadable, lateness, wake_at
 from chronos.protocol.schedule import Instant, format_instant
+from chronos.stores import told_apart
 
 if TYPE_CHECKING:
     from chronos.work import Worker
@@ -49,6 +50,9 @@ class Status:
         may_stop: whether the host may stop the machine: this process is at work on nothing. Where this
             process is the trigger and is not started, nothing wakes the machine again.
         trouble: what could not be read; empty when everything was.
+        unreadable: the records that cannot be read, each with its field and what is wrong with it. Its
+            job does not run and its arm stays as it is, until somebody mends the record. What is wrong
+            with a history alone is listed as well; it stops nothing.
     """
 
     jobs: tuple[JobStatus, ...]
@@ -57,18 +61,22 @@ class Status:
     pending: tuple[Pending, ...]
     may_stop: bool
     trouble: str = ""
+    unreadable: tuple[Unreadable, ...] = ()
 
 
 def status(worker: Worker) -> Work[Status]:
     """Ask the store and NAS once each, and compare."""
     listed = yield from worker.perform(machine.ListArms())
     arms = listed.arms if isinstance(listed, machine.ArmsListed) else None
-    jobs: tuple[Job, ...] = yield Read(lambda store: store.load_all())
-    latest: Mapping[str, Outcome] = yield Read(lambda store: store.latest())
+    records: tuple[Job | Unreadable, ...] = yield Read(lambda store: store.load_all())
+    jobs, unreadable = told_apart(records)
+    worker.saw_unreadable(unreadable)
+    newest: Mapping[str, Outcome | Unreadable] = yield Read(lambda store: store.latest())
+    latest = {job_id: last for job_id, last in newest.items() if isinstance(last, Outcome)}
     pending = worker.pending()
     trigger = "this process" if worker.ticker.is_ticking else "NAS"
     is_idle = worker.ticker.is_ticking and not worker.ticker.is_running
-    wanted = {job.id for job in jobs if wake_at(job) is not None}
+    wanted = {job.id for job in jobs if wake_at(job) is not None} | {record.id for record in unreadable}
     return Status(
         jobs=tuple(
             _job_status(job, {} if is_idle else arms, latest.get(job.id), worker, trigger) for job in jobs
@@ -78,6 +86,7 @@ def status(worker: Worker) -> Work[Status]:
         pending=pending,
         may_stop=not any(each.is_busy for each in pending),
         trouble="" if arms is not None else "NAS could not say what is armed",
+        unreadable=unreadable + tuple(last for last in newest.values() if isinstance(last, Unreadable)),
     )
 
 

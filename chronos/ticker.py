@@ -87,6 +87,11 @@ class Ticker:
             self._not_before_s[job_id] = now_s + REPEAT_AFTER_S
         return due
 
+    def put_off(self, job_id: str, until_s: float) -> None:
+        """Fire what was not settled not before *until_s*, unless its arm changes."""
+        if job_id in self._not_before_s:
+            self._not_before_s[job_id] = max(self._not_before_s[job_id], until_s)
+
     def pause_us(self, now_us: Instant) -> int:
         """Return how long there is nothing to do, unless an arm changes, microseconds."""
         waits_us = [at_us - now_us for at_us in self._arms.values()]

@@ -36,12 +36,14 @@ from chronos.protocol.job import (
     Outcome,
     Result,
     Run,
+    Unreadable,
     Verdict,
     wake_at,
 )
 from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, Answer, Intent
 from chronos.protocol.schedule import SECOND_US, Instant, format_instant
 from chronos.runner import RunContext
+from chronos.stores import refusal
 from chronos.ticker import Ticker
 
 logger = logging.getLogger("chronos.scheduler")
@@ -131,6 +133,7 @@ class Worker:
         self._new_signal = new_signal
         self._publish = publish
         self._unsettled: dict[str, str] = {}
+        self._unreadable: tuple[Unreadable, ...] = ()
         self._flows: dict[object, machine.Flow] = {}
         self._reconciling: dict[object, set[str]] = {}
         self._owed: list[_Owed] = []
@@ -149,6 +152,9 @@ class Worker:
         busy = (*tasks, *owed)
         at_work_on = {each.job_id for each in busy}
         left = [(job_id, reason) for job_id, reason in self._unsettled.items() if job_id not in at_work_on]
+        known = at_work_on | self._unsettled.keys()
+        odd = [record for record in self._unreadable if record.id not in known]
+        left += [(record.id or "", str(refusal(record))) for record in odd]
         if self.is_told_to_stop():
             left.append(("", STOPPED))
         return (*busy, *(Pending(job_id=job_id, reason=reason, is_busy=False) for job_id, reason in left))
@@ -156,6 +162,13 @@ class Worker:
     def why_unsettled(self, job_id: str) -> str | None:
         """Return why the store and NAS may disagree on a job; None when nothing is known of that."""
         return self._unsettled.get(job_id)
+
+    def saw_unreadable(self, records: tuple[Unreadable, ...]) -> None:
+        """Remember which records cannot be read, and log each that was not known before. Source: S6."""
+        for record in records:
+            if record not in self._unreadable:
+                logger.error("a job is not looked after: %s", refusal(record), extra={"job_id": record.id})
+        self._unreadable = records
 
     def liveness(self, job: Job | None, asking: object = None) -> tuple[Liveness, ...]:
         """Return what this process knows of the owners of the job's runs; *asking* is the flow that asks.
@@ -306,7 +319,8 @@ class Worker:
             return attrs.evolve(event, liveness=self.liveness(event.job, asking))
         if isinstance(event, machine.JobsLoaded):
             jobs = [(job, self.liveness(job)) for job, _ in event.jobs]
-            return machine.JobsLoaded(jobs, self._reconciling.get(asking, ()))
+            self.saw_unreadable(tuple(event.unreadable))
+            return machine.JobsLoaded(jobs, self._reconciling.get(asking, ()), event.unreadable)
         return event
 
     def perform(self, effect: machine.Effect, deadline_s: float | None = None) -> Work[machine.Event]:
@@ -431,6 +445,7 @@ class Worker:
         are_settled = (answer.settled and answer.verdict is not Verdict.STOPPED for answer in answers)
         # One that ended with a bug has no answer.
         is_settled = effect.settled and all(are_settled) and len(answers) == len(effect.intents)
+        is_settled = is_settled and not self._unreadable
         started = Started(flows=len(effect.intents), settled=is_settled)
         logger.info("reconciled", extra=attrs.asdict(started))
         return started, effect.settled, retry_after_us
@@ -540,7 +555,12 @@ class Worker:
         due = () if self.is_told_to_stop() else self.ticker.due(now_us, self._monotonic())
         for job_id, fire_at_us in due:
             tick = machine.Fire(job_id=job_id, fire_at_us=fire_at_us, fired=_TICKED)
-            yield self._spawn(self.settle(tick), job_id, "a fire is being answered")
+            yield self._spawn(self._ticked(tick), job_id, "a fire is being answered")
+
+    def _ticked(self, tick: machine.Fire) -> Work[None]:
+        answer = yield from self.settle(tick)
+        if answer.verdict is None:
+            self.ticker.put_off(tick.job_id, self._monotonic() + answer.retry_after_us / SECOND_US)
 
     # --- tasks ---
 

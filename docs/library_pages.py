@@ -82,6 +82,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "max_data": lambda: f"{data.MAX_DATA_BYTES // 1024} KiB",
     "max_data_depth": lambda: str(data.MAX_DATA_DEPTH),
     "max_in_flight": lambda: str(job.MAX_IN_FLIGHT),
+    "mending": lambda: _span(machine.MENDING_US),
     "min_grace": lambda: _span(job.MIN_GRACE_US),
     "max_grace": lambda: _span(job.MAX_GRACE_US),
     "max_conflicts": lambda: str(machine.MAX_CONFLICTS),

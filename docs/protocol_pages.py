@@ -96,6 +96,7 @@ def _events() -> Iterator[machine.Event]:
             known = (liveness,) * len(job.runs) if job is not None else ()
             yield machine.JobLoaded(job, known)
             yield machine.SwapConflicted(job, known)
+    yield machine.JobUnreadable("schedule.expr: no expression")
     yield machine.JobSwapped()
     yield machine.StoreFailed()
     yield machine.ArmAccepted(echoed=True)

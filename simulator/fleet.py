@@ -64,7 +64,7 @@ def load_file(path: Path, *, start_us: Instant | None = None) -> Fleet:
 
 def _fleet(text: str, name: str, start_us: Instant | None) -> Fleet:
     try:
-        document = read_document(text, source=name, now_us=start_us)
+        document = read_document(text, source=name, now_us=start_us).checked()
     except JobsFileError as error:
         if start_us is None and _is_mended_by_start(error, text, name):
             problem = f"{error.problem}; say where the simulation starts with --start"
@@ -82,7 +82,7 @@ def _fleet(text: str, name: str, start_us: Instant | None) -> Fleet:
 def _is_mended_by_start(refused: JobsFileError, text: str, name: str) -> bool:
     """Whether the file would not be *refused* for the same reason with a start, whichever it is."""
     try:
-        read_document(text, source=name, now_us=_ANY_START_US)
+        read_document(text, source=name, now_us=_ANY_START_US).checked()
     except JobsFileError as error:
         return str(error) != str(refused)
     return True

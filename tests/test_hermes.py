@@ -387,11 +387,12 @@ def test_a_record_that_cannot_be_read_keeps_its_arm(world: World) -> None:
     assert world.nas.arms == {"a": T0 + HOUR_US}
 
 
-def test_a_fire_for_a_record_that_cannot_be_read_is_not_repeated(world: World) -> None:
-    """No delivery mends it (incident L12)."""
+def test_a_fire_for_a_record_that_cannot_be_read_is_not_settled(world: World) -> None:
+    """NAS would take an answer for the end of the arm, and nothing would wake the mended job."""
     world.hermes.add("a", T0, schedule={"kind": "moon"})
     world.hermes.wins_claims = False
-    assert world.provider.claim_fire("a") is None
+    with pytest.raises(NotSettled, match=r"jobs\.json: job a: schedule\.kind: "):
+        world.provider.claim_fire("a")
 
 
 def test_a_job_with_a_pause_mark_is_not_armed(world: World) -> None:

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chronos.errors import JobsFileError, StoreError
-from chronos.protocol.job import Job, JobState, Outcome, Result
+from chronos.protocol.job import Job, JobState, Outcome, Result, Unreadable
 from chronos.protocol.schedule import MINUTE_US, Cron, Interval, Once, parse_instant
 from chronos.stores import JobStore, JsonFileStore, json_file
 from tests.moves import claim_and_end, claimed
@@ -188,9 +188,7 @@ def test_create_needs_a_directory(tmp_path: Path) -> None:
         JsonFileStore.create(tmp_path / "elsewhere" / "jobs.json")
 
 
-@pytest.mark.parametrize(
-    "content", [b"{", b'{"jobs": 5}', b'{"jobs": [], "x": "\xff"}', b"", b'{"jobs": [{}]}']
-)
+@pytest.mark.parametrize("content", [b"{", b'{"jobs": 5}', b'{"jobs": [], "x": "\xff"}', b"", b"[]"])
 def test_broken_file_is_reported_and_never_changed(content: bytes, tmp_path: Path) -> None:
     """A file that cannot be read is left for its owner to mend."""
     path = tmp_path / "jobs.json"
@@ -481,6 +479,9 @@ def test_broken_outcome_is_named_by_its_place(tmp_path: Path) -> None:
     raw = json.loads(path.read_text(encoding="utf-8"))
     raw["jobs"][0]["chronos"]["history"][2]["result"] = "vanished"
     path.write_text(json.dumps(raw), encoding="utf-8")
+    odd = store.latest()["nightly"]
+    assert isinstance(odd, Unreadable)
+    assert (odd.place, odd.field) == ("nightly", "chronos.history[2].result")
     with pytest.raises(JobsFileError, match=r"nightly: chronos\.history\[2\]\.result"):
-        store.latest()
+        store.history("nightly")
     assert store.load("nightly") == NIGHTLY

@@ -40,6 +40,7 @@ from chronos.protocol.machine import (
     JobLoaded,
     JobsLoaded,
     JobSwapped,
+    JobUnreadable,
     ListArms,
     LoadJob,
     LoadJobs,
@@ -96,6 +97,7 @@ def flow_at(intent: machine.Intent, *events: Event, now_us: int = NOON_US) -> ma
 
 EVENTS = (
     JobLoaded(JOB),
+    JobUnreadable("no schedule"),
     JobSwapped(),
     SwapConflicted(JOB),
     StoreFailed(),

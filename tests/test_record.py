@@ -143,7 +143,7 @@ def text_of(*records: Any, **top: Any) -> str:
 
 def refusal(text: str) -> str:
     with pytest.raises(JobsFileError) as caught:
-        read_document(text, source="jobs.json")
+        read_document(text, source="jobs.json").checked()
     message = str(caught.value)
     assert message.isprintable(), "one line, and nothing that moves a cursor"
     return message
@@ -622,7 +622,7 @@ def mutated_files(draw: st.DrawFn) -> str:
 def test_nothing_but_a_refusal_escapes(text: str) -> None:
     """Whatever the file holds, it is read or refused, and the refusal is one line."""
     try:
-        document = read_document(text, source="jobs.json")
+        document = read_document(text, source="jobs.json").checked()
     except JobsFileError as refused:
         problem = str(refused)
     else:

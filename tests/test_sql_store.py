@@ -22,9 +22,9 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, make_url, text
 
 from chronos.errors import JobsFileError, StoreError
-from chronos.protocol.job import Job, JobState, Outcome, Result
+from chronos.protocol.job import Job, JobState, Outcome, Result, Unreadable
 from chronos.protocol.schedule import MINUTE_US, Cron, parse_instant
-from chronos.stores import JobStore, SqlStore
+from chronos.stores import JobStore, SqlStore, refusal, unreadable
 from chronos.stores.codec import encode
 
 NOON_US = parse_instant("2026-06-25T12:00:00+00:00")
@@ -220,8 +220,8 @@ def test_job_of_a_later_version_is_refused(
     add(store, NIGHTLY)
     edit(admin, f"{table_prefix}jobs", change)
     calls: list[Callable[[], object]] = [
-        store.load_all,
         lambda: store.load("nightly"),
+        lambda: store.history("nightly"),
         lambda: store.swap("nightly", expected=NIGHTLY, replacement=LATER),
         lambda: store.swap("nightly", expected=NIGHTLY, replacement=None),
         lambda: store.swap("nightly", expected=None, replacement=LATER),
@@ -231,6 +231,9 @@ def test_job_of_a_later_version_is_refused(
             call()
         error = caught.value
         assert (error.source, error.job, error.field) == (f"{table_prefix}jobs", "nightly", None)
+    (odd,) = store.load_all()
+    assert isinstance(odd, Unreadable)
+    assert (odd.id, odd.source, str(refusal(odd))) == ("nightly", f"{table_prefix}jobs", str(error))
     edit(admin, f"{table_prefix}jobs", lambda raw: raw.clear() or raw.update(document_of(NIGHTLY)))
     assert store.load("nightly") == NIGHTLY
 
@@ -244,12 +247,10 @@ def test_outcome_of_a_later_version_is_refused(store: SqlStore, admin: Engine, t
     """The history says so when it is asked for; the job goes on."""
     assert store.swap("nightly", expected=None, replacement=NIGHTLY, outcomes=(outcome(0),))
     edit(admin, f"{table_prefix}history", lambda raw: raw.update(colour="red"))
-    for call in (store.latest, lambda: store.history("nightly")):
-        with pytest.raises(
-            JobsFileError, match="job nightly: outcome: nobody knows the key colour"
-        ) as caught:
-            call()
-        assert caught.value.source == f"{table_prefix}history"
+    with pytest.raises(JobsFileError, match="job nightly: outcome: nobody knows the key colour") as caught:
+        store.history("nightly")
+    assert caught.value.source == f"{table_prefix}history"
+    assert store.latest() == {"nightly": unreadable(caught.value, "nightly")}
     assert store.swap("nightly", expected=NIGHTLY, replacement=LATER)
 
 

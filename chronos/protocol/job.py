@@ -357,6 +357,25 @@ class Job:
 
 
 @attrs.frozen(kw_only=True)
+class Unreadable:
+    """A record of the store that cannot be read. It stays as it is, and so does its arm, until it is mended.
+
+    Attributes:
+        id: the id of its job; None when that cannot be read either.
+        source: where it is: the name of a file or of a table.
+        place: which record it is: the id, or `#2` for the one at index 2 when it has none.
+        field: the path of the field that is at fault, such as `schedule.expr`; None for the whole.
+        problem: what was found and what was expected.
+    """
+
+    id: str | None
+    source: str
+    place: str
+    field: str | None
+    problem: str
+
+
+@attrs.frozen(kw_only=True)
 class Outcome:
     """The end of an occurrence, or of a stretch of occurrences that ended alike.
 

@@ -34,6 +34,7 @@ from chronos.protocol.job import (
     Origin,
     Outcome,
     Run,
+    Unreadable,
     Verdict,
     wake_at,
 )
@@ -43,6 +44,10 @@ from chronos.protocol.transitions import CLOCK_MARGIN_US, Changes
 # How often a flow starts over because another process changed the job between its read and its
 # write. Each time somebody made progress, so that more than a few in a row is a broken store.
 MAX_CONFLICTS = 8
+
+# How soon a fire for a record that cannot be read is to come again. Somebody has to mend the record by
+# hand: sooner would wake the machine for nothing, and much later would make a mended job late.
+MENDING_US = 5 * 60 * SECOND_US
 
 # When a process tries again to settle what nobody else will come back for: the end or the renewal
 # of a run, a recovery. The host keeps the machine for that long, and no longer.
@@ -147,7 +152,7 @@ Intent: TypeAlias = Fire | Finish | RunNow | Renew | Create | Edit | Pause | Res
 
 @attrs.frozen(cache_hash=True)
 class LoadJob:
-    """Read a job. Comes back as `JobLoaded` or `StoreFailed`."""
+    """Read a job. Comes back as `JobLoaded`, `JobUnreadable` or `StoreFailed`."""
 
     job_id: str
 
@@ -156,7 +161,8 @@ class LoadJob:
 class SwapJob:
     """Store `replacement` and the outcomes, all or nothing, if the job still is `expected`.
 
-    None stands for no such job. Comes back as `JobSwapped`, `SwapConflicted` or `StoreFailed`.
+    None stands for no such job. Comes back as `JobSwapped`, `SwapConflicted`, `JobUnreadable` or
+    `StoreFailed`.
     """
 
     job_id: str
@@ -200,7 +206,8 @@ class Answer:
     """Tell whoever asked. `settled` says that the store and NAS agree: nobody need ask again.
 
     A verdict of None means that the store could not be moved. `trouble` says what NAS had against
-    it, where that is known, and `retry_after_us` how long it is not to be asked.
+    it, where that is known, and `retry_after_us` how long it is not to be asked; without a verdict,
+    how long there is no use in asking this agent again.
     """
 
     job_id: str
@@ -244,6 +251,13 @@ class JobLoaded:
 
     job: Job | None
     liveness: tuple[Liveness, ...] = ()
+
+
+@attrs.frozen(cache_hash=True)
+class JobUnreadable:
+    """The record of the job cannot be read, and nothing was changed; `reason` says what is wrong with it."""
+
+    reason: str
 
 
 @attrs.frozen
@@ -304,15 +318,18 @@ class JobsLoaded:
     """All jobs as stored, each with what is known of the owners of its runs.
 
     `converging` names the jobs on which this process began a flow after it asked for the arms: such
-    a flow makes NAS agree by itself, and what the list says of its job is old.
+    a flow makes NAS agree by itself, and what the list says of its job is old. `unreadable` are the
+    records that are no jobs, found in the same reading.
     """
 
     jobs: Iterable[tuple[Job, tuple[Liveness, ...]]]
     converging: Container[str] = ()
+    unreadable: Sequence[Unreadable] = ()
 
 
 Event: TypeAlias = (
     JobLoaded
+    | JobUnreadable
     | JobSwapped
     | SwapConflicted
     | StoreFailed
@@ -450,6 +467,27 @@ def _on_store_failed(flow: Flow, _event: Event, now_us: Instant) -> Step:
     return attrs.evolve(flow, phase=Phase.DONE), (failed,)
 
 
+def _on_unreadable(flow: Flow, event: JobUnreadable, now_us: Instant) -> Step:
+    """Leave the job and its arm alone until somebody mends the record.
+
+    A fire for it is not settled: what NAS delivers again is not lost. A change of it is refused.
+    Source: incident S6.
+    """
+    intent = flow.intent
+    if flow.nas_revision is not None:
+        return _on_store_failed(flow, StoreFailed(), now_us)
+    is_repeated = isinstance(intent, Fire | Finish | Renew)
+    by_nas = isinstance(intent, Fire) and intent.fired.origin is Origin.SCHEDULE
+    answer = Answer(
+        job_id=intent.job_id,
+        verdict=None if is_repeated else Verdict.REFUSED,
+        reason=event.reason,
+        settled=not is_repeated,
+        retry_after_us=MENDING_US if by_nas else 0,
+    )
+    return attrs.evolve(flow, phase=Phase.DONE), (answer,)
+
+
 def _on_accepted(flow: Flow, event: ArmAccepted, now_us: Instant) -> Step:
     """Store and NAS agree: answer, and start the run."""
     assert flow.move is not None
@@ -478,8 +516,17 @@ def _on_outdated(flow: Flow, event: ArmOutdated, now_us: Instant) -> Step:
 
 
 TRANSITIONS: Mapping[Phase, Mapping[type, Callable[..., Step]]] = {
-    Phase.LOADING: {JobLoaded: _on_loaded, StoreFailed: _on_store_failed},
-    Phase.SWAPPING: {JobSwapped: _on_swapped, SwapConflicted: _on_conflict, StoreFailed: _on_store_failed},
+    Phase.LOADING: {
+        JobLoaded: _on_loaded,
+        JobUnreadable: _on_unreadable,
+        StoreFailed: _on_store_failed,
+    },
+    Phase.SWAPPING: {
+        JobSwapped: _on_swapped,
+        SwapConflicted: _on_conflict,
+        JobUnreadable: _on_unreadable,
+        StoreFailed: _on_store_failed,
+    },
     Phase.ARMING: {ArmAccepted: _on_accepted, ArmOutdated: _on_outdated, ArmFailed: _on_arm_failed},
     Phase.DONE: {},
 }
@@ -698,8 +745,8 @@ def step_reconciliation(
             return Reconciliation(phase=Phase.LOADING, arms=arms), (LoadJobs(),)
         case Phase.LISTING, ArmFailed():
             return Reconciliation(phase=Phase.LOADING), (LoadJobs(),)
-        case Phase.LOADING, JobsLoaded(jobs=jobs, converging=converging):
-            found = differences(jobs, reconciliation.arms, now_us)
+        case Phase.LOADING, JobsLoaded(jobs=jobs, converging=converging, unreadable=unreadable):
+            found = differences(jobs, reconciliation.arms, now_us, unreadable)
             intents = tuple(intent for intent in found if intent.job_id not in converging)
             done = attrs.evolve(reconciliation, phase=Phase.DONE)
             return done, (Begin(intents, settled=reconciliation.arms is not None),)
@@ -709,7 +756,10 @@ def step_reconciliation(
 
 
 def differences(
-    jobs: Iterable[tuple[Job, Sequence[Liveness]]], arms: Mapping[str, Instant | None] | None, now_us: Instant
+    jobs: Iterable[tuple[Job, Sequence[Liveness]]],
+    arms: Mapping[str, Instant | None] | None,
+    now_us: Instant,
+    unreadable: Sequence[Unreadable] = (),
 ) -> tuple[Fire, ...]:
     """Return the flows that a starting process owes.
 
@@ -721,11 +771,13 @@ def differences(
         jobs: all jobs, each with what is known of the owners of its runs.
         arms: what NAS has armed, or None when it could not say.
         now_us: the present instant by the local clock.
+        unreadable: the records that are no jobs. Their arms stay as they are; while one has not even an
+            id, any arm without a job may be its own, and all of these stay.
 
-    Source: contract, "Claim, run, re-arm"; incidents L2, L3, O1, O2, O3.
+    Source: contract, "Claim, run, re-arm"; incidents L2, L3, O1, O2, O3, S6.
     """
     overdue_us = now_us - CLOCK_MARGIN_US
-    known = set()
+    known = {record.id for record in unreadable}
     wanting = []
     for job, liveness in jobs:
         known.add(job.id)
@@ -739,7 +791,8 @@ def differences(
         is_overdue = wake_us is not None and wake_us <= overdue_us
         if disagrees or is_overdue or _is_abandoned(job, liveness, now_us):
             wanting.append(job.id)
-    wanting += [job_id for job_id in arms or () if job_id not in known]
+    if None not in known:
+        wanting += [job_id for job_id in arms or () if job_id not in known]
     return tuple(_recovery(job_id, now_us) for job_id in wanting)
 
 

@@ -22,6 +22,7 @@ import attrs
 from chronos.protocol import kinds
 from chronos.protocol.job import Verdict
 from chronos.protocol.machine import Answer
+from chronos.protocol.schedule import SECOND_US
 from chronos.protocol.wire import (
     REGISTERED,
     About,
@@ -360,9 +361,9 @@ class HttpAnswer:
     retry_after_s: int | None = None
 
 
-def unsettled(reason: str, *, error: str = "not_settled") -> HttpAnswer:
-    """Return the answer that makes NAS deliver a fire again."""
-    return HttpAnswer(status=503, body=ErrorResponse(error=error, reason=reason), retry_after_s=RETRY_AFTER_S)
+def unsettled(reason: str, *, error: str = "not_settled", retry_after_s: int = RETRY_AFTER_S) -> HttpAnswer:
+    """Return the answer that makes NAS deliver a fire again, not sooner than after so many seconds."""
+    return HttpAnswer(status=503, body=ErrorResponse(error=error, reason=reason), retry_after_s=retry_after_s)
 
 
 def answer_to_fire(answer: Answer) -> HttpAnswer:
@@ -374,6 +375,8 @@ def answer_to_fire(answer: Answer) -> HttpAnswer:
     Source: contract, "NAS to agent"; incidents L6, L7.
     """
     if not answer.settled:
+        if answer.verdict is None and answer.retry_after_us:
+            return unsettled(answer.reason, retry_after_s=answer.retry_after_us // SECOND_US)
         has_moved = answer.verdict not in (None, Verdict.LOST)
         reason = f"{answer.verdict}, but the next arm was not accepted" if has_moved else answer.reason
         return unsettled(reason)

@@ -20,7 +20,7 @@ from chronos.errors import JobsFileError, NotSettled, SettingsError
 from chronos.nas.client import Nas, NasClient
 from chronos.operations import Pending
 from chronos.protocol import machine
-from chronos.protocol.job import LEASE_US
+from chronos.protocol.job import LEASE_US, Unreadable
 from chronos.protocol.schedule import Instant
 from chronos.protocol.transitions import CLOCK_MARGIN_US
 from chronos.provider import hermes_host
@@ -28,6 +28,8 @@ from chronos.provider.hermes_arms import Arms
 from chronos.provider.hermes_host import Host, Ticker
 from chronos.provider.hermes_jobs import HermesJob, read_hermes_job
 from chronos.runner import words_of
+from chronos.stores import unreadable
+from chronos.stores.record import id_of
 from chronos.work import NAS_TIMEOUT_IN_FIRE_S, REFUSED
 
 logger = logging.getLogger(__name__)
@@ -198,7 +200,7 @@ class HermesCron:
         arms = None if self._arms.is_refused else self._arms.listed()
         if arms is None:
             return
-        jobs = self._readable(arms)
+        jobs, unreadable = self._jobs()
         self._arms.settle(_ALL)
         now_us = self._clock()
         wanted = []
@@ -206,23 +208,20 @@ class HermesCron:
             if job.is_missed(now_us):
                 logger.warning("a one-shot is too late to run", extra={"job_id": job.job.id})
             wanted.append((job.wanting(job.wake_us(now_us, spent_us=now_us - CLOCK_MARGIN_US)), ()))
-        for difference in machine.differences(wanted, arms, now_us):
+        for difference in machine.differences(wanted, arms, now_us, unreadable):
             self._arms.try_to_converge(difference.job_id)
 
-    def _readable(self, arms: dict[str, Instant | None]) -> list[HermesJob]:
-        """Return the jobs whose records can be read; of the others, NAS keeps what it has."""
+    def _jobs(self) -> tuple[list[HermesJob], list[Unreadable]]:
+        """Return the jobs, and the records that cannot be read: of those, NAS keeps what it has."""
         now_us = self._clock()
-        found, problems = [], {}
+        found, odd = [], []
         for index, raw in enumerate(hermes_host.load_jobs()):
             try:
-                found.append(read_hermes_job(raw, now_us))
+                found.append(read_hermes_job(raw, now_us, index=index))
             except JobsFileError as error:
-                job_id = str(raw.get("id") or f"#{index}")
-                problems[job_id] = str(error)
-                arms.pop(job_id, None)
-                logger.error("a job is not looked after: %s", error)
-        self._arms.mark_unreadable(problems)
-        return found
+                odd.append(unreadable(error, id_of(raw)))
+        self._arms.mark_unreadable(odd)
+        return found, odd
 
     def _settled(self, job_id: str, error: Exception | None) -> None:
         if error is not None:
@@ -277,8 +276,7 @@ class HermesCron:
             spent_us=now_us if fire_at_us is None else fire_at_us,
             is_lost=not asked,
         )
-        if not isinstance(error, JobsFileError):  # which no delivery mends
-            self._settled(job_id, error)
+        self._settled(job_id, error)
         return None
 
     def _may_claim(self, job_id: str, fire_at_us: Instant | None) -> bool:

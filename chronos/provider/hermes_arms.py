@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 
@@ -17,11 +17,13 @@ import attrs
 from chronos.errors import InvalidClient, NasUnavailable, StaleRevision
 from chronos.nas.client import Nas
 from chronos.operations import Pending
+from chronos.protocol.job import Unreadable
 from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, MAX_CONFLICTS
 from chronos.protocol.schedule import SECOND_US, Instant
 from chronos.protocol.transitions import CLOCK_MARGIN_US
 from chronos.provider.hermes_host import get_job
 from chronos.runner import words_of
+from chronos.stores import refusal
 from chronos.work import NAS_TIMEOUT_S, REFUSED
 
 logger = logging.getLogger(__name__)
@@ -86,7 +88,7 @@ class Arms:
         self._lock = threading.Lock()
         self._turns: dict[str, _Turn] = {}
         self._owed: dict[str, _Owed] = {}
-        self._unreadable: dict[str, str] = {}
+        self._unreadable: Sequence[Unreadable] = ()
         self._is_retrying = False
         self._has_more = threading.Event()
         self._has_told = False
@@ -227,17 +229,20 @@ class Arms:
     def pending(self) -> tuple[Pending, ...]:
         """Return which jobs NAS may not agree with, and why."""
         with self._lock:
-            unreadable = [(job_id, reason, False) for job_id, reason in self._unreadable.items()]
+            unreadable = [(each.id or "", str(refusal(each)), False) for each in self._unreadable]
             owed = [(job_id, each.reason, not each.is_given_up) for job_id, each in self._owed.items()]
             return tuple(
                 Pending(job_id=job_id, reason=reason, is_busy=is_busy)
                 for job_id, reason, is_busy in unreadable + owed
             )
 
-    def mark_unreadable(self, problems: Mapping[str, str]) -> None:
-        """Replace what is said of records that cannot be read: nothing but their mending helps."""
+    def mark_unreadable(self, records: Sequence[Unreadable]) -> None:
+        """Replace what is said of records that cannot be read, and log what was not known before."""
         with self._lock:
-            self._unreadable = dict(problems)
+            known, self._unreadable = self._unreadable, records
+        for record in records:
+            if record not in known:
+                logger.error("a job is not looked after: %s", refusal(record), extra={"job_id": record.id})
 
     def settle(self, key: str) -> None:
         """Forget what is owed to a job, or to all of them (an empty text)."""

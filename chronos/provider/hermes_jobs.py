@@ -108,13 +108,13 @@ class HermesJob:
         return following(self.job, max(now_us, due_us))
 
 
-def read_hermes_job(raw: Mapping[str, Any], now_us: Instant) -> HermesJob:
-    """Read Hermes's record of a job.
+def read_hermes_job(raw: Mapping[str, Any], now_us: Instant, *, index: int = 0) -> HermesJob:
+    """Read Hermes's record of a job, which stands at *index* among the others.
 
     Raises:
         JobsFileError: the record is not what it should be.
     """
-    job = read_job(raw, FileFacts(source="jobs.json", now_us=now_us))
+    job = read_job(raw, FileFacts(source="jobs.json", now_us=now_us), index=index)
     # Hermes does not fire a job that has this mark, whatever its state says.
     state = JobState.PAUSED if raw.get("paused_at") and job.state is JobState.SCHEDULED else job.state
     # Those of another scheduler, if any: Hermes's claims are its own.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from chronos.protocol.job import Job, Outcome
+from chronos.errors import JobsFileError
+from chronos.protocol.job import Job, Outcome, Unreadable
 
 if TYPE_CHECKING:
     from chronos.stores.json_file import JsonFileStore
@@ -33,11 +34,39 @@ def check_history_length(history_length: int) -> int:
     return history_length
 
 
+def told_apart(records: Iterable[Job | Unreadable]) -> tuple[tuple[Job, ...], tuple[Unreadable, ...]]:
+    """Return the jobs among the records of a store, and those records that cannot be read."""
+    known = tuple(records)
+    return (
+        tuple(record for record in known if isinstance(record, Job)),
+        tuple(record for record in known if isinstance(record, Unreadable)),
+    )
+
+
+def unreadable(error: JobsFileError, job_id: str | None) -> Unreadable:
+    """Return the record of that id, if it has one, of which *error* says what is wrong with it."""
+    return Unreadable(
+        id=job_id,
+        source=error.source,
+        place=error.job or "",
+        field=error.field,
+        problem=error.problem,
+    )
+
+
+def refusal(record: Unreadable) -> JobsFileError:
+    """Return the error by which whoever asks for that record is told what is wrong with it."""
+    return JobsFileError(record.source, record.place, record.field, record.problem)
+
+
 class JobStore(Protocol):
     """A place where jobs outlive the process.
 
     Several processes may use one store. What keeps them apart is `swap` alone: it compares the
     whole job, so that a change which did not count the revision up is not overlooked.
+
+    A record that cannot be read stops no other: it stays as it is, history and all, whatever is done to
+    the others, and whoever asks for its job by id gets a `JobsFileError` that names it.
     """
 
     def load(self, job_id: str) -> Job | None:
@@ -45,15 +74,16 @@ class JobStore(Protocol):
 
         Raises:
             StoreError: the store could not be read; ask again later.
-            JobsFileError: the store holds what cannot be read; it must be mended by hand.
+            JobsFileError: the record of that job cannot be read, or the store as a whole cannot; it must
+                be mended by hand.
         """
 
-    def load_all(self) -> tuple[Job, ...]:
-        """Return all jobs, in the order in which they were added.
+    def load_all(self) -> tuple[Job | Unreadable, ...]:
+        """Return all records, in the order in which they were added, in one reading.
 
         Raises:
             StoreError: as for `load`.
-            JobsFileError: as for `load`.
+            JobsFileError: the store as a whole cannot be read; it must be mended by hand.
         """
 
     def swap(
@@ -93,12 +123,12 @@ class JobStore(Protocol):
             JobsFileError: as for `load`.
         """
 
-    def latest(self) -> Mapping[str, Outcome]:
+    def latest(self) -> Mapping[str, Outcome | Unreadable]:
         """Return the newest outcome of each job that has one, by the id of the job, in one reading.
 
         Raises:
             StoreError: as for `load`.
-            JobsFileError: as for `load`.
+            JobsFileError: as for `load_all`.
         """
 
 

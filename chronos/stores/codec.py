@@ -61,7 +61,7 @@ def decode(kind: type[_Value], document: str) -> _Value:
     """
     try:
         raw = json.loads(document)
-    except (ValueError, RecursionError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise DocumentError(f"expected JSON: {error}") from None
     try:
         return _converter(False).structure(raw, kind)

@@ -5,7 +5,8 @@
     def test_my_store():
         check_store(lambda: MyStore(empty_database()))
 
-Each check gets a new, empty store. `CHECKS` has them one by one, for a framework that counts.
+Each check gets a new, empty store. `CHECKS` has them one by one, for a framework that counts, and
+`ODD_CHECKS` those of a store that may hold what cannot be read.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from typing import Any
 
 import attrs
 
+from chronos.errors import JobsFileError
 from chronos.protocol.data import json_of
-from chronos.protocol.job import Job, JobState, Outcome, Result
+from chronos.protocol.job import Job, JobState, Outcome, Result, Unreadable
 from chronos.protocol.schedule import DAY_US, MINUTE_US, Cron, Interval, Once, parse_instant
 from chronos.stores import HISTORY_LENGTH, JobStore
 
-__all__ = ["CHECKS", "check_store"]
+__all__ = ["CHECKS", "ODD_CHECKS", "check_store"]
 
 _NOON_US = parse_instant("2026-06-25T12:00:00+00:00")
 _THREADS = 4
@@ -67,18 +69,31 @@ _ALIKE = (
 )
 
 
-def check_store(make_store: Callable[[], JobStore], *, history_length: int = HISTORY_LENGTH) -> None:
+Spoil = Callable[[JobStore, str], None]
+
+
+def check_store(
+    make_store: Callable[[], JobStore],
+    *,
+    history_length: int = HISTORY_LENGTH,
+    spoil: Spoil | None = None,
+) -> None:
     """Check that a store keeps the promises of `JobStore`, but for durability, which needs a crash.
 
     Args:
         make_store: returns a new, empty store each time that it is called.
         history_length: how many outcomes of a job such a store keeps.
+        spoil: makes the record of a job, by its id, one that cannot be read; None for a store whose
+            records are always jobs.
 
     Raises:
         AssertionError: it breaks a promise; the message is a sentence that says which.
     """
     for check in CHECKS:
         check(make_store(), history_length)
+    if spoil is not None:
+        for odd_check in ODD_CHECKS:
+            odd_check(make_store(), spoil)
 
 
 def empty_store_has_nothing(store: JobStore, _: int) -> None:
@@ -248,6 +263,44 @@ def one_of_several_threads_succeeds(store: JobStore, _: int) -> None:
     )
 
 
+def odd_record_stops_no_other(store: JobStore, spoil: Spoil) -> None:
+    """The other jobs are loaded and change, and the odd one stands among them in its place."""
+    _add(store, _NIGHTLY, _MINUTELY, _ONE_SHOT)
+    spoil(store, "minutely")
+    first, odd, last = store.load_all()
+    _expect((first, last) == (_NIGHTLY, _ONE_SHOT), "an odd record must not stop the others")
+    _expect(isinstance(odd, Unreadable) and odd.id == "minutely", "an odd record must be told by its id")
+    later = attrs.evolve(_NIGHTLY, revision=1)
+    _expect(_swap(store, _NIGHTLY, later, _outcome(_NIGHTLY, 1)), "a swap must succeed beside an odd record")
+    _expect(_swap(store, _ONE_SHOT, None), "a removal must succeed beside an odd record")
+    _expect(store.load_all() == (later, odd), "an odd record must outlive the changes of others")
+    _expect(store.latest().get("nightly") == _outcome(_NIGHTLY, 1), "an odd record must not hide an outcome")
+
+
+def odd_record_is_refused_by_name(store: JobStore, spoil: Spoil) -> None:
+    """Whoever asks for it gets a `JobsFileError`, and nobody writes over it."""
+    _add(store, _NIGHTLY)
+    _expect(_swap(store, _NIGHTLY, _NIGHTLY, _outcome(_NIGHTLY, 1)), "a swap must succeed")
+    spoil(store, "nightly")
+    asked: tuple[Callable[[], object], ...] = (
+        lambda: store.load("nightly"),
+        lambda: store.history("nightly"),
+        lambda: store.swap("nightly", expected=None, replacement=_NIGHTLY),
+        lambda: store.swap("nightly", expected=_NIGHTLY, replacement=_NIGHTLY),
+        lambda: store.swap("nightly", expected=_NIGHTLY, replacement=None),
+        lambda: store.swap("nightly", expected=None, replacement=None),
+    )
+    before = store.load_all()
+    for ask in asked:
+        try:
+            ask()
+        except JobsFileError as error:
+            _expect(error.job == "nightly", "the error must name the job whose record is odd")
+        else:
+            _expect(False, "whoever asks for an odd record must be told that it is one")
+    _expect(store.load_all() == before, "an odd record must not be written over")
+
+
 def _change_often(store: JobStore, number: int) -> None:
     """Change a job again and again; each change needs that nobody else made the same one."""
     for _ in range(_CHANGES):
@@ -272,6 +325,12 @@ CHECKS: tuple[Callable[[JobStore, int], None], ...] = (
     latest_is_the_newest_of_each,
     ids_that_look_alike_are_different,
     one_of_several_threads_succeeds,
+)
+
+
+ODD_CHECKS: tuple[Callable[[JobStore, Spoil], None], ...] = (
+    odd_record_stops_no_other,
+    odd_record_is_refused_by_name,
 )
 
 

@@ -23,9 +23,9 @@ from filelock import FileLock, Timeout
 
 from chronos.clock import now_us as real_now_us
 from chronos.errors import JobsFileError, StoreError
-from chronos.protocol.job import Job, Outcome
+from chronos.protocol.job import Job, Outcome, Unreadable
 from chronos.protocol.schedule import Instant, parse_instant
-from chronos.stores import HISTORY_LENGTH, check_history_length
+from chronos.stores import HISTORY_LENGTH, check_history_length, refusal, unreadable
 from chronos.stores.layout import TOO_DEEP, encode_file
 from chronos.stores.reader import offset_of
 from chronos.stores.record import Document, FileFacts, read_document, read_history, read_job
@@ -112,28 +112,28 @@ class JsonFileStore:
 
     def load(self, job_id: str) -> Job | None:
         """Return the job of that id, or None when there is none. See `JobStore`."""
-        return next((job for job in self.load_all() if job.id == job_id), None)
+        return _find(self._read().document, job_id)[1]
 
-    def load_all(self) -> tuple[Job, ...]:
-        """Return all jobs, in the order of the file. See `JobStore`."""
+    def load_all(self) -> tuple[Job | Unreadable, ...]:
+        """Return all records, in the order of the file. See `JobStore`."""
         # Without the lock: the rename shows the whole old or the whole new file, and a process
         # that holds the lock for long shall not keep others from looking.
-        return self._read().document.jobs
+        return self._read().document.records
 
     def history(self, job_id: str) -> tuple[Outcome, ...]:
         """Return the newest outcomes of a job, oldest first. See `JobStore`."""
         document = self._read().document
-        index = _index(document, job_id)
+        index, _ = _find(document, job_id)
         if index is None:
             return ()
         return read_history(document.raw["jobs"][index], document.facts)[-self._history_length :]
 
-    def latest(self) -> Mapping[str, Outcome]:
+    def latest(self) -> Mapping[str, Outcome | Unreadable]:
         """Return the newest outcome of each job that has one. See `JobStore`."""
         document = self._read().document
-        newest = {}
-        for job, record in zip(document.jobs, document.raw["jobs"], strict=True):
-            if own := _newest_alone(record):
+        newest: dict[str, Outcome | Unreadable] = {}
+        for job, record in zip(document.records, document.raw["jobs"], strict=True):
+            if isinstance(job, Job) and (own := _newest_alone(record)):
                 newest[job.id] = _read_newest(own, record, document.facts)
         return newest
 
@@ -148,8 +148,8 @@ class JsonFileStore:
         """Put *replacement* in the place of *expected*, with the outcomes, by one write. See `JobStore`."""
         with self._locked():
             version = self._read()
-            index = _index(version.document, job_id)
-            if (None if index is None else version.document.jobs[index]) != expected:
+            index, job = _find(version.document, job_id)
+            if job != expected:
                 return False
             if replacement == expected and not outcomes:
                 return True
@@ -160,8 +160,10 @@ class JsonFileStore:
             if not _is_still(version):
                 return False
             _put_in_place(version.path)
-            # What was just written need not be parsed again.
-            self._newest = attrs.evolve(version, data=data, document=document, texts=texts)
+            # What was just written need not be parsed again, unless there is what cannot be read: that may
+            # depend on the file's time stamp.
+            known = attrs.evolve(version, data=data, document=document, texts=texts)
+            self._newest = None if document.unreadable else known
             return True
 
     @contextmanager
@@ -221,8 +223,18 @@ class JsonFileStore:
         return read_document(text, source=source, now_us=changed_us)
 
 
-def _index(document: Document, job_id: str) -> int | None:
-    return next((index for index, job in enumerate(document.jobs) if job.id == job_id), None)
+def _find(document: Document, job_id: str) -> tuple[int | None, Job | None]:
+    """Return where the job of that id stands, and the job; neither when there is none.
+
+    Raises:
+        JobsFileError: its record cannot be read.
+    """
+    for index, record in enumerate(document.records):
+        if record.id == job_id:
+            if isinstance(record, Unreadable):
+                raise refusal(record)
+            return index, record
+    return None, None
 
 
 def _depends_on_time(known: _Version, status: os.stat_result) -> bool:
@@ -237,13 +249,17 @@ def _newest_alone(record: Mapping[str, Any]) -> dict[str, Any] | None:
     return {**record, "chronos": {**own, "history": kept[-1:]}} if kept else None
 
 
-def _read_newest(record: Mapping[str, Any], whole: Mapping[str, Any], facts: FileFacts) -> Outcome:
+def _read_newest(
+    record: Mapping[str, Any], whole: Mapping[str, Any], facts: FileFacts
+) -> Outcome | Unreadable:
     """Return the one outcome of *record*; what is wrong with it is said of its place in *whole*."""
     try:
-        return read_history(record, facts)[0]
-    except JobsFileError:
-        read_history(whole, facts)
-        raise
+        try:
+            return read_history(record, facts)[0]
+        except JobsFileError:
+            return read_history(whole, facts)[-1]
+    except JobsFileError as error:
+        return unreadable(error, record["id"])
 
 
 def _changed(
@@ -258,14 +274,18 @@ def _changed(
     facts = document.facts
     updated_at = stamp(facts, now_us)
     later = attrs.evolve(facts, fallback_tz=offset_of(updated_at), now_us=parse_instant(updated_at))
-    jobs, records = [], []
+    jobs: list[Job | Unreadable] = []
+    records: list[Any] = []
 
     def put(job: Job, record: dict[str, Any]) -> None:
         jobs.append(_read_back(job, record, later))
         records.append(record)
 
-    for at, (job, record) in enumerate(zip(document.jobs, document.raw["jobs"], strict=True)):
-        if at == index:
+    for at, (job, record) in enumerate(zip(document.records, document.raw["jobs"], strict=True)):
+        if isinstance(job, Unreadable):
+            jobs.append(job)
+            records.append(record)
+        elif at == index:
             if replacement is not None:
                 written = write_job(
                     replacement, record, facts, outcomes=outcomes, history_length=history_length
@@ -283,7 +303,7 @@ def _changed(
             record = write_job(replacement, record, facts, outcomes=outcomes, history_length=history_length)
         put(replacement, record)
     raw = {**document.raw, "jobs": records, "updated_at": updated_at}
-    return Document(raw=raw, jobs=tuple(jobs), as_of_us=later.now_us, facts=later)
+    return Document(raw=raw, records=tuple(jobs), as_of_us=later.now_us, facts=later)
 
 
 def _read_back(job: Job, record: dict[str, Any], facts: FileFacts) -> Job:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 
-from chronos.protocol.job import Job, Outcome
+from chronos.protocol.job import Job, Outcome, Unreadable
 from chronos.stores import HISTORY_LENGTH, check_history_length
 
 
@@ -31,7 +31,7 @@ class MemoryStore:
         with self._lock:
             return self._jobs.get(job_id)
 
-    def load_all(self) -> tuple[Job, ...]:
+    def load_all(self) -> tuple[Job | Unreadable, ...]:
         """Return all jobs, in the order in which they were added."""
         with self._lock:
             return tuple(self._jobs.values())
@@ -62,7 +62,7 @@ class MemoryStore:
         with self._lock:
             return self._history.get(job_id, ())
 
-    def latest(self) -> Mapping[str, Outcome]:
+    def latest(self) -> Mapping[str, Outcome | Unreadable]:
         """Return the newest outcome of each job that has one. See `JobStore`."""
         with self._lock:
             return {job_id: kept[-1] for job_id, kept in self._history.items() if kept}

@@ -24,6 +24,7 @@ from chronos.protocol.schedule import (
     parse_instant,
     zone_of,
 )
+from chronos.stores.layout import BYTE_ORDER_MARK
 
 # Up to here a fraction of a minute written as a JSON number comes back as the same microsecond
 # (2**51 us are 71 years). An interval that is longer is a mistake.
@@ -46,7 +47,9 @@ def parse_object(text: str, source: str) -> dict[str, Any]:
         return number
 
     try:
-        raw = json.loads(text, parse_constant=refuse_constant, parse_float=finite)
+        raw = json.loads(
+            text.removeprefix(BYTE_ORDER_MARK), parse_constant=refuse_constant, parse_float=finite
+        )
     except json.JSONDecodeError as error:
         problem = f"expected JSON, got an error at line {error.lineno}, column {error.colno}: {error.msg}"
         raise JobsFileError(source, None, None, problem) from None

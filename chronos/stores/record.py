@@ -29,6 +29,7 @@ from chronos.protocol.job import (
     Policy,
     Result,
     Run,
+    Unreadable,
     Waiting,
     following,
 )
@@ -41,6 +42,8 @@ from chronos.protocol.schedule import (
     Schedule,
     ScheduleError,
 )
+from chronos.stores import refusal, told_apart, unreadable
+from chronos.stores.layout import texts_of_records
 from chronos.stores.policy import read_policy
 from chronos.stores.reader import Reader, offset_of, parse_object, shown
 
@@ -67,16 +70,37 @@ class Document:
     """A jobs file that was read.
 
     Attributes:
-        raw: the file as JSON; not to be changed.
-        jobs: its jobs, in the order of the file.
+        raw: the file as JSON, but for the text that stands for a record that cannot be read; not to be
+            changed.
+        records: its jobs, and what is no job, in the order of the file.
         as_of_us: the instant of `updated_at`, else of `exported_at`, else None.
         facts: what the records were read with.
     """
 
     raw: dict[str, Any] = attrs.field(hash=False)
-    jobs: tuple[Job, ...]
+    records: tuple[Job | Unreadable, ...]
     as_of_us: Instant | None
     facts: FileFacts
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """Its jobs, in the order of the file."""
+        return told_apart(self.records)[0]
+
+    @property
+    def unreadable(self) -> tuple[Unreadable, ...]:
+        """The records that cannot be read, in the order of the file."""
+        return told_apart(self.records)[1]
+
+    def checked(self) -> Document:
+        """Return it, for whoever needs every record of it.
+
+        Raises:
+            JobsFileError: a record cannot be read; the first of them.
+        """
+        if odd := self.unreadable:
+            raise refusal(odd[0])
+        return self
 
 
 def read_document(text: str, *, source: str, now_us: Instant | None = None) -> Document:
@@ -88,11 +112,14 @@ def read_document(text: str, *, source: str, now_us: Instant | None = None) -> D
         now_us: the instant of the file when the file itself does not say it, such as the time of its
             last change; microseconds.
 
-    Raises:
-        JobsFileError: the file or one of its jobs is not what it should be. The file must be mended;
-            none of its jobs is read, since a scheduler that goes on with the rest forgets a job.
+    Returns:
+        The file. A record that is not what it should be is listed as that, and stops no other; each of
+        several with one id is such a record, since nobody knows which of them is meant.
 
-    Source: contract, "The jobs file that agents have today".
+    Raises:
+        JobsFileError: the file as a whole is not what it should be, and must be mended.
+
+    Source: contract, "The jobs file that agents have today"; incident S6.
     """
     raw = parse_object(text, source)
     reader = Reader(source=source, job=None, raw=raw)
@@ -107,14 +134,38 @@ def read_document(text: str, *, source: str, now_us: Instant | None = None) -> D
     )
     if not isinstance(raw.get("jobs"), list):
         raise reader.refusal("jobs", f"expected a list of jobs, got {reader.found('jobs')}")
-    jobs = tuple(read_job(record, facts, index=index) for index, record in enumerate(raw["jobs"]))
-    seen: dict[str, int] = {}
-    for index, job in enumerate(jobs):
-        if job.id in seen:
-            problem = f"expected each id once, got it at index {seen[job.id]} and at index {index}"
-            raise JobsFileError(source, job.id, "id", problem)
-        seen[job.id] = index
-    return Document(raw=raw, jobs=jobs, as_of_us=as_of_us, facts=facts)
+    places: dict[str | None, list[int]] = {}
+    for index, record in enumerate(raw["jobs"]):
+        places.setdefault(id_of(record), []).append(index)
+    records = tuple(
+        _read_record(record, facts, index, places[id_of(record)]) for index, record in enumerate(raw["jobs"])
+    )
+    if any(isinstance(record, Unreadable) for record in records):
+        texts = texts_of_records(text)
+        raw = {**raw, "jobs": list(raw["jobs"])}
+        for index, record in enumerate(records):
+            if isinstance(record, Unreadable):
+                raw["jobs"][index] = texts[index]
+    return Document(raw=raw, records=records, as_of_us=as_of_us, facts=facts)
+
+
+def id_of(raw: object) -> str | None:
+    """Return the id of a record; None when it has none."""
+    job_id = raw.get("id") if isinstance(raw, Mapping) else None
+    return job_id if isinstance(job_id, str) and job_id.strip() else None
+
+
+def _read_record(raw: object, facts: FileFacts, index: int, places: list[int]) -> Job | Unreadable:
+    """Return the job that a record is, if it is one and no other of *places* has its id."""
+    job_id = id_of(raw)
+    try:
+        if job_id is not None and len(places) > 1:
+            at = " and at ".join(f"index {place}" for place in places)
+            problem = f"expected each id once, got it at {at}"
+            raise JobsFileError(facts.source, job_id, "id", problem)
+        return read_job(raw, facts, index=index)
+    except JobsFileError as error:
+        return unreadable(error, job_id)
 
 
 def read_job(raw: object, facts: FileFacts, *, index: int = 0) -> Job:

@@ -31,9 +31,9 @@ from sqlalchemy.engine import URL
 
 from chronos.clock import now_us as real_now_us
 from chronos.errors import JobsFileError, StoreError
-from chronos.protocol.job import Job, Outcome, wake_at
+from chronos.protocol.job import Job, Outcome, Unreadable, wake_at
 from chronos.protocol.schedule import Instant, ScheduleError, format_instant
-from chronos.stores import HISTORY_LENGTH, check_history_length
+from chronos.stores import HISTORY_LENGTH, check_history_length, unreadable
 from chronos.stores.codec import DocumentError, decode, encode
 from chronos.stores.database import Database
 
@@ -46,6 +46,7 @@ _PREFIX = re.compile(r"[a-z_][a-z0-9_]{0,49}|", re.ASCII)
 
 # What PostgreSQL or UTF-8 cannot hold in a text, and the character that stands for it.
 _SPECIAL = re.compile("[\\\\\x00\ud800-\udfff]")
+_ESCAPED = re.compile(r"\\([0-9a-f]{4})")
 
 _Value = TypeVar("_Value")
 
@@ -141,35 +142,37 @@ class SqlStore:
             document = connection.execute(found).scalar()
         return None if document is None else self._job(_key(job_id), document)
 
-    def load_all(self) -> tuple[Job, ...]:
-        """Return all jobs, in the order in which they were added. See `JobStore`."""
+    def load_all(self) -> tuple[Job | Unreadable, ...]:
+        """Return all records, in the order in which they were added. See `JobStore`."""
         jobs = self._jobs.c
         with self._database.reading() as connection:
             rows = connection.execute(select(jobs.id, jobs.document).order_by(jobs.position)).all()
-        return tuple(self._job(row.id, row.document) for row in rows)
+        return tuple(_or_unreadable(row.id, self._job, row.document) for row in rows)
 
     def history(self, job_id: str) -> tuple[Outcome, ...]:
         """Return the newest outcomes of a job, oldest first. See `JobStore`."""
         jobs, kept = self._jobs.c, self._history.c
+        is_kept = (kept.job_id == jobs.id) & (kept.number > jobs.outcomes - self._history_length)
         found = (
-            select(kept.document)
-            .join_from(self._history, self._jobs, kept.job_id == jobs.id)
-            .where(jobs.id == _key(job_id), kept.number > jobs.outcomes - self._history_length)
+            select(jobs.document.label("job"), kept.document)
+            .join_from(self._jobs, self._history, is_kept, isouter=True)
+            .where(jobs.id == _key(job_id))
             .order_by(kept.number)
         )
         with self._database.reading() as connection:
-            documents = connection.execute(found).scalars().all()
-        return tuple(self._outcome(_key(job_id), document) for document in documents)
+            rows = connection.execute(found).all()
+        if rows:
+            self._job(_key(job_id), rows[0].job)  # a history without a job is nobody's
+        return tuple(self._outcome(_key(job_id), row.document) for row in rows if row.document is not None)
 
-    def latest(self) -> Mapping[str, Outcome]:
+    def latest(self) -> Mapping[str, Outcome | Unreadable]:
         """Return the newest outcome of each job that has one. See `JobStore`."""
         jobs, kept = self._jobs.c, self._history.c
         is_newest = (kept.job_id == jobs.id) & (kept.number == jobs.outcomes)
         found = select(jobs.id, kept.document).join_from(self._jobs, self._history, is_newest)
         with self._database.reading() as connection:
             rows = connection.execute(found.order_by(jobs.position)).all()
-        outcomes = [self._outcome(row.id, row.document) for row in rows]
-        return {outcome.job_id: outcome for outcome in outcomes}
+        return {_id(row.id): _or_unreadable(row.id, self._outcome, row.document) for row in rows}
 
     def swap(
         self,
@@ -307,6 +310,19 @@ class SqlStore:
 def _unreadable(table: Table, key: str, problem: str) -> JobsFileError:
     """Return that a row must be mended by hand; its table is what a file is elsewhere."""
     return JobsFileError(table.name, key, None, problem)
+
+
+def _or_unreadable(key: str, read: Callable[[str, str], _Value], document: str) -> _Value | Unreadable:
+    """Return what *read* makes of a row's document, or the row as one that cannot be read."""
+    try:
+        return read(key, document)
+    except JobsFileError as error:
+        return unreadable(error, _id(key))
+
+
+def _id(key: str) -> str:
+    """Return the id for which *key* stands."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), key)
 
 
 def _key(job_id: str) -> str:
