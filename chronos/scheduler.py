@@ -159,7 +159,9 @@ class Scheduler(Shell[Nas]):
         Args:
             job_id: which job.
             schedule: the new schedule; None keeps the one it has. The job goes on with its first
-                occurrence after now.
+                occurrence after now, unless the schedule is the same: then nothing about it changes,
+                and what is due stays due. Text of an interval is the same when its period is; a value
+                says where it is anchored as well.
             tz: the time zone of the text of the schedule; None keeps that of a cron job. Without a
                 schedule, the new zone of a cron job.
             times: after how many occurrences the schedule stops, 0 for never; None keeps it.

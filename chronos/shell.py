@@ -148,7 +148,13 @@ class Shell(Generic[N]):
         now_us = self._clock()
         parsed = None if schedule is None else _schedule(schedule, tz or "UTC", now_us)
         data_json = None if data is attrs.NOTHING else json_of(data)
-        changes = Changes(schedule=parsed, times=times, policy=policy, data_json=data_json)
+        changes = Changes(
+            schedule=parsed,
+            is_any_phase=isinstance(schedule, str),
+            times=times,
+            policy=policy,
+            data_json=data_json,
+        )
         # Of a zone that is not said, or said alone, the job's own schedule tells the rest.
         is_told_by_job = (isinstance(parsed, Cron) and isinstance(schedule, str) and tz is None) or (
             schedule is None and tz is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import attrs
 
-from chronos.protocol.schedule import MINUTE_US, Instant
+from chronos.protocol.schedule import MINUTE_US, SECOND_US, Instant
 
 # After how long NAS looks again for a one-shot that is missing, or whose retries were spent; the
 # last delay repeats. An outage of an hour must not cost more than another one.
@@ -109,7 +109,11 @@ class Decision:
 def provision(
     promises: Promises, row: Row, *, job_id: str, fire_at_us: Instant, revision: int | None
 ) -> Decision:
-    """Arm the job at *fire_at_us*: nothing to do when it is, otherwise a new generation."""
+    """Arm the job at *fire_at_us*: nothing to do when it is, otherwise a new generation.
+
+    Of an instant it keeps whole seconds, which is all that the contract has it keep (incident T1).
+    """
+    fire_at_us -= fire_at_us % SECOND_US
     if _is_outdated(promises, row, revision):
         return Decision(row, Reply(outdated=row.revision))
     reply = _ECHOED if promises.orders and revision is not None else _ACCEPTED

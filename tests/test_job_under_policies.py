@@ -57,6 +57,7 @@ from chronos.protocol.schedule import (
     Schedule,
     ScheduleError,
     parse_instant,
+    whole_second,
 )
 from chronos.protocol.transitions import CLOCK_MARGIN_US, Changes
 from simulator import properties
@@ -453,7 +454,7 @@ class JobUnderPolicies(RuleBasedStateMachine):
         if self.job.next_us is not None:
             wanted.append(self.job.next_us)
         wake_us = self.protocol.wake_at(self.job)
-        assert not wanted or (wake_us is not None and wake_us <= min(wanted))
+        assert not wanted or (wake_us is not None and wake_us <= whole_second(min(wanted)))
 
     @invariant()
     def record_stays_small(self) -> None:

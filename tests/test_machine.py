@@ -304,8 +304,8 @@ LATER_US = NOON_US + HOUR_US + MINUTE_US
             attrs.evolve(JOB, state=JobState.PAUSED),
             attrs.evolve(
                 CHANGED,
-                schedule=attrs.evolve(HOURLY, anchor_us=NOON_US - 1),
-                next_us=NOON_US + HOUR_US - 1,
+                schedule=attrs.evolve(HOURLY, anchor_us=NOON_US - SECOND_US),
+                next_us=NOON_US + HOUR_US - SECOND_US,
             ),
         ),
         (Edit(job_id="job", changes=Changes(times=2)), JOB, attrs.evolve(CHANGED, times=2)),

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronos.protocol import messages
+from chronos.protocol import kinds, messages
 from chronos.protocol.job import Verdict
 from chronos.protocol.machine import Answer
 from chronos.protocol.messages import REGISTRY
-from chronos.protocol.schedule import format_instant
+from chronos.protocol.schedule import SECOND_US, format_instant
 from chronos.protocol.schema import Vector, example, json_schema, vectors
 from chronos.protocol.wire import (
     MAX_INTEGER,
@@ -41,6 +41,7 @@ ids = st.text(
     max_size=200,
 )
 moments = st.integers(0, 4 * 10**15).map(format_instant)
+seconds = st.integers(0, 4 * 10**9).map(lambda second: format_instant(second * SECOND_US))
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50)
 wholes = st.integers(0, MAX_INTEGER)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -66,6 +67,8 @@ def built(cls: type[Message]) -> st.SearchStrategy[Message]:
         value = VALUES.get(field.name, texts)
         if field.name == "error" and cls is messages.StaleRevisionResponse:
             value = st.just("stale_revision")
+        if field.kind is kinds.WHOLE_SECOND:
+            value = seconds
         if field.kind.item is not None:
             value = st.lists(built(field.kind.item), max_size=3).map(tuple)
         fields[field.name] = value if field.is_required else st.none() | value

@@ -16,6 +16,7 @@ from chronos.protocol.job import Policy
 from chronos.protocol.schedule import (
     HOUR_US,
     MINUTE_US,
+    SECOND_US,
     Cron,
     Interval,
     Once,
@@ -70,7 +71,7 @@ def test_a_period_counts_from_now() -> None:
 
 def test_a_schedule_that_ends_has_fewer_times() -> None:
     """A one-shot has one; bounds cut the others off."""
-    assert next_times(Once(at_us=T0 + 5), now_us=T0) == (T0 + 5,)
+    assert next_times(Once(at_us=T0 + 5 * SECOND_US), now_us=T0) == (T0 + 5 * SECOND_US,)
     policy = Policy(starts_us=T0 + 90 * MINUTE_US, ends_us=T0 + 3 * HOUR_US)
     hourly = Interval(period_us=HOUR_US, anchor_us=T0)
     assert next_times(hourly, 5, now_us=T0, policy=policy) == (T0 + 2 * HOUR_US, T0 + 3 * HOUR_US)

@@ -45,6 +45,7 @@ from chronos.protocol.schedule import (
     Once,
     next_after,
     parse_instant,
+    whole_second,
 )
 from chronos.stores import HISTORY_LENGTH
 from chronos.stores.reader import MAX_DURATION_US
@@ -1046,6 +1047,14 @@ schedules = st.one_of(
     ),
     st.builds(Once, at_us=instants),
 )
+# As people give them: a period is whole seconds.
+given_schedules = schedules.map(
+    lambda schedule: (
+        attrs.evolve(schedule, period_us=whole_second(schedule.period_us))
+        if isinstance(schedule, Interval)
+        else schedule
+    )
+)
 durations = st.integers(1, MAX_DURATION_US) | st.integers(1, 9000).map(lambda n: n * SECOND_US)
 origins = st.sampled_from(Origin)
 
@@ -1218,7 +1227,7 @@ def some_move(draw: Callable[..., Any], job: Job, now_us: int) -> Move:
             return transitions.run_now(job, asked_us=now_us, now_us=now_us, owner="vm/ü")
         case "edit":
             changes = transitions.Changes(
-                schedule=draw(st.none() | schedules),
+                schedule=draw(st.none() | given_schedules),
                 times=draw(st.none() | st.integers(0, 4)),
                 policy=draw(st.none() | policies()),
             )

@@ -8,7 +8,7 @@ import pytest
 
 from chronos.errors import StoreError
 from chronos.protocol.job import JobState, Origin, Overlap, Policy, Result, Verdict
-from chronos.protocol.schedule import HOUR_US, MINUTE_US, Cron, Interval, Once, ScheduleError
+from chronos.protocol.schedule import HOUR_US, MINUTE_US, SECOND_US, Cron, Interval, Once, ScheduleError
 from chronos.protocol.wire import LocalMessageError
 from tests.agents import T0, MakeWorld, Nas, World, at, every_hour, later, until
 
@@ -169,8 +169,8 @@ def test_a_change_of_an_unknown_job_says_that_it_is_gone(make_world: MakeWorld, 
 
 
 CHANGES: list[tuple[str, tuple[Any, ...], dict[str, Any], dict[str, str]]] = [
-    ("create", ("k", Once(at_us=T0 + 5)), {}, {"j": at(HOUR_US), "k": at(5)}),
-    ("edit", ("j",), {"schedule": Once(at_us=T0 + 5)}, {"j": at(5)}),
+    ("create", ("k", Once(at_us=T0 + 5 * SECOND_US)), {}, {"j": at(HOUR_US), "k": at(5 * SECOND_US)}),
+    ("edit", ("j",), {"schedule": Once(at_us=T0 + 5 * SECOND_US)}, {"j": at(5 * SECOND_US)}),
     ("pause", ("j",), {}, {}),
     ("remove", ("j",), {}, {}),
 ]

@@ -23,7 +23,7 @@ from chronos.protocol.job import (
     Result,
     Verdict,
 )
-from chronos.protocol.schedule import HOUR_US, MINUTE_US, SECOND_US, Once
+from chronos.protocol.schedule import HOUR_US, MINUTE_US, SECOND_US, Once, whole_second
 from chronos.runner import RunContext
 from tests.agents import PATIENCE_S, T0, MakeWorld, Nas, World, at, every_hour, until
 
@@ -323,7 +323,7 @@ def test_a_failed_run_is_attempted_again_after_a_while(make_world: MakeWorld) ->
         if attempt < 3:
             (waiting,) = world.job().waiting
             assert (waiting.attempt, waiting.occurrence_us) == (attempt + 1, T0)
-            assert world.nas.arms == {"j": at(waiting.not_before_us - T0)}
+            assert world.nas.arms == {"j": at(whole_second(waiting.not_before_us) - T0)}
             delays_us.append(waiting.not_before_us - world.now_us)
             world.now_us = waiting.not_before_us
     assert MINUTE_US // 2 <= delays_us[0] <= MINUTE_US <= delays_us[1] <= 2 * MINUTE_US

@@ -95,8 +95,8 @@ def test_a_job_without_further_occurrences_says_so(make_world: MakeWorld) -> Non
 def test_arms_of_jobs_that_need_none_are_orphans(make_world: MakeWorld) -> None:
     """Those of no job, and those of jobs that are paused; the next start takes them away."""
     world = make_world(later(), every_hour("paused", state=JobState.PAUSED))
-    world.nas.arms = {"j": at(HOUR_US), "nobody": at(5), "paused": at(0), "strange": "soon"}
-    assert world.agent.status().orphans == {"nobody": T0 + 5, "paused": T0, "strange": None}
+    world.nas.arms = {"j": at(HOUR_US), "nobody": at(5 * SECOND_US), "paused": at(0), "strange": "soon"}
+    assert world.agent.status().orphans == {"nobody": T0 + 5 * SECOND_US, "paused": T0, "strange": None}
     world.agent.start()
     assert world.agent.status().orphans == {}
 

@@ -50,6 +50,7 @@ from chronos.protocol.schedule import (
     Schedule,
     ScheduleError,
     parse_instant,
+    whole_second,
 )
 from chronos.protocol.transitions import CLOCK_MARGIN_US, Changes
 
@@ -687,7 +688,7 @@ def test_failed_run_waits_for_its_next_attempt() -> None:
     assert retry.not_before_us == T0 + MINUTE_US + transitions.retry_delay_us(job, RUN)
     assert (retry.identity, retry.attempt, retry.origin) == (RUN.identity, 2, RUN.origin)
     assert (job.runs, move.outcomes, job.completed) == ((), (), 0)
-    assert wake_at(job) == retry.not_before_us
+    assert wake_at(job) == whole_second(retry.not_before_us)
 
 
 def test_retry_stands_before_what_was_not_begun() -> None:
@@ -1320,7 +1321,7 @@ def test_job_out_of_force_needs_no_wake(job: Job) -> None:
 def test_guard_counts_while_a_retried_run_is_in_flight() -> None:
     """Whichever comes first brings somebody back: the next occurrence, or the end of the lease."""
     assert wake_at(RETRIED) == min(GUARD_US, slot(1)) == GUARD_US
-    assert wake_at(attrs.evolve(RETRIED, next_us=GUARD_US - 1)) == GUARD_US - 1
+    assert wake_at(attrs.evolve(RETRIED, next_us=GUARD_US - SECOND_US)) == GUARD_US - SECOND_US
     assert wake_at(attrs.evolve(RETRIED, next_us=None)) == GUARD_US
 
 

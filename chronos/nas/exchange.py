@@ -26,7 +26,7 @@ import attrs
 from chronos.errors import InvalidClient, NasError, NasRefused, NasUnavailable, StaleRevision
 from chronos.nas.answer import read_answer
 from chronos.protocol import messages, wire
-from chronos.protocol.schedule import Instant, ScheduleError, format_instant, parse_instant
+from chronos.protocol.schedule import Instant, ScheduleError, format_instant, parse_instant, whole_second
 
 # Who calls comes back by itself: a scheduler after 5, 15 and 45 s, a redelivered fire after 10 s and
 # more. Two more sends outlast what passes in a moment, such as a restart or a kept connection that
@@ -383,7 +383,8 @@ class _Standing:
 
 
 def _instant(text: str) -> Instant | None:
+    """Return the instant of an arm, to the second however NAS spells it; None when it is none."""
     try:
-        return parse_instant(text)
+        return whole_second(parse_instant(text))
     except ScheduleError:
         return None

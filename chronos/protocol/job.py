@@ -25,6 +25,7 @@ from chronos.protocol.schedule import (
     ScheduleError,
     format_instant,
     next_after,
+    whole_second,
 )
 
 # The contract's lease. A run renews it while it is in flight, every third of it (two renewals
@@ -466,13 +467,14 @@ def wake_at(job: Job) -> Instant | None:
     The whole protocol converges the control plane toward this one value.
 
     Returns:
-        Epoch microseconds, UTC, or None when the job needs no wake: it is paused or completed. It
-        is the earliest of: the next occurrence; the time of what waits and may start; and, while a
-        run is in flight that may be attempted again, or behind which something waits, its guard: the
-        end of its lease, when other clocks agree that it is over. The guard fires only if the run
-        died, or its process before it could arm what comes after: completion moves `wake_at` on.
+        Epoch microseconds, UTC, a whole second; or None when the job needs no wake: it is paused or
+        completed. It is the earliest of: the next occurrence; the time of what waits and may start;
+        and, while a run is in flight that may be attempted again, or behind which something waits, its
+        guard: the end of its lease, when other clocks agree that it is over. The guard fires only if
+        the run died, or its process before it could arm what comes after: completion moves `wake_at`
+        on. An instant between two seconds has come with the later one.
 
-    Source: design, "One idea"; invariant NO-LOST-REARM.
+    Source: design, "One idea"; invariant NO-LOST-REARM; incident T1.
     """
     if job.state is not JobState.SCHEDULED:
         return None
@@ -483,7 +485,7 @@ def wake_at(job: Job) -> Instant | None:
     for waiting in startable(job):
         ready_us = waiting.not_before_us
         wake_us = ready_us if wake_us is None else min(wake_us, ready_us)
-    return wake_us
+    return None if wake_us is None else whole_second(wake_us)
 
 
 def _is_guarded(job: Job) -> bool:

@@ -75,28 +75,41 @@ ID = text(
     looks=f"text of 1 to {MAX_ID_LENGTH} characters, none of them a control character",
     wrong=("a\u0000b", "a\n"),
 )
-_MOMENT_TEXT = text(
-    MAX_INSTANT_LENGTH,
-    pattern=r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})",
-)
 
 
-def _is_moment(value: object) -> bool:
-    if not isinstance(value, str) or not _MOMENT_TEXT.accepts(value):
-        return False
-    try:
-        parse_instant(value)
-    except ScheduleError:
-        return False
-    return True
+def _moment(expected: str, digit: str, wrong: tuple[object, ...] = ()) -> Kind:
+    """Return the kind of an instant, as text; *digit* is the pattern of a digit of its fraction."""
+    spelled = text(
+        MAX_INSTANT_LENGTH,
+        pattern=rf"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}T[0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(\.{digit}{{1,9}})?"
+        r"(Z|[+-][0-9]{2}:[0-9]{2})",
+    )
+
+    def accepts(value: object) -> bool:
+        if not isinstance(value, str) or not spelled.accepts(value):
+            return False
+        try:
+            parse_instant(value)
+        except ScheduleError:
+            return False
+        return True
+
+    no_moments = "", "2026-06-26T12:00:00", "2026-06-26", "tomorrow", "2026-13-01T00:00:00Z", 1782475200, True
+    return Kind(
+        expected=f"{expected}, such as 2026-06-26T12:00:00+00:00",
+        accepts=accepts,
+        schema=dict(spelled.schema) | {"format": "date-time"},
+        wrong=(*no_moments, *wrong),
+    )
 
 
 # An instant stays text in a message: its spelling is part of the dedup key.
-MOMENT = Kind(
-    expected="an instant with its offset, such as 2026-06-26T12:00:00+00:00",
-    accepts=_is_moment,
-    schema=dict(_MOMENT_TEXT.schema) | {"format": "date-time"},
-    wrong=("", "2026-06-26T12:00:00", "2026-06-26", "tomorrow", "2026-13-01T00:00:00Z", 1782475200, True),
+MOMENT = _moment("an instant with its offset", "[0-9]")
+# A NAS may keep no more than seconds: what it would cut off must not be sent (incident T1).
+WHOLE_SECOND = _moment(
+    "an instant of whole seconds with its offset",
+    "0",
+    wrong=("2026-06-26T12:00:00.5Z", "2026-06-26T12:00:00.000001+00:00"),
 )
 WHOLE = Kind(
     expected=f"a whole number from 0 to {MAX_INTEGER}",

@@ -89,7 +89,9 @@ class ProvisionRequest(Message):
 
     job_id: str = attrs.field(metadata=_JOB_ID)
     fire_at: str = attrs.field(
-        metadata=says(kinds.MOMENT, "When to fire, computed by the agent, to the second.", example=_FIRE_AT)
+        metadata=says(
+            kinds.WHOLE_SECOND, "When to fire, computed by the agent, in whole seconds.", example=_FIRE_AT
+        )
     )
     agent_callback_url: str = attrs.field(
         metadata=says(

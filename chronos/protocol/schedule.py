@@ -108,6 +108,19 @@ def format_instant(instant_us: Instant) -> str:
     return (_EPOCH_WALL + timedelta(0, 0, instant_us)).isoformat() + "+00:00"
 
 
+def whole_second(instant_us: Instant) -> Instant:
+    """Return the first whole second at or after an instant; the last one of the calendar where none is.
+
+    It is the grain of what is said on the wire: NAS may keep no more than seconds.
+
+    Args:
+        instant_us: epoch microseconds, UTC.
+
+    Source: contract, `fire_at`; incident T1.
+    """
+    return min(-(-instant_us // SECOND_US), _LAST_US // SECOND_US) * SECOND_US
+
+
 # --- time zones --------------------------------------------------------------------------------
 
 _OFFSET = re.compile(r"([+-])([01][0-9]|2[0-3]):([0-5][0-9])")
@@ -251,6 +264,30 @@ class Once:
 Schedule: TypeAlias = Cron | Interval | Once
 
 
+def in_whole_seconds(schedule: Schedule) -> Schedule:
+    """Return *schedule* as a new job begins with it: each of its slots is a whole second.
+
+    A single instant is rounded up, since it must not come early. The anchor of an interval is rounded
+    down: an interval that is anchored at the present instant has its first slot one period later, and the
+    next whole second would be a slot before that. A stored schedule keeps the slots that it has.
+
+    Raises:
+        ScheduleError: the period of an interval is no whole number of seconds.
+
+    Source: incident T1.
+    """
+    if isinstance(schedule, Once):
+        return attrs.evolve(schedule, at_us=whole_second(schedule.at_us))
+    if isinstance(schedule, Interval):
+        if schedule.period_us % SECOND_US:
+            raise ScheduleError(
+                f"period_us is {schedule.period_us}, {schedule.period_us / SECOND_US:g} s; expected whole"
+                " seconds, since nothing finer can be armed"
+            )
+        return attrs.evolve(schedule, anchor_us=schedule.anchor_us - schedule.anchor_us % SECOND_US)
+    return schedule
+
+
 # --- the next slot -----------------------------------------------------------------------------
 
 
@@ -362,7 +399,8 @@ def parse_schedule(text: str, *, now_us: Instant, tz: str = "UTC") -> Schedule:
         tz: the zone of a cron expression; the other forms do not depend on it.
 
     Returns:
-        The schedule; an `Interval` is anchored at *now_us*, so its first slot is one period later.
+        The schedule, `in_whole_seconds`; an `Interval` is anchored at *now_us*, so its first slot is one
+        period later.
 
     Raises:
         ScheduleError: anything else; the message says what was expected.
@@ -374,7 +412,7 @@ def parse_schedule(text: str, *, now_us: Instant, tz: str = "UTC") -> Schedule:
     zone_of(tz)  # a zone that is none is a mistake, also where it does not matter
     stripped = text.strip()
     if (match := _SPOKEN.fullmatch(stripped)) and any(match.group(*"wdhms")):
-        return _spoken(text, match, now_us)
+        return in_whole_seconds(_spoken(text, match, now_us))
     if stripped.startswith("@") or len(stripped.split()) in (5, 6):
         return Cron(expr=stripped, tz=tz)
     try:
@@ -385,7 +423,7 @@ def parse_schedule(text: str, *, now_us: Instant, tz: str = "UTC") -> Schedule:
             " a cron expression (5 or 6 fields, or @daily), or an ISO 8601 timestamp with an offset"
             " (2026-06-26T12:00:00+00:00)"
         ) from None
-    return Once(at_us=parse_instant(stripped.upper()))
+    return in_whole_seconds(Once(at_us=parse_instant(stripped.upper())))
 
 
 def _spoken(text: str, match: re.Match[str], now_us: Instant) -> Interval | Once:

@@ -37,7 +37,16 @@ from chronos.protocol.job import (
     grace_us,
     is_data,
 )
-from chronos.protocol.schedule import Instant, Interval, Once, Schedule, ScheduleError, format_instant
+from chronos.protocol.schedule import (
+    SECOND_US,
+    Instant,
+    Interval,
+    Once,
+    Schedule,
+    ScheduleError,
+    format_instant,
+    in_whole_seconds,
+)
 
 # How far this machine's clock may be ahead. What NAS did not say has come is taken only when it is
 # overdue by that much: an agent whose clock is ahead must not run a job early.
@@ -203,12 +212,14 @@ def new_job(
     policy: Policy | None = None,
     data_json: str = NO_DATA,
 ) -> Job:
-    """Return a job whose first occurrence is the first one after *now_us*.
+    """Return a job whose first occurrence is the first one after *now_us*; its slots are whole seconds.
 
     Raises:
-        ScheduleError: there is none, or *times* is not a whole number of at least 1.
+        ScheduleError: there is none, *times* is not a whole number of at least 1, or the period of an
+            interval is no whole number of seconds.
         DataError: *data_json* is no text of a value.
     """
+    schedule = in_whole_seconds(schedule)
     if times is not None and (isinstance(times, bool) or not isinstance(times, int) or times < 1):
         raise ScheduleError(f"times is {times!r}; expected a whole number of at least 1, or None")
     policy = policy or Policy()
@@ -239,10 +250,33 @@ def create(job: Job | None, *, wanted: Job, now_us: Instant) -> Move:
 
 def _asked_for(job: Job) -> tuple[object, ...]:
     """Return what its owner asked for, but for what depends on when: whoever asks again asks the same."""
-    schedule = job.schedule
+    return _without_phase(job.schedule), job.times, job.policy, job.data_json
+
+
+def _without_phase(schedule: Schedule) -> Schedule:
+    """Return *schedule* as its owner asks for it, but for the anchor of an interval."""
     if isinstance(schedule, Interval):
-        schedule = attrs.evolve(schedule, anchor_us=0)
-    return schedule, job.times, job.policy, job.data_json
+        return attrs.evolve(schedule, anchor_us=0)
+    return in_whole_seconds(schedule)
+
+
+def _edited(now: Schedule, changes: Changes) -> Schedule:
+    """Return the schedule after *changes*: the stored one, slot for slot, where the same is asked for again.
+
+    Source: incident S8.
+    """
+    wanted = changes.schedule
+    if wanted is None:
+        return now
+    is_same = _without_phase(wanted) == _without_phase(now)
+    if isinstance(now, Interval) and isinstance(wanted, Interval) and is_same and not changes.is_any_phase:
+        is_same = (wanted.anchor_us - now.anchor_us) % now.period_us == 0
+    return now if is_same else in_whole_seconds(wanted)
+
+
+def _check_period(_: object, __: object, schedule: Schedule | None) -> None:
+    if schedule is not None:
+        in_whole_seconds(schedule)
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
@@ -251,16 +285,20 @@ class Changes:
 
     Attributes:
         schedule: when it shall be due.
+        is_any_phase: whether an interval of the same period is the same, wherever it is anchored: text
+            such as `every 1h` does not say that.
         times: after how many occurrences the schedule shall stop; 0 means never.
         policy: the owner's choices, as a whole.
         data_json: what it shall carry for its runner, as of a `Job`.
 
     Raises:
-        ScheduleError: *times* is not a whole number of at least 0.
+        ScheduleError: *times* is not a whole number of at least 0, or the period of an interval is no
+            whole number of seconds.
         DataError: *data_json* is no such text.
     """
 
-    schedule: Schedule | None = None
+    schedule: Schedule | None = attrs.field(default=None, validator=_check_period)
+    is_any_phase: bool = False
     times: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least(0)))
     policy: Policy | None = None
     data_json: str | None = attrs.field(default=None, validator=attrs.validators.optional(is_data))
@@ -277,7 +315,7 @@ def edit(job: Job | None, *, changes: Changes, now_us: Instant) -> Move:
         return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
     wanted = attrs.evolve(
         job,
-        schedule=changes.schedule or job.schedule,
+        schedule=_edited(job.schedule, changes),
         times=job.times if changes.times is None else changes.times or None,
         policy=changes.policy or job.policy,
         data_json=job.data_json if changes.data_json is None else changes.data_json,
@@ -324,7 +362,7 @@ def resume(job: Job | None, *, from_now: bool, now_us: Instant) -> Move:
     """Put the schedule of a paused job in force again.
 
     It goes on with the slots it had: with the next one of them that has not passed. With *from_now*,
-    an interval counts anew from the present instant. The occurrences that passed while the job was
+    an interval counts anew from the present second. The occurrences that passed while the job was
     paused were not those of an active job and have no outcome; when they were the last, the first of
     them is missed, so that a one-shot does not vanish without a trace.
 
@@ -337,7 +375,7 @@ def resume(job: Job | None, *, from_now: bool, now_us: Instant) -> Move:
     draft = Draft(job, now_us)
     draft.state, draft.note = JobState.SCHEDULED, ""
     if from_now and isinstance(job.schedule, Interval) and draft.next_us is not None:
-        draft.schedule = attrs.evolve(job.schedule, anchor_us=now_us)
+        draft.schedule = attrs.evolve(job.schedule, anchor_us=now_us - now_us % SECOND_US)
         draft.next_us = following(attrs.evolve(job, schedule=draft.schedule), _taken_until(job, now_us))
     elif draft.next_us is not None and draft.next_us <= now_us:
         draft.next_us = following(job, now_us)

@@ -19,9 +19,8 @@ from chronos.protocol.job import (
     JobState,
     following,
     grace_us,
-    wake_at,
 )
-from chronos.protocol.schedule import SECOND_US, Instant, Once, ScheduleError, parse_instant
+from chronos.protocol.schedule import SECOND_US, Instant, Once, ScheduleError, parse_instant, whole_second
 from chronos.stores.record import FileFacts, read_job
 
 # When a fire finds a one-shot that it cannot have, the next one comes once the lease of whoever has
@@ -47,7 +46,7 @@ class HermesJob:
 
     def is_missed(self, now_us: Instant) -> bool:
         """Return whether it is a one-shot that is too late to run. Source: incident D7."""
-        due_us = wake_at(self.job)
+        due_us = self._due_us()
         if due_us is None or not isinstance(self.job.schedule, Once) or self.is_claimed(now_us):
             return False
         return now_us - due_us > grace_us(self.job, due_us)
@@ -62,7 +61,7 @@ class HermesJob:
 
         Source: incident D1.
         """
-        due_us = wake_at(self.job)
+        due_us = self._due_us()
         if due_us is None:
             return False
         if fire_at_us is None:
@@ -85,15 +84,19 @@ class HermesJob:
             claim, or longer the later it is.
         """
         wake_us = self._wake_us(now_us, spent_us=spent_us, is_lost=is_lost)
-        return None if wake_us is None else _to_the_second(wake_us)
+        return None if wake_us is None else whole_second(wake_us)
 
     def wanting(self, wake_us: Instant | None) -> Job:
         """Return the job as the protocol knows it that wants this wake and nothing else."""
         state = JobState.SCHEDULED if wake_us is not None else JobState.PAUSED
         return attrs.evolve(self.job, next_us=wake_us, state=state)
 
+    def _due_us(self) -> Instant | None:
+        """Return the next occurrence, which `wake_at` rounds up; None when none is wanted."""
+        return self.job.next_us if self.job.state is JobState.SCHEDULED else None
+
     def _wake_us(self, now_us: Instant, *, spent_us: Instant, is_lost: bool) -> Instant | None:
-        due_us = wake_at(self.job)
+        due_us = self._due_us()
         if due_us is None or self.is_missed(now_us):
             return None
         is_once, is_claimed = isinstance(self.job.schedule, Once), self.is_claimed(now_us)
@@ -129,8 +132,3 @@ def _claimed_us(claim: object) -> Instant | None:
         return parse_instant(at) if isinstance(at, str) else None
     except ScheduleError:
         return None
-
-
-def _to_the_second(instant_us: Instant) -> Instant:
-    """Return the first whole second at or after an instant: the grain of NAS's arms."""
-    return -(-instant_us // SECOND_US) * SECOND_US
