@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from chronos.nas.client import AsyncNasClient, NasClient
     from chronos.nas.tokens import AsyncCachedToken, CachedToken
     from chronos.operations import Pending
-    from chronos.preview import next_times
+    from chronos.preview import next_after, next_times
     from chronos.protocol.job import (
         CatchUp,
         Job,
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
         lateness,
     )
     from chronos.protocol.machine import Answer
-    from chronos.protocol.schedule import Cron, Interval, Once, next_after, parse_schedule
+    from chronos.protocol.schedule import Cron, Interval, Once, parse_schedule
     from chronos.runner import RunContext
     from chronos.scheduler import AsyncScheduler, Scheduler
     from chronos.status import JobStatus, Status
@@ -78,7 +78,7 @@ _MODULES = {
     ),
     "chronos.nas.client": ("AsyncNasClient", "NasClient"),
     "chronos.operations": ("Pending",),
-    "chronos.preview": ("next_times",),
+    "chronos.preview": ("next_after", "next_times"),
     "chronos.protocol.job": (
         "CatchUp",
         "Job",
@@ -94,7 +94,7 @@ _MODULES = {
         "lateness",
     ),
     "chronos.protocol.machine": ("Answer",),
-    "chronos.protocol.schedule": ("Cron", "Interval", "Once", "next_after", "parse_schedule"),
+    "chronos.protocol.schedule": ("Cron", "Interval", "Once", "parse_schedule"),
     "chronos.runner": ("RunContext",),
     "chronos.scheduler": ("AsyncScheduler", "Scheduler"),
     "chronos.status": ("JobStatus", "Status"),

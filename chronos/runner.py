@@ -12,6 +12,7 @@ import attrs
 from chronos import telemetry
 from chronos.calls import in_own_thread
 from chronos.protocol.job import Origin
+from chronos.protocol.moments import moment
 from chronos.protocol.schedule import Instant
 
 # The text of a failed run goes into the job's history, which is kept whole.
@@ -36,6 +37,8 @@ class RunContext:
     attempt: int
     origin: Origin = Origin.SCHEDULE
     data: Any = attrs.field(default=None, hash=False)
+
+    occurrence = moment()
 
 
 Runner: TypeAlias = Callable[[RunContext], "Awaitable[object] | object"]

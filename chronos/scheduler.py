@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, TypeVar
 
 import attrs
@@ -24,7 +25,7 @@ from chronos.operations import Execute, Join, Operation, Pending, Perform, Read,
 from chronos.protocol import machine
 from chronos.protocol.job import Job, Outcome, Policy
 from chronos.protocol.machine import Answer
-from chronos.protocol.schedule import SECOND_US, Instant, Schedule
+from chronos.protocol.schedule import SECOND_US, GivenSchedule, Instant
 from chronos.runner import run_job, run_job_async
 from chronos.shell import Shell
 from chronos.status import Status
@@ -81,9 +82,12 @@ class Scheduler(Shell[Nas]):
     def fire(
         self,
         job_id: str,
-        fire_at_us: Instant,
+        fire_at_us: Instant | None = None,
         *,
+        fire_at: datetime | None = None,
+        minted: datetime | None = None,
         minted_us: Instant | None = None,
+        received: datetime | None = None,
         received_us: Instant | None = None,
     ) -> Answer:
         """Answer a fire: claim the occurrence, arm the next one, start the run.
@@ -91,8 +95,11 @@ class Scheduler(Shell[Nas]):
         Args:
             job_id: which job.
             fire_at_us: the instant that the fire names, epoch microseconds, UTC.
-            minted_us: when NAS made the fire's token; None when that is not known.
-            received_us: when the fire reached this process; None when that is not known.
+            fire_at: the same as an aware `datetime`; one of the two is given.
+            minted: when NAS made the fire's token, an aware `datetime`; None when that is not known.
+            minted_us: the same in epoch microseconds.
+            received: when the fire reached this process; None when that is not known.
+            received_us: the same in epoch microseconds.
 
         Returns:
             The protocol's answer; `chronos.protocol.messages.answer_to_fire` makes an HTTP answer of
@@ -101,15 +108,21 @@ class Scheduler(Shell[Nas]):
             told to run no jobs, nothing is claimed either, and the answer is `STOPPED` and settled:
             that does not pass by itself, and the start that follows it looks after every job.
 
+        Raises:
+            ScheduleError: an instant is none; nothing was claimed.
+            LocalMessageError: *job_id* is no id that NAS could have named; nothing was claimed.
+
         Source: contract, "NAS to agent"; incidents L5, L6, L7, L12, W1.
         """
-        answer: Answer = self._ask(self._fire(job_id, fire_at_us, minted_us, received_us))
+        answer: Answer = self._ask(
+            self._fire(job_id, (fire_at, fire_at_us), (minted, minted_us), (received, received_us))
+        )
         return answer
 
     def create(
         self,
         job_id: str,
-        schedule: Schedule | str,
+        schedule: GivenSchedule,
         *,
         tz: str = "UTC",
         times: int | None = None,
@@ -148,7 +161,7 @@ class Scheduler(Shell[Nas]):
         self,
         job_id: str,
         *,
-        schedule: Schedule | str | None = None,
+        schedule: GivenSchedule | None = None,
         tz: str | None = None,
         times: int | None = None,
         policy: Policy | None = None,
@@ -202,13 +215,16 @@ class Scheduler(Shell[Nas]):
         answer: Answer = self._ask(self._remove(job_id))
         return answer
 
-    def run_now(self, job_id: str, *, asked_us: Instant | None = None) -> Answer:
+    def run_now(
+        self, job_id: str, *, asked: datetime | None = None, asked_us: Instant | None = None
+    ) -> Answer:
         """Start a run by hand. It takes no slot of the schedule, and the schedule goes on as it was.
 
         Args:
             job_id: which job; it may be paused or completed.
-            asked_us: the identity of the run, epoch microseconds, not in the future; None makes a new
+            asked: the identity of the run, an aware `datetime`, not in the future; None makes a new
                 one. Give the same again to repeat a request whose answer was lost: it runs once.
+            asked_us: the same in epoch microseconds.
 
         Returns:
             `ACCEPTED` when it runs, or waits for its turn; `DUPLICATE` when it was asked for before;
@@ -221,7 +237,7 @@ class Scheduler(Shell[Nas]):
 
         Source: incidents D2, L1.
         """
-        answer: Answer = self._ask(self._run_now(job_id, asked_us))
+        answer: Answer = self._ask(self._run_now(job_id, (asked, asked_us)))
         return answer
 
     def get(self, job_id: str) -> Job | None:
@@ -420,19 +436,24 @@ class AsyncScheduler(Shell[AsyncNas]):
     async def fire(
         self,
         job_id: str,
-        fire_at_us: Instant,
+        fire_at_us: Instant | None = None,
         *,
+        fire_at: datetime | None = None,
+        minted: datetime | None = None,
         minted_us: Instant | None = None,
+        received: datetime | None = None,
         received_us: Instant | None = None,
     ) -> Answer:
         """As `Scheduler.fire`. Cancelling the call does not cancel the work, here as everywhere."""
-        answer: Answer = await self._ask(self._fire(job_id, fire_at_us, minted_us, received_us))
+        answer: Answer = await self._ask(
+            self._fire(job_id, (fire_at, fire_at_us), (minted, minted_us), (received, received_us))
+        )
         return answer
 
     async def create(
         self,
         job_id: str,
-        schedule: Schedule | str,
+        schedule: GivenSchedule,
         *,
         tz: str = "UTC",
         times: int | None = None,
@@ -447,7 +468,7 @@ class AsyncScheduler(Shell[AsyncNas]):
         self,
         job_id: str,
         *,
-        schedule: Schedule | str | None = None,
+        schedule: GivenSchedule | None = None,
         tz: str | None = None,
         times: int | None = None,
         policy: Policy | None = None,
@@ -472,9 +493,11 @@ class AsyncScheduler(Shell[AsyncNas]):
         answer: Answer = await self._ask(self._remove(job_id))
         return answer
 
-    async def run_now(self, job_id: str, *, asked_us: Instant | None = None) -> Answer:
+    async def run_now(
+        self, job_id: str, *, asked: datetime | None = None, asked_us: Instant | None = None
+    ) -> Answer:
         """As `Scheduler.run_now`."""
-        answer: Answer = await self._ask(self._run_now(job_id, asked_us))
+        answer: Answer = await self._ask(self._run_now(job_id, (asked, asked_us)))
         return answer
 
     async def get(self, job_id: str) -> Job | None:

@@ -20,15 +20,14 @@ from chronos.protocol.draft import Fired
 from chronos.protocol.job import Job, Policy
 from chronos.protocol.machine import Answer
 from chronos.protocol.messages import CancelRequest
+from chronos.protocol.moments import GivenInstant, instant_of, needed
 from chronos.protocol.schedule import (
     Cron,
+    GivenSchedule,
     Instant,
-    Interval,
-    Once,
-    Schedule,
     ScheduleError,
     format_instant,
-    parse_schedule,
+    schedule_of,
 )
 from chronos.protocol.transitions import CLOCK_MARGIN_US, Changes
 from chronos.protocol.wire import LocalMessageError
@@ -107,19 +106,16 @@ class Shell(Generic[N]):
     # --- what each request means ---
 
     def _fire(
-        self, job_id: str, fire_at_us: Instant, minted_us: Instant | None, received_us: Instant | None
+        self, job_id: str, fire_at: GivenInstant, minted: GivenInstant, received: GivenInstant
     ) -> Spawn:
-        _check_instant("fire_at_us", fire_at_us)
-        for name, value in (("minted_us", minted_us), ("received_us", received_us)):
-            if value is not None:
-                _check_instant(name, value)
-        fired = Fired(minted_us=minted_us, received_us=received_us)
+        fire_at_us = needed("fire_at", instant_of("fire_at", *fire_at))
+        fired = Fired(minted_us=instant_of("minted", *minted), received_us=instant_of("received", *received))
         return self._work.ask(machine.Fire(job_id=_checked(job_id), fire_at_us=fire_at_us, fired=fired))
 
     def _create(
         self,
         job_id: str,
-        schedule: Schedule | str,
+        schedule: GivenSchedule,
         tz: str,
         times: int | None,
         policy: Policy | None,
@@ -128,7 +124,7 @@ class Shell(Generic[N]):
         _checked(job_id)
         _check_policy(policy)
         now_us = self._clock()
-        parsed = _schedule(schedule, tz, now_us)
+        parsed = schedule_of(schedule, now_us=now_us, tz=tz)
         job = transitions.new_job(
             job_id, parsed, now_us=now_us, times=times, policy=policy, data_json=json_of(data)
         )
@@ -137,7 +133,7 @@ class Shell(Generic[N]):
     def _edit(
         self,
         job_id: str,
-        schedule: Schedule | str | None,
+        schedule: GivenSchedule | None,
         tz: str | None,
         times: int | None,
         policy: Policy | None,
@@ -146,7 +142,7 @@ class Shell(Generic[N]):
         _checked(job_id)
         _check_policy(policy)
         now_us = self._clock()
-        parsed = None if schedule is None else _schedule(schedule, tz or "UTC", now_us)
+        parsed = None if schedule is None else schedule_of(schedule, now_us=now_us, tz=tz or "UTC")
         data_json = None if data is attrs.NOTHING else json_of(data)
         changes = Changes(
             schedule=parsed,
@@ -186,11 +182,11 @@ class Shell(Generic[N]):
     def _remove(self, job_id: str) -> Spawn:
         return self._work.ask(machine.Remove(job_id=_checked(job_id)))
 
-    def _run_now(self, job_id: str, asked_us: Instant | None) -> Spawn:
-        if asked_us is not None:
-            _check_instant("asked_us", asked_us)
-            if asked_us > self._clock() + CLOCK_MARGIN_US:  # it would make older requests of all that come
-                raise ValueError(f"asked_us is {format_instant(asked_us)}, which is still to come")
+    def _run_now(self, job_id: str, asked: GivenInstant) -> Spawn:
+        asked_us = instant_of("asked", *asked)
+        if asked_us is not None and asked_us > self._clock() + CLOCK_MARGIN_US:
+            # It would make older requests of all that come.
+            raise ValueError(f"asked is {format_instant(asked_us)}, which is still to come")
         return self._work.ask(machine.RunNow(job_id=_checked(job_id), asked_us=asked_us))
 
     def _start(self) -> Spawn:
@@ -238,20 +234,6 @@ def _checked(job_id: str) -> str:
     return job_id
 
 
-def _check_instant(name: str, value: Instant) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is {value!r}; expected whole microseconds since the epoch")
-    format_instant(value)
-
-
 def _check_policy(policy: Policy | None) -> None:
     if policy is not None and not isinstance(policy, Policy):
         raise TypeError(f"policy is {policy!r}; expected a Policy")
-
-
-def _schedule(schedule: Schedule | str, tz: str, now_us: Instant) -> Schedule:
-    if isinstance(schedule, str):
-        return parse_schedule(schedule, now_us=now_us, tz=tz)
-    if not isinstance(schedule, Cron | Interval | Once):
-        raise TypeError(f"schedule is {schedule!r}; expected text, or a Cron, an Interval or a Once")
-    return schedule

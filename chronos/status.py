@@ -10,6 +10,7 @@ import attrs
 from chronos.operations import Pending, Read, Work
 from chronos.protocol import machine
 from chronos.protocol.job import Job, JobState, Lateness, Outcome, Unreadable, lateness, wake_at
+from chronos.protocol.moments import moment_or_none
 from chronos.protocol.schedule import Instant, format_instant
 from chronos.stores import told_apart
 
@@ -36,6 +37,8 @@ class JobStatus:
     why: str
     last: Outcome | None
     lateness: Lateness | None
+
+    wake = moment_or_none()
 
 
 @attrs.frozen(kw_only=True)

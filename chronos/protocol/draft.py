@@ -29,6 +29,7 @@ from chronos.protocol.job import (
     Waiting,
     following,
 )
+from chronos.protocol.moments import moment_or_none
 from chronos.protocol.schedule import Instant
 
 _SPENT = "the job has started as often as it shall"
@@ -47,6 +48,9 @@ class Fired:
     origin: Origin = Origin.SCHEDULE
     minted_us: Instant | None = None
     received_us: Instant | None = None
+
+    minted = moment_or_none()
+    received = moment_or_none()
 
 
 BY_NAS = Fired()

@@ -8,12 +8,22 @@ Instants and durations are integers, microseconds (`_us`); instants count from t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, TypeVar
 
 import attrs
 
 from chronos.protocol.data import NO_DATA, check_json, value_of
+from chronos.protocol.moments import (
+    LONGEST_US,
+    duration_of,
+    instant_of,
+    moment,
+    moment_or_none,
+    span,
+    span_or_none,
+)
 from chronos.protocol.schedule import (
     DAY_US,
     HOUR_US,
@@ -46,6 +56,9 @@ MAX_IN_FLIGHT = 10
 
 # The most that a job may ask to be caught up after an outage. They wait in its record.
 MAX_CATCH_UP = 100
+
+# What failed a moment ago mostly fails again; a minute lets a restarted service come up.
+_RETRY_DELAY_US, _RETRY_MAX_DELAY_US = MINUTE_US, HOUR_US
 
 # Whoever retries after a year has forgotten what.
 MAX_RETRY_DELAY_US = 366 * DAY_US
@@ -194,9 +207,12 @@ def _on_interrupt(value: OnInterrupt | str) -> OnInterrupt:
     return _word(value, OnInterrupt)
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@attrs.frozen(kw_only=True, init=False)
 class Policy:
     """The choices of a job's owner.
+
+    A duration is also given as a `timedelta`, by the name without `_us`, and an instant as an aware
+    `datetime`: `Policy(retry_delay=timedelta(minutes=5), ends=datetime(2027, 1, 1, tzinfo=UTC))`.
 
     Attributes:
         misfire_grace_us: how late an occurrence may still run as if it were in time, microseconds;
@@ -224,13 +240,54 @@ class Policy:
     overlap: Overlap = attrs.field(default=Overlap.SKIP, converter=_overlap)
     on_interrupt: OnInterrupt = attrs.field(default=OnInterrupt.RECORD, converter=_on_interrupt)
     attempts: int = attrs.field(default=1, validator=at_least(1))
-    # What failed a moment ago mostly fails again; a minute lets a restarted service come up.
-    retry_delay_us: int = attrs.field(default=MINUTE_US, validator=at_least(1))
-    retry_max_delay_us: int = attrs.field(default=HOUR_US, validator=at_least(1))
+    retry_delay_us: int = attrs.field(default=_RETRY_DELAY_US, validator=at_least(1))
+    retry_max_delay_us: int = attrs.field(default=_RETRY_MAX_DELAY_US, validator=at_least(1))
     starts_us: Instant | None = attrs.field(default=None, validator=attrs.validators.optional(_instant))
     ends_us: Instant | None = attrs.field(default=None, validator=attrs.validators.optional(_instant))
 
+    def __init__(
+        self,
+        *,
+        misfire_grace: timedelta | None = None,
+        misfire_grace_us: int | None = None,
+        catch_up: CatchUp | str = CatchUp.SKIP,
+        catch_up_limit: int = 10,
+        overlap: Overlap | str = Overlap.SKIP,
+        on_interrupt: OnInterrupt | str = OnInterrupt.RECORD,
+        attempts: int = 1,
+        retry_delay: timedelta | None = None,
+        retry_delay_us: int | None = None,
+        retry_max_delay: timedelta | None = None,
+        retry_max_delay_us: int | None = None,
+        starts: datetime | None = None,
+        starts_us: Instant | None = None,
+        ends: datetime | None = None,
+        ends_us: Instant | None = None,
+    ) -> None:
+        delay_us = duration_of("retry_delay", retry_delay, retry_delay_us, least_us=1)
+        max_delay_us = duration_of("retry_max_delay", retry_max_delay, retry_max_delay_us, least_us=1)
+        self.__attrs_init__(
+            misfire_grace_us=duration_of("misfire_grace", misfire_grace, misfire_grace_us),
+            catch_up=catch_up,
+            catch_up_limit=catch_up_limit,
+            overlap=overlap,
+            on_interrupt=on_interrupt,
+            attempts=attempts,
+            retry_delay_us=_RETRY_DELAY_US if delay_us is None else delay_us,
+            retry_max_delay_us=_RETRY_MAX_DELAY_US if max_delay_us is None else max_delay_us,
+            starts_us=instant_of("starts", starts, starts_us),
+            ends_us=instant_of("ends", ends, ends_us),
+        )
+
+    misfire_grace = span_or_none()
+    retry_delay = span()
+    retry_max_delay = span()
+    starts = moment_or_none()
+    ends = moment_or_none()
+
     def __attrs_post_init__(self) -> None:
+        if self.misfire_grace_us is not None and self.misfire_grace_us > LONGEST_US:
+            raise ScheduleError(f"misfire_grace_us is {self.misfire_grace_us}; expected at most {LONGEST_US}")
         if max(self.retry_delay_us, self.retry_max_delay_us) > MAX_RETRY_DELAY_US:
             raise ScheduleError(f"a retry waits longer than a year; expected at most {MAX_RETRY_DELAY_US} us")
         if self.catch_up_limit > MAX_CATCH_UP:
@@ -263,6 +320,12 @@ class Run:
     origin: Origin = Origin.SCHEDULE
     minted_us: Instant | None = None
     received_us: Instant | None = None
+
+    occurrence = moment()
+    claimed = moment()
+    lease_until = moment()
+    minted = moment_or_none()
+    received = moment_or_none()
 
     @property
     def identity(self) -> tuple[bool, Instant]:
@@ -303,6 +366,9 @@ class Waiting:
     attempt: int
     not_before_us: Instant
     origin: Origin
+
+    occurrence = moment()
+    not_before = moment()
 
     @property
     def identity(self) -> tuple[bool, Instant]:
@@ -356,6 +422,9 @@ class Job:
         """What the job carries for its runner, None when that is nothing; a new value each time."""
         return value_of(self.data_json)
 
+    next = moment_or_none()
+    last_manual = moment_or_none()
+
 
 @attrs.frozen(kw_only=True)
 class Unreadable:
@@ -408,6 +477,13 @@ class Outcome:
     received_us: Instant | None = None
     claimed_us: Instant | None = None
 
+    occurrence = moment()
+    last_occurrence = moment()
+    at = moment()
+    minted = moment_or_none()
+    received = moment_or_none()
+    claimed = moment_or_none()
+
 
 @attrs.frozen(kw_only=True)
 class Lateness:
@@ -427,6 +503,11 @@ class Lateness:
     relay_us: int | None = None
     wake_us: int | None = None
     claim_us: int | None = None
+
+    total = span()
+    relay = span_or_none()
+    wake = span_or_none()
+    claim = span_or_none()
 
 
 def lateness(outcome: Outcome) -> Lateness | None:

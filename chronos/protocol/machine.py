@@ -38,6 +38,7 @@ from chronos.protocol.job import (
     Verdict,
     wake_at,
 )
+from chronos.protocol.moments import moment, moment_or_none, span
 from chronos.protocol.schedule import SECOND_US, Instant
 from chronos.protocol.transitions import CLOCK_MARGIN_US, Changes
 
@@ -73,6 +74,8 @@ class Fire:
     fired: Fired = BY_NAS
     may_start: bool = True
 
+    fire_at = moment()
+
 
 @attrs.frozen(kw_only=True, cache_hash=True)
 class Finish:
@@ -95,6 +98,8 @@ class RunNow:
 
     job_id: str
     asked_us: Instant | None
+
+    asked = moment_or_none()
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
@@ -217,6 +222,8 @@ class Answer:
     job: Job | None = None
     trouble: str = ""
     retry_after_us: int = 0
+
+    retry_after = span()
 
 
 @attrs.frozen

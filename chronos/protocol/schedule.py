@@ -35,30 +35,28 @@ import attrs
 
 from chronos.errors import ScheduleError as ScheduleError
 from chronos.protocol import cron
+from chronos.protocol.moments import FIRST_US as _FIRST_US
+from chronos.protocol.moments import LAST_US as _LAST_US
+from chronos.protocol.moments import (
+    LONGEST_US,
+    duration_of,
+    instant_of,
+    microseconds_of,
+    moment,
+    needed,
+    span,
+)
+from chronos.protocol.moments import SECOND_US as SECOND_US
+from chronos.protocol.moments import Instant as Instant
 
-Instant: TypeAlias = int
-"""Epoch microseconds, UTC."""
-
-SECOND_US = 1_000_000
 MINUTE_US = 60 * SECOND_US
 HOUR_US = 60 * MINUTE_US
 DAY_US = 24 * HOUR_US
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_WALL = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall clock has no zone; its offset is kept beside it
-_DAY_S = 86_400
 
 
 # --- instants and their text -------------------------------------------------------------------
-
-
-def _microseconds(moment: datetime) -> int:
-    delta = moment - _EPOCH
-    return (delta.days * _DAY_S + delta.seconds) * SECOND_US + delta.microseconds
-
-
-_FIRST_US = _microseconds(datetime.min.replace(tzinfo=UTC))
-_LAST_US = _microseconds(datetime.max.replace(tzinfo=UTC))
 
 
 def parse_instant(text: str) -> Instant:
@@ -81,7 +79,7 @@ def parse_instant(text: str) -> Instant:
         raise ScheduleError(f"not an instant: {text!r}; expected ISO 8601 with an offset") from None
     if moment.tzinfo is None:
         raise ScheduleError(f"instant {text!r} has no offset; expected one, as in 2026-06-26T12:00:00+02:00")
-    instant = _microseconds(moment)
+    instant = microseconds_of(moment)
     if not _FIRST_US <= instant <= _LAST_US:
         raise ScheduleError(f"instant {text!r} is out of range; expected the years 1 to 9999 in UTC")
     return instant
@@ -210,7 +208,7 @@ def _check_instant(_: object, field: attrs.Attribute[Any], value: int) -> None:
 
 
 def _check_period(_: object, field: attrs.Attribute[Any], value: int) -> None:
-    if type(value) is not int or value <= 0:
+    if type(value) is not int or not 0 < value <= LONGEST_US:
         raise ScheduleError(f"{field.name} is {value!r}; expected whole microseconds, more than zero")
 
 
@@ -231,37 +229,63 @@ class Cron:
     tz: str = attrs.field(validator=_check_zone)
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@attrs.frozen(kw_only=True, init=False)
 class Interval:
     """The instants `anchor_us + k * period_us`, for every integer k.
 
     Attributes:
-        period_us: microseconds from one slot to the next, more than zero.
-        anchor_us: any one of the slots, epoch microseconds UTC.
+        period_us: microseconds from one slot to the next, more than zero; or `period`, a `timedelta` of
+            whole seconds.
+        anchor_us: any one of the slots, epoch microseconds UTC; or `anchor`, an aware `datetime`.
 
     Raises:
-        ScheduleError: a period of zero or less, or a field that is not a whole number.
+        ScheduleError: a period of zero or less, or a field that is missing or is none of its kind.
     """
 
     period_us: int = attrs.field(validator=_check_period)
     anchor_us: Instant = attrs.field(validator=_check_instant)
 
+    def __init__(
+        self,
+        *,
+        period: timedelta | None = None,
+        period_us: int | None = None,
+        anchor: datetime | None = None,
+        anchor_us: Instant | None = None,
+    ) -> None:
+        period_us = duration_of("period", period, period_us, least_us=SECOND_US, grain_us=SECOND_US)
+        self.__attrs_init__(
+            period_us=needed("period", period_us),
+            anchor_us=needed("anchor", instant_of("anchor", anchor, anchor_us)),
+        )
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+    period = span()
+    anchor = moment()
+
+
+@attrs.frozen(kw_only=True, init=False)
 class Once:
     """One instant.
 
     Attributes:
-        at_us: epoch microseconds UTC.
+        at_us: epoch microseconds UTC; or `at`, an aware `datetime`.
 
     Raises:
-        ScheduleError: not a whole number, or outside the years 1 to 9999.
+        ScheduleError: no instant within the years 1 to 9999, or none at all.
     """
 
     at_us: Instant = attrs.field(validator=_check_instant)
 
+    def __init__(self, *, at: datetime | None = None, at_us: Instant | None = None) -> None:
+        self.__attrs_init__(at_us=needed("at", instant_of("at", at, at_us)))
+
+    at = moment()
+
 
 Schedule: TypeAlias = Cron | Interval | Once
+
+GivenSchedule: TypeAlias = Schedule | str | timedelta | datetime
+"""A schedule as people give it: a value, text for `parse_schedule`, a period, or an aware instant."""
 
 
 def in_whole_seconds(schedule: Schedule) -> Schedule:
@@ -388,14 +412,17 @@ _SPOKEN = re.compile(
 )
 
 
-def parse_schedule(text: str, *, now_us: Instant, tz: str = "UTC") -> Schedule:
+def parse_schedule(
+    text: str, *, now: datetime | None = None, now_us: Instant | None = None, tz: str = "UTC"
+) -> Schedule:
     """Read a schedule as people write it.
 
     Args:
         text: `30m`, `every 2h`, `1h30m` (again and again, in units w d h m s); `in 30m`, `+90s`
             (once); a cron expression of 5 or 6 fields or a nickname such as `@daily`; or an ISO 8601
             timestamp with its offset (once). Case and surrounding space do not matter.
-        now_us: epoch microseconds UTC, from which durations count.
+        now: the instant from which durations count, an aware `datetime`.
+        now_us: the same in epoch microseconds UTC; one of the two is given.
         tz: the zone of a cron expression; the other forms do not depend on it.
 
     Returns:
@@ -407,6 +434,7 @@ def parse_schedule(text: str, *, now_us: Instant, tz: str = "UTC") -> Schedule:
 
     Source: contract, "The jobs file that agents have today".
     """
+    now_us = needed("now", instant_of("now", now, now_us))
     if not isinstance(text, str):
         raise ScheduleError(f"not a schedule: {text!r}; expected text")
     zone_of(tz)  # a zone that is none is a mistake, also where it does not matter
@@ -424,6 +452,33 @@ def parse_schedule(text: str, *, now_us: Instant, tz: str = "UTC") -> Schedule:
             " (2026-06-26T12:00:00+00:00)"
         ) from None
     return in_whole_seconds(Once(at_us=parse_instant(stripped.upper())))
+
+
+def schedule_of(given: GivenSchedule, *, now_us: Instant, tz: str = "UTC") -> Schedule:
+    """Return the schedule that somebody has given.
+
+    Args:
+        given: a value; text for `parse_schedule`; a `timedelta` of whole seconds for again and again, the
+            first time after one period; or an aware `datetime` for once.
+        now_us: epoch microseconds UTC, from which durations count.
+        tz: the zone of a cron expression that is text.
+
+    Raises:
+        ScheduleError: it is none of these; the message says what was expected.
+    """
+    if isinstance(given, str):
+        return parse_schedule(given, now_us=now_us, tz=tz)
+    if isinstance(given, timedelta):
+        period_us = duration_of("schedule", given, None, least_us=SECOND_US, grain_us=SECOND_US)
+        return Interval(period_us=period_us, anchor_us=now_us)
+    if isinstance(given, datetime):
+        return Once(at_us=instant_of("schedule", given, None))
+    if not isinstance(given, Cron | Interval | Once):
+        raise ScheduleError(
+            f"schedule is {given!r}; expected text, a timedelta, an aware datetime, or a Cron, an Interval or"
+            " a Once"
+        )
+    return given
 
 
 def _spoken(text: str, match: re.Match[str], now_us: Instant) -> Interval | Once:
