@@ -6,6 +6,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable
+from datetime import timedelta
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -146,7 +147,7 @@ class Shell(Generic[N]):
         data_json = None if data is attrs.NOTHING else json_of(data)
         changes = Changes(
             schedule=parsed,
-            is_any_phase=isinstance(schedule, str),
+            is_any_phase=isinstance(schedule, str | timedelta),
             times=times,
             policy=policy,
             data_json=data_json,

@@ -268,6 +268,14 @@ def test_a_period_and_an_instant_are_schedules(make_world: MakeWorld) -> None:
     assert again.next == NOON + timedelta(hours=3)
 
 
+def test_an_unchanged_period_is_saved_again_and_keeps_its_phase(make_world: MakeWorld) -> None:
+    """As its text does: nothing that is due is skipped."""
+    world = make_world(every_hour())
+    world.now_us = T0 + 5 * SECOND_US
+    assert world.agent.edit("j", schedule=timedelta(minutes=60)).reason == "already so"
+    assert world.agent.ask("get", "j").next == NOON
+
+
 @pytest.mark.parametrize(
     "value", [NAIVE, date(2026, 6, 27), 3600, 60.0, timedelta(-1), timedelta(microseconds=1)]
 )

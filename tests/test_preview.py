@@ -19,7 +19,6 @@ from chronos.protocol.moments import datetime_of, microseconds_of
 from chronos.protocol.schedule import (
     HOUR_US,
     MINUTE_US,
-    SECOND_US,
     Cron,
     Interval,
     Once,
