@@ -36,7 +36,8 @@ def next_times(
 
     Returns:
         Aware, in UTC, in order; fewer than *count* when the schedule ends. `moment.astimezone(zone)` shows
-        one of them in another zone.
+        one of them in another zone. What of a schedule is not what it seems, `remarks` of
+        `chronos.protocol.schedule` says.
 
     Raises:
         ScheduleError: the schedule, its zone or *now* is none, or no occurrence is left.

@@ -10,13 +10,14 @@ The rules for clock changes are those of `chronos.protocol.schedule`.
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 from itertools import chain
 
 from cronsim import CronSim, CronSimError
+
+from chronos.protocol import cron_fields
 
 _DAY_S = 86_400
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -33,16 +34,6 @@ _BLOCK_S = 366 * _DAY_S
 _STEP_S = 3 * _DAY_S
 # Calendar and zones repeat after 400 years: a slot that has not come by then never comes.
 _HORIZON_BLOCKS = 400
-_RANGE_OF_ONE = re.compile(r"\b(\w+)-\1/0*[1-9][0-9]*(?=[\s,]|$)", re.IGNORECASE)
-
-_VALUES = {
-    "second": "0 to 59",
-    "minute": "0 to 59",
-    "hour": "0 to 23",
-    "day-of-month": "1 to 31",
-    "month": "1 to 12 or JAN to DEC",
-    "day-of-week": "0 to 7 or SUN to SAT",
-}
 
 
 @lru_cache(maxsize=4096)  # a few kB each; more expressions than one agent or simulated fleet has
@@ -53,30 +44,15 @@ def matcher(expr: str) -> tuple[CronSim, bool]:
         ValueError: malformed, or no date ever matches; the text says which.
     """
     fields = expr.split()
+    plain = cron_fields.plain(expr)
     try:
-        # The library reads a range of one value with a step, `5-5/10`, as `5/10`; cron(8) as `5`.
-        plain = _RANGE_OF_ONE.sub(r"\1", expr)
         # Dates repeat within 50 years, after which the library gives up: any start finds what there is.
         parsed = CronSim(plain, _EPOCH_WALL)
         if next(copy.copy(parsed), None) is None:
             raise CronSimError("no date ever matches")
-    except (CronSimError, ValueError):
-        raise ValueError(_complaint(fields)) from None
+    except CronSimError:
+        raise ValueError("no date ever matches") from None
     return parsed, len(fields) == 5 and not fields[0].startswith("*") and not fields[1].startswith("*")
-
-
-def _complaint(fields: list[str]) -> str:
-    """Return what is wrong with an expression that the library refused, or found no date for."""
-    if len(fields) not in (5, 6):
-        return f"{len(fields)} fields"
-    for place, (name, values) in enumerate(list(_VALUES.items())[-len(fields) :]):
-        alone = ["*"] * len(fields)
-        alone[place] = fields[place]
-        try:
-            CronSim(" ".join(alone), _EPOCH_WALL)
-        except (CronSimError, ValueError):
-            return f"Bad {name} {fields[place]!r}: values are {values}, in a range the smaller one first"
-    return "no date ever matches"
 
 
 def _walls(parsed: CronSim, low: int) -> Iterator[int]:

@@ -34,7 +34,7 @@ from zoneinfo import ZoneInfo
 import attrs
 
 from chronos.errors import ScheduleError as ScheduleError
-from chronos.protocol import cron
+from chronos.protocol import cron, cron_fields
 from chronos.protocol.moments import FIRST_US as _FIRST_US
 from chronos.protocol.moments import LAST_US as _LAST_US
 from chronos.protocol.moments import (
@@ -310,6 +310,24 @@ def in_whole_seconds(schedule: Schedule) -> Schedule:
             )
         return attrs.evolve(schedule, anchor_us=schedule.anchor_us - schedule.anchor_us % SECOND_US)
     return schedule
+
+
+def remarks(schedule: Schedule) -> tuple[str, ...]:
+    """Return what of *schedule* does something else than it seems to, for whoever validates or simulates it.
+
+    A cron expression such as `*/90 * * * *` is no error, and still not what its author meant: its step is
+    larger than the field. It runs as in Debian's cron, and this says how.
+
+    Args:
+        schedule: any schedule.
+
+    Returns:
+        A sentence each, in the order of the fields; none for most schedules, and for every one that is no
+        cron expression.
+
+    Source: incident S7.
+    """
+    return cron_fields.remarks(schedule.expr) if isinstance(schedule, Cron) else ()
 
 
 # --- the next slot -----------------------------------------------------------------------------

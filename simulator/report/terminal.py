@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from chronos.protocol.schedule import format_instant
+from chronos.protocol.schedule import format_instant, remarks
 from simulator.explore import Result
 from simulator.scenario import Plan
 from simulator.watch import Violation
@@ -25,6 +25,7 @@ def summary_lines(plan: Plan, seed: int, summary: Summary) -> Iterator[str]:
         f"faults {plan.faults}, NAS {plan.nas}, agent {plan.agent}, {counted(plan.machines, 'machine')}"
         f"{_of_policies(plan)}"
     )
+    yield from remark_lines(plan)
     yield f"verdict    {summary.verdict}"
     yield from _violation_lines(summary.violations)
     for reason in summary.unsettled:
@@ -49,6 +50,13 @@ def summary_lines(plan: Plan, seed: int, summary: Summary) -> Iterator[str]:
     yield f"history    {events} in {counted(round(days), 'day')}, digest {summary.digest}"
 
 
+def remark_lines(plan: Plan) -> Iterator[str]:
+    """Yield the lines that tell which schedules do something else than they seem to."""
+    for job in plan.fleet.jobs:
+        for remark in remarks(job.schedule):
+            yield f"remark     job {job.id}: {remark}"
+
+
 def _of_policies(plan: Plan) -> str:
     return "" if plan.policies == "own" else f", policies {plan.policies}"
 
@@ -62,6 +70,7 @@ def sweep_lines(plan: Plan, results: Sequence[tuple[int, Summary]]) -> Iterator[
         f"{counted(plan.days, 'day')}, faults {plan.faults}, "
         f"NAS {plan.nas}, agent {plan.agent}{_of_policies(plan)}"
     )
+    yield from remark_lines(plan)
     yield f"seeds      {seeds}: " + ", ".join(
         f"{count} {verdict}" for verdict, count in sorted(verdicts.items())
     )
