@@ -1,4 +1,4 @@
-"""How fast the library is: `python -m tests.bench [import] [start] [claims]`.
+"""How fast the library is: `python -m tests.bench [import] [start] [claims] [sleep]`.
 
 Every figure stands beside something real that was measured in the same run, since machines are
 shared and noisy: bare Python, the same work without the scheduler, a jobs file that is rewritten.
@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,18 +25,27 @@ import httpx
 from chronos import Cron, Interval, Job, JsonFileStore, MemoryStore, NasClient, Scheduler, SqlStore
 from chronos.protocol import transitions
 from chronos.protocol.job import wake_at
-from chronos.protocol.schedule import HOUR_US, MINUTE_US, format_instant
+from chronos.protocol.schedule import (
+    DAY_US,
+    HOUR_US,
+    MINUTE_US,
+    SECOND_US,
+    format_instant,
+    next_after,
+    parse_schedule,
+    slots_after,
+)
 from chronos.stores import JobStore
 from tests import postgres
 
 JOBS = 10_000
 DIFFERENT = 10
-NOW_US = time.time_ns() // 1000
+NOW_US = time.time_ns() // 1_000_000_000 * SECOND_US
 
 
 def main(wanted: list[str]) -> None:
     """Print the figures that are asked for; all of them by default."""
-    parts = {"import": imports, "start": starts, "claims": claims}
+    parts = {"import": imports, "start": starts, "claims": claims, "sleep": sleeps}
     if unknown := [name for name in wanted if name not in parts]:
         sys.exit(f"there is no benchmark {unknown[0]!r}; expected one of: {', '.join(parts)}")
     for name in wanted or parts:
@@ -201,6 +211,36 @@ def _whole_file(path: Path) -> Callable[[int], None]:
         change(number, "ended")
 
     return step
+
+
+# --- a long sleep ----------------------------------------------------------------------------
+
+SLEEP_DAYS = 365
+SLEEP_ZONE = "Europe/Berlin"
+
+
+def sleeps() -> Iterator[str]:
+    """Time the first fire after a year, beside a walk along what was missed: of a day, times the days."""
+    yield f"sleep: the fire that ends a sleep of {SLEEP_DAYS} days, in a new process; {SLEEP_ZONE}"
+    for text in ("* * * * *", "*/10 * * * * *", "every 1s"):
+        schedule = parse_schedule(text, now_us=NOW_US, tz=SLEEP_ZONE)
+        first_us = next_after(schedule, NOW_US)
+        assert first_us is not None
+        job = Job(id="asleep", schedule=schedule, next_us=first_us)
+        woken_us = NOW_US + SLEEP_DAYS * DAY_US
+        began = time.perf_counter()
+        move = transitions.fire(job, fire_at_us=first_us, now_us=woken_us, owner="bench")
+        took_s = time.perf_counter() - began
+        began = time.perf_counter()
+        a_day = sum(
+            1 for _ in takewhile(lambda slot_us: slot_us < NOW_US + DAY_US, slots_after(schedule, NOW_US))
+        )
+        walk_s = (time.perf_counter() - began) * SLEEP_DAYS
+        missed = sum(outcome.count for outcome in move.outcomes)
+        yield (
+            f"  {text:14} {took_s * 1000:6.1f} ms for {missed:,} missed; slot by slot ({a_day:,} a day)"
+            f" {walk_s:5.1f} s, {walk_s / took_s:,.0f} times as long"
+        )
 
 
 # --- fleets ----------------------------------------------------------------------------------

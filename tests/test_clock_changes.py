@@ -68,6 +68,10 @@ def differences(cases: Iterable[tuple[str, str, int]], around_s: int = AROUND_S)
     for expr, name, change in cases:
         first, last = change - around_s, change + around_s
         slots, expected = found(expr, name, first, last), oracle.slots(expr, name, first, last)
+        counted = cron.count(expr, zone_of(name), first, last)
+        if counted != len(expected):
+            when = format_instant(change * SECOND_US)
+            wrong.append(f"{expr} in {name} at {when}: counted {counted} in place of {len(expected)}")
         if slots != expected:
             more, less = (
                 [format_instant(slot * SECOND_US) for slot in sorted(set(here) - set(there))]

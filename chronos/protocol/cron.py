@@ -10,10 +10,12 @@ The rules for clock changes are those of `chronos.protocol.schedule`.
 from __future__ import annotations
 
 import copy
+from bisect import bisect_left
+from calendar import isleap
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
-from itertools import chain
+from math import prod
 
 from cronsim import CronSim, CronSimError
 
@@ -23,6 +25,7 @@ _DAY_S = 86_400
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_WALL = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall clock has no zone; its offset is kept beside it
 _FIRST_WALL = datetime(1, 1, 1)  # noqa: DTZ001 - as above
+_LAST_WALL = datetime(9999, 12, 31, 23, 59, 59)  # noqa: DTZ001 - as above
 # The first and the last two days have no offset of their own: in some zones they leave the calendar.
 _FIRST_S = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) + 2 * _DAY_S
 _LAST_S = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1) - 2 * _DAY_S
@@ -61,8 +64,7 @@ def _walls(parsed: CronSim, low: int) -> Iterator[int]:
     try:
         walk.dt = max(_EPOCH_WALL + timedelta(seconds=low - 1), _FIRST_WALL)
         for moment in walk:
-            delta = moment - _EPOCH_WALL
-            yield delta.days * _DAY_S + delta.seconds
+            yield _wall(moment)
     except OverflowError:  # beyond the year 9999
         return
 
@@ -70,19 +72,9 @@ def _walls(parsed: CronSim, low: int) -> Iterator[int]:
 def slots(expr: str, zone: tzinfo, at: int) -> Iterator[int]:
     """Yield the slots from *at* until 400 years later, epoch seconds; a gap's slots repeat at its end."""
     parsed, fixed = matcher(expr)
-    reached = _NEVER  # the wall up to which fixed times are settled
     floor = wall = _NEVER  # no wall matches from floor up to wall
     walls: Iterator[int] = iter(())
-    # A change of less than three hours still matters after it; a day earlier is early enough.
-    first = (at - _DAY_S) // _BLOCK_S
-    blocks = (_spans(zone, block) for block in range(first, first + _HORIZON_BLOCKS))
-    for start, end, offset in chain.from_iterable(blocks):
-        low = start + offset
-        if fixed and abs(reached - low) < _SHORT_S:
-            low = reached  # after a gap: behind the new wall, to catch up; in an overlap: ahead of it
-        reached = max(low, end + offset)
-        if end <= at:
-            continue
+    for start, end, offset, low in _looks(zone, at, at + _HORIZON_BLOCKS * _BLOCK_S, fixed=fixed):
         if at > start:
             low = max(low, at + offset)
         if not floor <= low <= wall:
@@ -93,6 +85,94 @@ def slots(expr: str, zone: tzinfo, at: int) -> Iterator[int]:
             floor, wall = wall + 1, next(walls, _NEVER)
         if wall == _NEVER:
             return
+
+
+def count(expr: str, zone: tzinfo, first: int, last: int) -> int:
+    """Return how many slots there are from *first* to *last*: a year costs no more than a few of its days."""
+    _, fixed = matcher(expr)
+    found = 0
+    for start, end, offset, low in _looks(zone, first, last, fixed=fixed):
+        if first > start:
+            low = max(low, first + offset)
+        elif low < start + offset:  # a gap: its walls and the one at its end are one slot
+            found += _count_walls(expr, low, start + offset + 1) > 0
+            low = start + offset + 1
+        found += _count_walls(expr, low, min(end, last + 1) + offset)
+    return found
+
+
+def newest(expr: str, zone: tzinfo, first: int, last: int, at_most: int) -> int:
+    """Return the earliest second, from *first* on, from which there are *at_most* so many slots to *last*."""
+    seconds = range(first, last + 1)
+    return first + bisect_left(seconds, -at_most, key=lambda second: -count(expr, zone, second, last))
+
+
+def _looks(zone: tzinfo, at: int, until: int, *, fixed: bool) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the spans from *at* to *until* as (start, end, offset, first wall that is looked up)."""
+    reached = _NEVER  # the wall up to which fixed times are settled
+    # A change of less than three hours still matters after it; a day earlier is early enough.
+    for block in range((at - _DAY_S) // _BLOCK_S, until // _BLOCK_S + 1):
+        for start, end, offset in _spans(zone, block):
+            low = start + offset
+            if fixed and abs(reached - low) < _SHORT_S:
+                low = reached  # after a gap: behind the new wall, to catch up; in an overlap: ahead of it
+            reached = max(low, end + offset)
+            if at < end and start <= until:
+                yield start, end, offset, low
+
+
+def _count_walls(expr: str, low: int, high: int) -> int:
+    """Return how many walls match from *low* up to, not with, *high*."""
+    low, high = max(low, _wall(_FIRST_WALL)), min(high, _wall(_LAST_WALL))
+    if low >= high:
+        return 0
+    first, last = (_EPOCH_WALL + timedelta(seconds=wall) for wall in (low, high))
+    whole_years = sum(len(_days(expr, year)) for year in range(first.year, last.year))
+    return whole_years * prod(map(len, _times(expr))) + _rank(expr, last) - _rank(expr, first)
+
+
+def _rank(expr: str, moment: datetime) -> int:
+    """Return how many walls match in the year of *moment* before it."""
+    rank, is_on = 0, True
+    fields = (_days(expr, moment.year), *_times(expr))
+    shown = (moment.timetuple().tm_yday, moment.hour, moment.minute, moment.second)
+    for values, now in zip(fields, shown, strict=True):
+        rank *= len(values)
+        if is_on:
+            place = bisect_left(values, now)
+            rank += place
+            is_on = values[place : place + 1] == (now,)
+    return rank
+
+
+@lru_cache(maxsize=4096)
+def _times(expr: str) -> tuple[tuple[int, ...], ...]:
+    """Return the hours, the minutes and the seconds that *expr* names, in order."""
+    parsed, _ = matcher(expr)
+    hours, minutes, seconds = map(sorted, (parsed.hours, parsed.minutes, parsed.seconds))
+    return tuple(hours), tuple(minutes), tuple(seconds)
+
+
+def _days(expr: str, year: int) -> tuple[int, ...]:
+    """Return the days of a year on which *expr* matches, counted from 1."""
+    return _days_of(expr, isleap(year), date(year, 1, 1).weekday())
+
+
+# There are fourteen kinds of years; two of them make up most sleeps. Up to 3 kB each.
+@lru_cache(maxsize=1024)
+def _days_of(expr: str, is_leap: bool, weekday: int) -> tuple[int, ...]:
+    parsed, _ = matcher(expr)
+    kinds = (date(year, 1, 1) for year in range(2000, 2028))  # the calendar has all of them in 28 years
+    first = next(day for day in kinds if (isleap(day.year), day.weekday()) == (is_leap, weekday))
+    days = (first + timedelta(number) for number in range(365 + is_leap))
+    return tuple(
+        number for number, day in enumerate(days, 1) if day.month in parsed.months and parsed.match_day(day)
+    )
+
+
+def _wall(moment: datetime) -> int:
+    delta = moment - _EPOCH_WALL
+    return delta.days * _DAY_S + delta.seconds
 
 
 @lru_cache(maxsize=4096)  # 40 zones for a century; some 300 bytes each

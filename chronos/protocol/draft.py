@@ -7,7 +7,6 @@ so that none is lost and none is counted twice.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 import attrs
@@ -28,6 +27,7 @@ from chronos.protocol.job import (
     Verdict,
     Waiting,
     following,
+    passed,
 )
 from chronos.protocol.moments import moment_or_none
 from chronos.protocol.schedule import Instant
@@ -153,16 +153,15 @@ class Draft:
             The *newest* ones, in order; and before them the others, which may be millions after an
             outage, as one stretch.
         """
-        slots: deque[Instant] = deque()
-        older: Stretch | None = None
-        while self.next_us is not None and (not slots or self.next_us <= until_us):
-            slots.append(self.next_us)
-            if len(slots) > newest:
-                last_us = slots.popleft()
-                first_us, count = (last_us, 0) if older is None else (older.first_us, older.count)
-                older = Stretch(first_us, last_us, count + 1)
-            self.next_us = following(self.job, self.next_us)
-        return older, tuple(slots)
+        first_us = self.next_us
+        assert first_us is not None
+        # One more of them, which is the last of the others, if there are any.
+        later = passed(self.job, first_us, until_us, newest + 1)
+        known = (first_us, *later.newest)[-newest - 1 :]
+        self.next_us = following(self.job, known[-1])
+        if later.count < newest:
+            return None, known
+        return Stretch(first_us, known[0], later.count + 1 - newest), known[1:]
 
     def take(self, occurrence_us: Instant, origin: Origin) -> None:
         """Let an occurrence wait for its first attempt, behind what waits already."""

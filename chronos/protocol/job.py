@@ -33,7 +33,9 @@ from chronos.protocol.schedule import (
     Once,
     Schedule,
     ScheduleError,
+    Slots,
     format_instant,
+    newest,
     next_after,
     whole_second,
 )
@@ -595,6 +597,14 @@ def following(job: Job, instant_us: Instant) -> Instant | None:
         instant_us = starts_us - 1
     slot_us = next_after(job.schedule, instant_us)
     return None if slot_us is None or (ends_us is not None and slot_us > ends_us) else slot_us
+
+
+def passed(job: Job, after_us: Instant, until_us: Instant, at_most: int) -> Slots:
+    """Return the occurrences of *job* after *after_us* up to *until_us*, within its bounds; see `newest`."""
+    starts_us, ends_us = job.policy.starts_us, job.policy.ends_us
+    after_us = after_us if starts_us is None else max(after_us, starts_us - 1)
+    until_us = until_us if ends_us is None else min(until_us, ends_us)
+    return newest(job.schedule, after_us, until_us, at_most)
 
 
 def grace_us(job: Job, occurrence_us: Instant) -> int:

@@ -36,6 +36,7 @@ from chronos.protocol.job import (
     following,
     grace_us,
     is_data,
+    passed,
 )
 from chronos.protocol.schedule import (
     SECOND_US,
@@ -509,13 +510,11 @@ def _taken_until(job: Job, now_us: Instant) -> Instant:
     Where this clock is behind the one by which the last occurrence was taken, it is that occurrence,
     which must not come again.
     """
-    taken: tuple[Run | Waiting, ...] = (*job.runs, *job.waiting)
-    until_us = max((now_us, *(each.occurrence_us for each in taken if each.origin is not Origin.MANUAL)))
-    while job.next_us is not None and (slot_us := following(job, until_us)) is not None:
-        if slot_us >= job.next_us:
-            break
-        until_us = slot_us
-    return until_us
+    begun: tuple[Run | Waiting, ...] = (*job.runs, *job.waiting)
+    until_us = max((now_us, *(each.occurrence_us for each in begun if each.origin is not Origin.MANUAL)))
+    # A next occurrence that is further ahead says that those before it were taken.
+    taken = () if job.next_us is None else passed(job, until_us, job.next_us - 1, 1).newest
+    return taken[0] if taken else until_us
 
 
 def _slots_of(job: Job) -> tuple[object, ...]:
