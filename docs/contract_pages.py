@@ -14,7 +14,7 @@ from chronos.fire import jwks, verify
 from chronos.nas import client as nas_client
 from chronos.protocol import kinds, messages, schema, wire
 from chronos.protocol.wire import Endpoint, Message
-from simulator import nas, nas_server
+from chronos.testing import nas
 
 ENDPOINTS = (messages.PROVISION, messages.CANCEL, messages.LIST, messages.FIRE)
 _PURPOSE = {
@@ -187,7 +187,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "max_lifetime": lambda: f"{verify.MAX_LIFETIME_S // 60:g} min",
     "refetch": lambda: f"{jwks.REFETCH_EVERY_S:g} s",
     "fire_arm_timeout": lambda: f"{work.NAS_TIMEOUT_IN_FIRE_S:g} s",
-    "relay_timeout": lambda: f"{nas_server.RELAY_TIMEOUT_US // 1_000_000} s",
+    "relay_timeout": lambda: f"{nas.RELAY_TIMEOUT_US // 1_000_000} s",
     "client_timeout": lambda: f"{nas_client.TIMEOUT_S:g} s",
     "retry_after": lambda: f"{messages.RETRY_AFTER_S} s",
     "sweep_delays": lambda: _minutes(nas.SWEEP_DELAYS_US),

@@ -15,10 +15,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from chronos.errors import ChronosError
 from chronos.protocol.schedule import Instant, ScheduleError, parse_instant
+from chronos.testing.nas import BUILDS
 from simulator import bench, cases, faults, fleet, policies
 from simulator.agents import AGENTS
 from simulator.exits import BAD_INPUT, INCONCLUSIVE, OK, VIOLATED, complain, mute
-from simulator.nas import BUILDS
 from simulator.report import document, terminal
 from simulator.scenario import DEFAULT, OWN_JOBS, SCENARIOS, Plan, simulate
 from simulator.sweep import search_case, spread, sweep

@@ -10,17 +10,9 @@ from collections.abc import Callable
 
 import attrs
 
-from chronos.protocol.schedule import DAY_US, MINUTE_US, SECOND_US
+from chronos.protocol.schedule import MINUTE_US, SECOND_US
+from chronos.testing.nas import DEDUP_WINDOW_US, RETRY_DELAYS_US, OneShot
 from simulator.kernel import Kernel
-from simulator.nas import OneShot
-
-# When a call that was not answered 2xx is repeated, counted from its failure. Managed schedulers
-# document between three and five retries with growing delays.
-RETRY_DELAYS_US = (10 * SECOND_US, 30 * SECOND_US, 2 * MINUTE_US, 10 * MINUTE_US)
-
-# How long a used name is taken for the same one-shot. Documented windows run from ten minutes to
-# ninety days; a day is enough to swallow a re-arm of the next morning.
-DEDUP_WINDOW_US = DAY_US
 
 # How late a call is made, as a matter of course: a table to choose from.
 LATENESS_US = tuple(milliseconds * 1000 for milliseconds in (

@@ -39,11 +39,12 @@ from chronos.protocol.machine import (
     holds,
 )
 from chronos.protocol.schedule import MINUTE_US, SECOND_US, Instant
+from chronos.testing.nas import TOKEN_LIFE_US
 from simulator.agents import Agent
 from simulator.history import Kind
 from simulator.kernel import Kernel
 from simulator.naive import Remember
-from simulator.nas_server import FAILED, TOKEN_LEEWAY_US, TOKEN_LIFE_US, Call, NasServer, Relay
+from simulator.nas_server import FAILED, TOKEN_LEEWAY_US, Call, NasServer, Relay
 from simulator.network import Network
 from simulator.watch import Watch
 

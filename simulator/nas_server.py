@@ -1,6 +1,6 @@
 """NAS in time: answers the agent, relays the external scheduler's calls, sweeps what is missing.
 
-What it decides is in `simulator.nas`; here are the way, the waiting and the failures.
+What it decides is in `chronos.testing.nas`; here are the way, the waiting and the failures.
 """
 
 from __future__ import annotations
@@ -11,18 +11,15 @@ import attrs
 
 from chronos.protocol.machine import ArmAccepted, ArmFailed, ArmOutdated, ArmsListed, Event
 from chronos.protocol.schedule import SECOND_US, Instant
-from simulator import nas
+from chronos.testing import nas
+from chronos.testing.nas import EMPTY, RELAY_TIMEOUT_US, OneShot, Promises, Reply, Row
 from simulator.external import ExternalScheduler, Pending
 from simulator.history import Kind
 from simulator.kernel import Kernel
-from simulator.nas import EMPTY, OneShot, Promises, Reply, Row
 from simulator.network import Network
 from simulator.watch import Watch
 
-# How long NAS waits for the agent's answer to a fire. Source: design.
-RELAY_TIMEOUT_US = 30 * SECOND_US
-# How long a fire token is good, and the agent's leeway. Source: contract, "Trust".
-TOKEN_LIFE_US = 90 * SECOND_US
+# The agent's allowance for clocks that differ. Source: contract, "Trust".
 TOKEN_LEEWAY_US = 30 * SECOND_US
 
 _ACCEPTED = ArmAccepted(echoed=False)

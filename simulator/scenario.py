@@ -7,11 +7,11 @@ from collections.abc import Callable
 import attrs
 
 from chronos.protocol.schedule import DAY_US
+from chronos.testing.nas import BUILDS
 from simulator import faults, policies
 from simulator.agents import AGENTS
 from simulator.fleet import Fleet
 from simulator.kernel import Choices, RandomChoices
-from simulator.nas import BUILDS
 from simulator.world import Setting, Summary, World
 
 

@@ -38,11 +38,12 @@ from chronos.protocol.machine import (
     holds,
 )
 from chronos.protocol.schedule import format_instant
-from simulator import nas, properties
+from chronos.testing import nas
+from chronos.testing.nas import EMPTY, OneShot, Promises, Reply, Row
+from simulator import properties
 from simulator.agents import Agent
 from simulator.cases import JOB_ID, Case
 from simulator.naive import Remember
-from simulator.nas import EMPTY, OneShot, Promises, Reply, Row
 
 NOBODY = -1
 PROCESSES = 2

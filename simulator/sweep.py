@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
+from chronos.testing.nas import BUILDS
 from simulator import cases, explore, space
 from simulator.agents import AGENTS
 from simulator.explore import Result
-from simulator.nas import BUILDS
 from simulator.scenario import Plan, simulate
 from simulator.world import Summary
 

@@ -16,11 +16,11 @@ import attrs
 
 from chronos.protocol.job import Job, Result
 from chronos.protocol.schedule import HOUR_US, MINUTE_US, Instant
+from chronos.testing.nas import Promises
 from simulator.agents import Agent
 from simulator.history import Kind
 from simulator.kernel import Choices, Kernel
 from simulator.machine import Machine, Store
-from simulator.nas import Promises
 from simulator.nas_server import NasServer, Relay
 from simulator.network import Network
 from simulator.people import People

@@ -36,9 +36,9 @@ from chronos.protocol.schedule import HOUR_US, SECOND_US, format_instant
 from chronos.protocol.schema import json_schema, vectors
 from chronos.protocol.wire import fields_of
 from chronos.stores.record import read_document
+from chronos.testing.nas import Promises
 from simulator import command_line
 from simulator.faults import HEAVY, ORDINARY
-from simulator.nas import Promises
 from simulator.properties import PROPERTIES
 from simulator.scenario import SCENARIOS
 

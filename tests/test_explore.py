@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from simulator import nas
+from chronos.testing import nas
 from simulator.agents import CHRONOS, NAIVE
 from simulator.cases import CASES, Case
 from simulator.explore import Result, search

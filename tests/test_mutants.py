@@ -9,7 +9,8 @@ import pytest
 
 from chronos.protocol import machine
 from chronos.protocol.job import OnInterrupt, Policy
-from simulator import nas, scenario
+from chronos.testing import nas
+from simulator import scenario
 from simulator.agents import AGENTS, CHRONOS
 from simulator.cases import Case
 from simulator.explore import search

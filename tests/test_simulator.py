@@ -12,7 +12,8 @@ import pytest
 
 from chronos.protocol.job import OnInterrupt, Policy
 from chronos.protocol.schedule import DAY_US, slots_after
-from simulator import faults, nas
+from chronos.testing import nas
+from simulator import faults
 from simulator.agents import CHRONOS
 from simulator.fleet import Fleet, load_shipped, shipped
 from simulator.kernel import RandomChoices, RecordedChoices

@@ -38,9 +38,9 @@ from chronos.protocol.machine import (
 )
 from chronos.protocol.schedule import SECOND_US
 from chronos.stores import MemoryStore
+from chronos.testing import nas
+from chronos.testing.nas import HARDENED, OneShot, Row
 from chronos.work import Worker
-from simulator import nas
-from simulator.nas import HARDENED, OneShot, Row
 from tests.model.expected import Expected, Moved
 from tests.model.plans import T0, grid_of
 

@@ -1,19 +1,33 @@
 """NAS, as pure functions of one row: what it answers, keeps, creates and drops.
 
 A NAS is the set of `Promises` it keeps. `MINIMAL` keeps what the published contract says and no
-more; `HARDENED` keeps all that turned out to be needed. The timed simulation and the exhaustive
-search perform the same decisions.
+more; `HARDENED` keeps all that turned out to be needed. The NAS that an agent is tested with, the timed
+simulation and the exhaustive search perform the same decisions.
 """
 
 from __future__ import annotations
 
 import attrs
 
-from chronos.protocol.schedule import MINUTE_US, SECOND_US, Instant
+from chronos.protocol.schedule import DAY_US, MINUTE_US, SECOND_US, Instant
 
 # After how long NAS looks again for a one-shot that is missing, or whose retries were spent; the
 # last delay repeats. An outage of an hour must not cost more than another one.
 SWEEP_DELAYS_US = (5 * MINUTE_US, 15 * MINUTE_US, 30 * MINUTE_US, 60 * MINUTE_US)
+
+# How long NAS waits for the agent's answer to a fire. Source: design.
+RELAY_TIMEOUT_US = 30 * SECOND_US
+
+# How long a fire token is good. Source: contract, "Trust".
+TOKEN_LIFE_US = 90 * SECOND_US
+
+# When the external scheduler repeats a call that was not answered 2xx, counted from its failure.
+# Managed schedulers document between three and five retries with growing delays.
+RETRY_DELAYS_US = (10 * SECOND_US, 30 * SECOND_US, 2 * MINUTE_US, 10 * MINUTE_US)
+
+# How long it takes a name that was used for the same one-shot. Documented windows run from ten minutes
+# to ninety days; a day is enough to swallow a re-arm of the next morning.
+DEDUP_WINDOW_US = DAY_US
 
 
 @attrs.frozen(kw_only=True)

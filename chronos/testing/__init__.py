@@ -1,0 +1,1 @@
+"""What an agent with managed cron is tested with; `import chronos` does not bring it along."""
