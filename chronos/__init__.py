@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from chronos.declaring import JobSpec
     from chronos.errors import (
         ChronosError,
         DataError,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from chronos.work import Started
 
 _MODULES = {
+    "chronos.declaring": ("JobSpec",),
     "chronos.errors": (
         "ChronosError",
         "DataError",
@@ -131,6 +133,7 @@ __all__ = [  # noqa: RUF022 - by subject, as the documentation has them
     # the scheduler
     "Scheduler",
     "AsyncScheduler",
+    "JobSpec",
     "RunContext",
     "Started",
     "Pending",

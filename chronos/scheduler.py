@@ -11,13 +11,14 @@ import contextvars
 import functools
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, TypeVar
 
 import attrs
 
+from chronos.declaring import JobSpec
 from chronos.effects import Failed, event_of, question, read, request
 from chronos.errors import NasUnavailable
 from chronos.nas.client import AsyncNas, Nas
@@ -190,6 +191,37 @@ class Scheduler(Shell[Nas]):
         """
         answer: Answer = self._ask(self._edit(job_id, schedule, tz, times, policy, data))
         return answer
+
+    def declare(self, jobs: Iterable[JobSpec], *, remove_others: bool = False) -> Mapping[str, Answer]:
+        """Make the jobs be what an agent declares, as it does at each start of its process.
+
+        A job that is not there is created; of one that is there, what differs is edited, as `edit`
+        does it; one that is so already costs no call to NAS. The store is read once for all of them. The
+        set stands above what was edited by hand, but for the state: a paused job stays paused, and a
+        completed one stays so unless it is declared otherwise. What means the same is the same: `every 60m`
+        and `every 1h` are, and an interval keeps its phase. A one-shot that counts from now, such as `in 8s`,
+        is made once: its declaration is kept with the job, so that it is known again at the next start, also
+        when it has run, for as long as its job is in the store and it is declared with the same delay.
+
+        Args:
+            jobs: what is declared, each id once.
+            remove_others: whether to remove the jobs that were declared before and are not any more. A
+                job that was created in another way is left alone, whatever is asked.
+
+        Returns:
+            The answer for each job, by its id, in the order of *jobs*; and then for each that was to be
+            removed. They are those of `create`, `edit` and `remove`; `REFUSED` is one whose time is over.
+
+        Raises:
+            TypeError: something in *jobs* is no `JobSpec`, or *remove_others* no truth value.
+            ValueError: an id is there more than once.
+            StoreError: the store could not be read.
+            JobsFileError: the store as a whole cannot be read; it must be mended by hand.
+
+        Whatever it raises, nothing was changed.
+        """
+        answers: Mapping[str, Answer] = self._ask(self._declare(jobs, remove_others))
+        return answers
 
     def pause(self, job_id: str, *, note: str = "") -> Answer:
         """Put a job's schedule out of force, with a note why, and disarm it. See `create`.
@@ -477,6 +509,11 @@ class AsyncScheduler(Shell[AsyncNas]):
         """As `Scheduler.edit`."""
         answer: Answer = await self._ask(self._edit(job_id, schedule, tz, times, policy, data))
         return answer
+
+    async def declare(self, jobs: Iterable[JobSpec], *, remove_others: bool = False) -> Mapping[str, Answer]:
+        """As `Scheduler.declare`."""
+        answers: Mapping[str, Answer] = await self._ask(self._declare(jobs, remove_others))
+        return answers
 
     async def pause(self, job_id: str, *, note: str = "") -> Answer:
         """As `Scheduler.pause`."""

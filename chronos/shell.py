@@ -13,6 +13,7 @@ import attrs
 
 from chronos import arguments, events, telemetry
 from chronos.clock import now_us
+from chronos.declaring import JobSpec, checked_id, checked_set
 from chronos.operations import Pending, Read, Signal, Spawn, Work
 from chronos.owner import is_dead, new_owner
 from chronos.protocol import machine, transitions
@@ -20,7 +21,6 @@ from chronos.protocol.data import json_of
 from chronos.protocol.draft import Fired
 from chronos.protocol.job import Job, Policy
 from chronos.protocol.machine import Answer
-from chronos.protocol.messages import CancelRequest
 from chronos.protocol.moments import GivenInstant, instant_of, needed
 from chronos.protocol.schedule import (
     Cron,
@@ -31,7 +31,6 @@ from chronos.protocol.schedule import (
     schedule_of,
 )
 from chronos.protocol.transitions import CLOCK_MARGIN_US, Changes
-from chronos.protocol.wire import LocalMessageError
 from chronos.runner import Runner
 from chronos.status import status
 from chronos.stores import JobStore, told_apart
@@ -111,7 +110,7 @@ class Shell(Generic[N]):
     ) -> Spawn:
         fire_at_us = needed("fire_at", instant_of("fire_at", *fire_at))
         fired = Fired(minted_us=instant_of("minted", *minted), received_us=instant_of("received", *received))
-        return self._work.ask(machine.Fire(job_id=_checked(job_id), fire_at_us=fire_at_us, fired=fired))
+        return self._work.ask(machine.Fire(job_id=checked_id(job_id), fire_at_us=fire_at_us, fired=fired))
 
     def _create(
         self,
@@ -122,7 +121,7 @@ class Shell(Generic[N]):
         policy: Policy | None,
         data: object,
     ) -> Spawn:
-        _checked(job_id)
+        checked_id(job_id)
         _check_policy(policy)
         now_us = self._clock()
         parsed = schedule_of(schedule, now_us=now_us, tz=tz)
@@ -140,7 +139,7 @@ class Shell(Generic[N]):
         policy: Policy | None,
         data: object,
     ) -> Spawn:
-        _checked(job_id)
+        checked_id(job_id)
         _check_policy(policy)
         now_us = self._clock()
         parsed = None if schedule is None else schedule_of(schedule, now_us=now_us, tz=tz or "UTC")
@@ -173,22 +172,29 @@ class Shell(Generic[N]):
         answer: Answer = yield from self._work.ask(machine.Edit(job_id=job_id, changes=changes)).work
         return answer
 
+    def _declare(self, jobs: Iterable[JobSpec], remove_others: bool) -> Spawn:
+        arguments.flag("remove_others", remove_others)
+        specs, now_us = checked_set(jobs), self._clock()
+        wanted = [spec.declared(now_us) for spec in specs]
+        work = self._work.declare(wanted, removes_others=remove_others)
+        return self._listed(work, "the declared jobs are looked after")
+
     def _pause(self, job_id: str, note: str) -> Spawn:
         arguments.text("note", note)
-        return self._work.ask(machine.Pause(job_id=_checked(job_id), note=note))
+        return self._work.ask(machine.Pause(job_id=checked_id(job_id), note=note))
 
     def _resume(self, job_id: str, from_now: bool) -> Spawn:
-        return self._work.ask(machine.Resume(job_id=_checked(job_id), from_now=bool(from_now)))
+        return self._work.ask(machine.Resume(job_id=checked_id(job_id), from_now=bool(from_now)))
 
     def _remove(self, job_id: str) -> Spawn:
-        return self._work.ask(machine.Remove(job_id=_checked(job_id)))
+        return self._work.ask(machine.Remove(job_id=checked_id(job_id)))
 
     def _run_now(self, job_id: str, asked: GivenInstant) -> Spawn:
         asked_us = instant_of("asked", *asked)
         if asked_us is not None and asked_us > self._clock() + CLOCK_MARGIN_US:
             # It would make older requests of all that come.
             raise ValueError(f"asked is {format_instant(asked_us)}, which is still to come")
-        return self._work.ask(machine.RunNow(job_id=_checked(job_id), asked_us=asked_us))
+        return self._work.ask(machine.RunNow(job_id=checked_id(job_id), asked_us=asked_us))
 
     def _start(self) -> Spawn:
         return self._listed(self._work.start(), "the start is reconciling")
@@ -224,15 +230,6 @@ class Shell(Generic[N]):
 def _read(ask: Callable[[JobStore], T]) -> Work[T]:
     answer: T = yield Read(ask)
     return answer
-
-
-def _checked(job_id: str) -> str:
-    """Return *job_id*; NAS could not be told of what is none."""
-    try:
-        CancelRequest(job_id=job_id)
-    except LocalMessageError as error:
-        raise LocalMessageError("job", "id", error.expected, error.found) from None
-    return job_id
 
 
 def _check_policy(policy: Policy | None) -> None:

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, TypeVar
 
 import attrs
 
 from chronos import events
 from chronos.effects import IdentityRefused
-from chronos.operations import Execute, Join, Pending, Perform, Signal, Sleep, Spawn, Work
+from chronos.operations import Execute, Join, Pending, Perform, Read, Signal, Sleep, Spawn, Work
 from chronos.protocol import machine
 from chronos.protocol.data import value_of
 from chronos.protocol.draft import Fired
@@ -43,7 +43,7 @@ from chronos.protocol.job import (
 from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, Answer, Intent
 from chronos.protocol.schedule import SECOND_US, Instant, format_instant
 from chronos.runner import RunContext
-from chronos.stores import refusal
+from chronos.stores import refusal, told_apart
 from chronos.ticker import Ticker
 
 logger = logging.getLogger("chronos.scheduler")
@@ -441,7 +441,7 @@ class Worker:
             self._unsettled = {job_id: why for job_id, why in self._unsettled.items() if job_id in disagree}
         else:
             self._unsettled[""] = _UNKNOWN
-        answers = yield from self._settle_all(effect.intents)
+        answers = yield from self._all(self.settle, effect.intents, "the start looks after the jobs")
         are_settled = (answer.settled and answer.verdict is not Verdict.STOPPED for answer in answers)
         # One that ended with a bug has no answer.
         is_settled = effect.settled and all(are_settled) and len(answers) == len(effect.intents)
@@ -450,17 +450,19 @@ class Worker:
         logger.info("reconciled", extra=attrs.asdict(started))
         return started, effect.settled, retry_after_us
 
-    def _settle_all(self, intents: Iterable[Intent]) -> Work[list[Answer]]:
-        """Perform many flows, a few at once."""
+    def _all(
+        self, settle: Callable[[Intent], Work[Answer]], intents: Iterable[Intent], reason: str
+    ) -> Work[list[Answer]]:
+        """Settle many intents, a few at once; one that ends with a bug has no answer."""
         left, answers = deque(intents), list[Answer]()
 
         def some() -> Work[None]:
             while left:
-                answers.append((yield from self.settle(left.popleft())))
+                answers.append((yield from settle(left.popleft())))
 
         tasks = []
         for _ in range(min(START_CONCURRENCY, len(left))):
-            tasks.append((yield self._spawn(some(), "", "the start looks after the jobs")))  # noqa: PERF401 - no yield there
+            tasks.append((yield self._spawn(some(), "", reason)))  # noqa: PERF401 - no yield there
         yield Join(tuple(tasks))
         return answers
 
@@ -579,6 +581,18 @@ class Worker:
             work = self._explained(intent)
         return self._spawn(work, intent.job_id, f"a {_name_of(intent)} is being answered")
 
+    def declare(self, wanted: Sequence[machine.Declare], *, removes_others: bool) -> Work[dict[str, Answer]]:
+        """Make the jobs be what is declared, each by a flow of its own, where it is not so already."""
+        records = yield Read(lambda store: store.load_all())
+        jobs, now_us = told_apart(records)[0], self.clock()
+        intents, answers = machine.declarations(
+            jobs, wanted, now_us, removes_others=removes_others, unsettled=self._unsettled
+        )
+        done = yield from self._all(self._explained, intents, "a declared job is looked after")
+        answers |= {answer.job_id: answer for answer in done}
+        ids = (intent.job_id for intent in (*wanted, *intents))
+        return {job_id: answers.get(job_id) or _broken(job_id) for job_id in dict.fromkeys(ids)}
+
     def _at_once(self, intent: Intent, answer: Answer) -> Work[Answer]:
         """Return *answer* without a flow."""
         self._publish(events.FlowEnded(intent=intent, answer=answer))
@@ -643,6 +657,12 @@ def _log_outcome(outcome: Outcome) -> None:
     extra = {"job_id": outcome.job_id, "result": outcome.result, "attempt": outcome.attempt}
     said = (outcome.job_id, at, more, outcome.result, outcome.reason or "as it should")
     logger.log(level, "%s of %s%s: %s: %s", *said, extra=extra)
+
+
+def _broken(job_id: str) -> Answer:
+    return Answer(
+        job_id=job_id, verdict=None, reason="it ended with a bug, which is in the log", settled=False
+    )
 
 
 def _stopped(job_id: str) -> Answer:

@@ -25,6 +25,7 @@ from chronos.protocol.machine import (
     Begin,
     CancelArm,
     Create,
+    Declare,
     Edit,
     Effect,
     Event,
@@ -131,6 +132,8 @@ def _decide(flow: NaiveFlow, event: JobLoaded | SwapConflicted, now_us: Instant)
             return transitions.renew(job, run=intent.run, now_us=now_us)
         case Create():
             return transitions.create(job, wanted=intent.job, now_us=now_us)
+        case Declare():
+            return transitions.declare(job, wanted=intent.job, is_relative=intent.is_relative, now_us=now_us)
         case Edit():
             return transitions.edit(job, changes=intent.changes, now_us=now_us)
         case Pause():

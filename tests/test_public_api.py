@@ -57,6 +57,7 @@ EXPORTED = [
     "Interval",
     "InvalidClient",
     "Job",
+    "JobSpec",
     "JobState",
     "JobStatus",
     "JobStore",

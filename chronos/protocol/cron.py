@@ -58,6 +58,17 @@ def matcher(expr: str) -> tuple[CronSim, bool]:
     return parsed, len(fields) == 5 and not fields[0].startswith("*") and not fields[1].startswith("*")
 
 
+def meaning(expr: str) -> tuple[object, ...]:
+    """Return what the slots of *expr* depend on: the same for two spellings, such as `1` and `MON`.
+
+    Raises:
+        ValueError: as `matcher`.
+    """
+    parsed, is_fixed = matcher(expr)
+    names = ("seconds", "minutes", "hours", "days", "months", "weekdays")
+    return (*(frozenset(getattr(parsed, name)) for name in names), parsed.day_and, is_fixed)
+
+
 def _walls(parsed: CronSim, low: int) -> Iterator[int]:
     """Yield the matching walls at or after *low*."""
     walk = copy.copy(parsed)  # shares the parsed fields, which stay as they are; moves a date of its own

@@ -399,6 +399,8 @@ class Job:
         policy: the owner's choices.
         note: why it is paused, in its owner's words.
         last_manual_us: the identity of the last manual run, so that a repeated request does not run twice.
+        declared: that the agent has declared it, and how where its schedule does not tell
+            (`chronos.protocol.schedule.declared_as`); empty for a job that was not declared.
         data_json: what it carries for its runner, as the one text of a JSON value (`chronos.protocol.data`).
 
     Raises:
@@ -418,6 +420,7 @@ class Job:
     note: str = ""
     last_manual_us: Instant | None = None
     data_json: str = attrs.field(default=NO_DATA, validator=is_data)
+    declared: str = ""
 
     @property
     def data(self) -> Any:

@@ -149,7 +149,19 @@ class Remove:
     job_id: str
 
 
-Intent: TypeAlias = Fire | Finish | RunNow | Renew | Create | Edit | Pause | Resume | Remove
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Declare:
+    """Make a job be what the agent declares: create it, or edit what differs.
+
+    `is_relative` says that its schedule counts from the instant at which it is asked for.
+    """
+
+    job_id: str
+    job: Job
+    is_relative: bool
+
+
+Intent: TypeAlias = Fire | Finish | RunNow | Renew | Create | Edit | Declare | Pause | Resume | Remove
 
 
 # --- Effects: what the shell performs -------------------------------------------------------
@@ -584,6 +596,8 @@ def _decide(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -> M
             return transitions.create(job, wanted=wanted, now_us=now_us)
         case Edit(changes=changes):
             return transitions.edit(job, changes=changes, now_us=now_us)
+        case Declare(job=wanted, is_relative=is_relative):
+            return transitions.declare(job, wanted=wanted, is_relative=is_relative, now_us=now_us)
         case Pause(note=note):
             return transitions.pause(job, note=note, now_us=now_us)
         case Resume(from_now=from_now):
@@ -811,3 +825,44 @@ def _is_abandoned(job: Job, liveness: Sequence[Liveness], now_us: Instant) -> bo
         if owner_is is Liveness.UNKNOWN and now_us >= run.lease_until_us + CLOCK_ALLOWANCE_US:
             return True
     return False
+
+
+# --- What is declared -----------------------------------------------------------------------
+
+
+def declarations(
+    jobs: Iterable[Job],
+    wanted: Sequence[Declare],
+    now_us: Instant,
+    *,
+    removes_others: bool,
+    unsettled: Container[str] = (),
+) -> tuple[tuple[Declare | Remove, ...], dict[str, Answer]]:
+    """Return the flows by which the jobs become what an agent declares.
+
+    Args:
+        jobs: all jobs.
+        wanted: what is declared of each job, no id twice.
+        now_us: the present instant by the local clock.
+        removes_others: whether a job that was declared before, and is not any more, is removed. What
+            nobody has declared stays.
+        unsettled: the ids of the jobs on which NAS is not known to agree.
+
+    Returns:
+        The flows, in order; and the answers for the jobs that need none, since they are so already.
+    """
+    known = {job.id: job for job in jobs}
+    intents: list[Declare | Remove] = []
+    answers: dict[str, Answer] = {}
+    for intent in wanted:
+        job = known.pop(intent.job_id, None)
+        move = transitions.declare(job, wanted=intent.job, is_relative=intent.is_relative, now_us=now_us)
+        if move.job != job or intent.job_id in unsettled:
+            intents.append(intent)
+        else:
+            answers[intent.job_id] = Answer(
+                job_id=intent.job_id, verdict=move.verdict, reason=move.reason, settled=True, job=job
+            )
+    if removes_others:
+        intents += [Remove(job_id=job.id) for job in known.values() if job.declared]
+    return tuple(intents), answers

@@ -491,7 +491,7 @@ def parse_schedule(
         raise ScheduleError(f"not a schedule: {text!r}; expected text")
     zone_of(tz)  # a zone that is none is a mistake, also where it does not matter
     stripped = text.strip()
-    if (match := _SPOKEN.fullmatch(stripped)) and any(match.group(*"wdhms")):
+    if match := _spoken_in(text):
         return in_whole_seconds(_spoken(text, match, now_us))
     if stripped.startswith("@") or len(stripped.split()) in (5, 6):
         return Cron(expr=stripped, tz=tz)
@@ -504,6 +504,27 @@ def parse_schedule(
             " (2026-06-26T12:00:00+00:00)"
         ) from None
     return in_whole_seconds(Once(at_us=parse_instant(stripped.upper())))
+
+
+def counts_from_now(given: GivenSchedule) -> bool:
+    """Return whether the schedule that was given counts from the instant at which it is asked for."""
+    return isinstance(given, timedelta) or (isinstance(given, str) and _spoken_in(given) is not None)
+
+
+def declared_as(given: GivenSchedule) -> str:
+    """Return what tells a declared schedule from another where its value does not.
+
+    Returns:
+        Such as `in 8s` of a one-shot that counts from now, whose value differs each time; `as it stands`
+        of every other schedule.
+
+    Raises:
+        ScheduleError: as `schedule_of`.
+    """
+    schedule = schedule_of(given, now_us=0)
+    if isinstance(schedule, Once) and counts_from_now(given):
+        return f"in {schedule.at_us // SECOND_US}s"
+    return "as it stands"
 
 
 def schedule_of(given: GivenSchedule, *, now_us: Instant, tz: str = "UTC") -> Schedule:
@@ -531,6 +552,12 @@ def schedule_of(given: GivenSchedule, *, now_us: Instant, tz: str = "UTC") -> Sc
             " a Once"
         )
     return given
+
+
+def _spoken_in(text: str) -> re.Match[str] | None:
+    """Return the duration that *text* is; None when it is none."""
+    match = _SPOKEN.fullmatch(text.strip())
+    return match if match is not None and any(match.group(*"wdhms")) else None
 
 
 def _spoken(text: str, match: re.Match[str], now_us: Instant) -> Interval | Once:

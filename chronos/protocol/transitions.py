@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from chronos.protocol.cron import meaning
 from chronos.protocol.data import NO_DATA
 from chronos.protocol.draft import BY_NAS, Draft, Fired, Stretch, joined
 from chronos.protocol.job import (
@@ -40,6 +41,7 @@ from chronos.protocol.job import (
 )
 from chronos.protocol.schedule import (
     SECOND_US,
+    Cron,
     Instant,
     Interval,
     Once,
@@ -47,6 +49,7 @@ from chronos.protocol.schedule import (
     ScheduleError,
     format_instant,
     in_whole_seconds,
+    zone_of,
 )
 
 # How far this machine's clock may be ahead. What NAS did not say has come is taken only when it is
@@ -220,18 +223,47 @@ def new_job(
             interval is no whole number of seconds.
         DataError: *data_json* is no text of a value.
     """
-    schedule = in_whole_seconds(schedule)
+    job = wanted_job(job_id, schedule, now_us=now_us, times=times, policy=policy, data_json=data_json)
+    if job.next_us is None:
+        raise ScheduleError(_no_time_left(job, now_us))
+    return job
+
+
+def wanted_job(
+    job_id: str,
+    schedule: Schedule,
+    *,
+    now_us: Instant,
+    times: int | None = None,
+    policy: Policy | None = None,
+    data_json: str = NO_DATA,
+    declared: str = "",
+) -> Job:
+    """Return a job as `new_job` does, also where no occurrence is left after *now_us*.
+
+    Raises:
+        ScheduleError: *times* is not a whole number of at least 1, or the period of an interval is no
+            whole number of seconds.
+        DataError: as `new_job`.
+    """
     if times is not None and (isinstance(times, bool) or not isinstance(times, int) or times < 1):
         raise ScheduleError(f"times is {times!r}; expected a whole number of at least 1, or None")
-    policy = policy or Policy()
-    job = Job(id=job_id, schedule=schedule, next_us=None, times=times, policy=policy, data_json=data_json)
-    next_us = following(job, now_us)
-    if next_us is None:
-        what = format_instant(schedule.at_us) if isinstance(schedule, Once) else "the schedule"
-        raise ScheduleError(
-            f"{what} has no time left after {format_instant(now_us)}, within the job's bounds"
-        )
-    return attrs.evolve(job, next_us=next_us)
+    schedule = in_whole_seconds(schedule)
+    job = Job(
+        id=job_id,
+        schedule=schedule,
+        next_us=None,
+        times=times,
+        policy=policy or Policy(),
+        data_json=data_json,
+        declared=declared,
+    )
+    return attrs.evolve(job, next_us=following(job, now_us))
+
+
+def _no_time_left(job: Job, now_us: Instant) -> str:
+    what = format_instant(job.schedule.at_us) if isinstance(job.schedule, Once) else "the schedule"
+    return f"{what} has no time left after {format_instant(now_us)}, within the job's bounds"
 
 
 def create(job: Job | None, *, wanted: Job, now_us: Instant) -> Move:
@@ -251,14 +283,18 @@ def create(job: Job | None, *, wanted: Job, now_us: Instant) -> Move:
 
 def _asked_for(job: Job) -> tuple[object, ...]:
     """Return what its owner asked for, but for what depends on when: whoever asks again asks the same."""
-    return _without_phase(job.schedule), job.times, job.policy, job.data_json
+    return _meaning_of(job.schedule), job.times, job.policy, job.data_json
 
 
-def _without_phase(schedule: Schedule) -> Schedule:
-    """Return *schedule* as its owner asks for it, but for the anchor of an interval."""
-    if isinstance(schedule, Interval):
-        return attrs.evolve(schedule, anchor_us=0)
-    return in_whole_seconds(schedule)
+def _meaning_of(schedule: Schedule) -> object:
+    """Return what two spellings of a schedule have in common; of an interval, without its anchor."""
+    match schedule:
+        case Cron(expr=expr, tz=tz):
+            return meaning(expr), zone_of(tz)
+        case Interval(period_us=period_us):
+            return period_us
+        case Once():
+            return in_whole_seconds(schedule)
 
 
 def _edited(now: Schedule, changes: Changes) -> Schedule:
@@ -269,7 +305,7 @@ def _edited(now: Schedule, changes: Changes) -> Schedule:
     wanted = changes.schedule
     if wanted is None:
         return now
-    is_same = _without_phase(wanted) == _without_phase(now)
+    is_same = type(wanted) is type(now) and _meaning_of(wanted) == _meaning_of(now)
     if isinstance(now, Interval) and isinstance(wanted, Interval) and is_same and not changes.is_any_phase:
         is_same = (wanted.anchor_us - now.anchor_us) % now.period_us == 0
     return now if is_same else in_whole_seconds(wanted)
@@ -291,6 +327,7 @@ class Changes:
         times: after how many occurrences the schedule shall stop; 0 means never.
         policy: the owner's choices, as a whole.
         data_json: what it shall carry for its runner, as of a `Job`.
+        declared: how its schedule is declared, as of a `Job`.
 
     Raises:
         ScheduleError: *times* is not a whole number of at least 0, or the period of an interval is no
@@ -303,6 +340,7 @@ class Changes:
     times: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least(0)))
     policy: Policy | None = None
     data_json: str | None = attrs.field(default=None, validator=attrs.validators.optional(is_data))
+    declared: str | None = None
 
 
 def edit(job: Job | None, *, changes: Changes, now_us: Instant) -> Move:
@@ -320,6 +358,7 @@ def edit(job: Job | None, *, changes: Changes, now_us: Instant) -> Move:
         times=job.times if changes.times is None else changes.times or None,
         policy=changes.policy or job.policy,
         data_json=job.data_json if changes.data_json is None else changes.data_json,
+        declared=job.declared if changes.declared is None else changes.declared,
     )
     if wanted == job:
         return Move(job=job, verdict=Verdict.CHANGED, reason="already so")
@@ -339,6 +378,41 @@ def edit(job: Job | None, *, changes: Changes, now_us: Instant) -> Move:
     assert edited is not None
     edited = attrs.evolve(edited, revision=job.revision + 1)
     return Move(job=edited, verdict=Verdict.CHANGED, reason="edited", outcomes=tuple(draft.outcomes))
+
+
+def declare(job: Job | None, *, wanted: Job, is_relative: bool, now_us: Instant) -> Move:
+    """Make a job be what the agent declares: create it where there is none, and edit what differs.
+
+    Its state is its own: a job that was paused stays paused, and one that is completed stays so, unless its
+    schedule or its bounds are declared otherwise. An interval that says the same period keeps its phase.
+    A one-shot that counts from now is the one that is there, also when it has run, as long as it is
+    declared alike; one that nobody has declared so far is taken for it. `REFUSED` when no occurrence is left.
+
+    Args:
+        job: the job as stored.
+        wanted: the job as it would be created now; its `declared` is not empty.
+        is_relative: whether its schedule counts from the instant at which it is asked for.
+        now_us: the present instant by the local clock.
+    """
+    if job is None and wanted.next_us is None:
+        return Move(job=None, verdict=Verdict.REFUSED, reason=_no_time_left(wanted, now_us))
+    if job is None:
+        return create(None, wanted=wanted, now_us=now_us)
+    is_the_same_shot = (
+        is_relative
+        and isinstance(wanted.schedule, Once)
+        and isinstance(job.schedule, Once)
+        and job.declared in ("", wanted.declared)
+    )
+    changes = Changes(
+        schedule=None if is_the_same_shot else wanted.schedule,
+        is_any_phase=is_relative,
+        times=wanted.times or 0,
+        policy=wanted.policy,
+        data_json=wanted.data_json,
+        declared=wanted.declared,
+    )
+    return edit(job, changes=changes, now_us=now_us)
 
 
 def pause(job: Job | None, *, note: str, now_us: Instant) -> Move:

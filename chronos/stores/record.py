@@ -221,6 +221,7 @@ def read_job(raw: object, facts: FileFacts, *, index: int = 0) -> Job:
         note="" if record.get("paused_reason") is None else record.text("paused_reason"),
         last_manual_us=own.instant("last_manual"),
         data_json=_data(own),
+        declared="" if own.get("declared") is None else own.text("declared"),
     )
 
 

@@ -34,7 +34,7 @@ from chronos.stores.record import FileFacts, read_job, zone_of_job
 # A reason may quote a program's last words; the file is read and written as a whole with every claim.
 LONGEST_REASON = 500
 
-_OWN = ("revision", "runs", "waiting", "last_manual", "history")
+_OWN = ("revision", "declared", "runs", "waiting", "last_manual", "history")
 _STATUS = {Result.COMPLETED: "ok", Result.FAILED: "error", Result.INTERRUPTED: "interrupted"}
 
 
@@ -212,7 +212,7 @@ def _write_instant(instant_us: Instant | None, zone: tzinfo) -> str | None:
 
 def _own_of(job: Job) -> tuple[object, ...]:
     """Return what of *job* stands under `chronos`."""
-    return job.revision, job.runs, job.waiting, job.last_manual_us, job.data_json
+    return job.revision, job.runs, job.waiting, job.last_manual_us, job.data_json, job.declared
 
 
 def _write_own(
@@ -226,6 +226,7 @@ def _write_own(
         if job.data is None:
             del own["data"]
     put(own, "revision", job.revision or None)
+    put(own, "declared", job.declared or None)
     put(own, "runs", [_write_run(run) for run in job.runs])
     put(own, "waiting", [_write_waiting(waiting) for waiting in job.waiting])
     put(own, "last_manual", None if job.last_manual_us is None else format_instant(job.last_manual_us))
