@@ -347,7 +347,7 @@ def test_the_example_of_an_agent_runs_and_goes_on_after_a_restart(tmp_path: Path
     environment = {**os.environ, "PORT": str(port), "PYTHONPATH": str(ROOT)}
     faster = tmp_path / "faster.py"
     faster.write_text(AGENT.read_text(encoding="utf-8").replace("every 5s", "every 1s"), encoding="utf-8")
-    for example, told in (AGENT, "created"), (AGENT, "already there"), (faster, "edited"):
+    for example, told in (AGENT, "created"), (AGENT, "already so"), (faster, "edited"):
         command = [sys.executable, str(example)]
         agent = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
         try:

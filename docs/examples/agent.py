@@ -25,12 +25,12 @@ import jwt
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from chronos import AsyncNasClient, AsyncScheduler, FireEndpoint, FireVerifier, RunContext, SqlStore, Verdict
+from chronos import AsyncNasClient, AsyncScheduler, FireEndpoint, FireVerifier, JobSpec, RunContext, SqlStore
 from chronos.protocol.schedule import format_instant, parse_instant
 
 HOST, PORT = "127.0.0.1", os.environ.get("PORT", "8765")
 AGENT, AUDIENCE = f"http://{HOST}:{PORT}", "agent:example"
-JOBS = {"tick": "every 5s", "report": "*/1 * * * *"}
+JOBS = [JobSpec("tick", "every 5s"), JobSpec("report", "*/1 * * * *")]
 say = functools.partial(print, flush=True)  # a pipe, too, shall show it at once
 
 
@@ -105,14 +105,7 @@ def make(folder: Path) -> tuple[Any, AsyncScheduler, SmallNas]:
 
 async def create_jobs(scheduler: AsyncScheduler) -> None:
     """Create the jobs that an earlier life of this process has not created; the others go on."""
-    there = {each.job.id for each in (await scheduler.status()).jobs}
-    for job_id, schedule in JOBS.items():
-        answer = await scheduler.create(job_id, schedule)
-        if answer.verdict is Verdict.REFUSED:  # it is there with another schedule
-            answer = await scheduler.edit(job_id, schedule=schedule)
-        elif answer.settled and job_id in there:
-            say(f"agent: {job_id}: already there")
-            continue
+    for job_id, answer in (await scheduler.declare(JOBS)).items():
         say(f"agent: {job_id}: {answer.reason}")
 
 
