@@ -24,6 +24,7 @@ PURE = {
     "__future__",
     "attrs",
     "bisect",
+    "calendar",
     "collections",
     "copy",
     "cronsim",
