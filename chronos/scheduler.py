@@ -104,7 +104,8 @@ class Scheduler(Shell[Nas]):
 
         Returns:
             The protocol's answer; `chronos.protocol.messages.answer_to_fire` makes an HTTP answer of
-            it. Unsettled, NAS must deliver the fire again, also when the run has started. While
+            it. Unsettled, NAS must deliver the fire again, also when the run has started; so it must when
+            the fire is `EARLY`, for an instant that is further ahead than two clocks may differ. While
             draining, that is the answer to every fire, and nothing is claimed. While the agent is
             told to run no jobs, nothing is claimed either, and the answer is `STOPPED` and settled:
             that does not pass by itself, and the start that follows it looks after every job.
@@ -113,7 +114,7 @@ class Scheduler(Shell[Nas]):
             ScheduleError: an instant is none; nothing was claimed.
             LocalMessageError: *job_id* is no id that NAS could have named; nothing was claimed.
 
-        Source: contract, "NAS to agent"; incidents L5, L6, L7, L12, W1.
+        Source: contract, "NAS to agent"; incidents L5, L6, L7, L12, T2, W1.
         """
         answer: Answer = self._ask(
             self._fire(job_id, (fire_at, fire_at_us), (minted, minted_us), (received, received_us))

@@ -670,7 +670,7 @@ def _stopped(job_id: str) -> Answer:
 
 
 def _why_unsettled(answer: Answer) -> str:
-    has_a_reason = answer.verdict in (None, Verdict.LOST)
+    has_a_reason = answer.verdict in (None, Verdict.LOST, Verdict.EARLY)
     return answer.reason if has_a_reason else "NAS has not agreed to the job's arm"
 
 

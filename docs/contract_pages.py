@@ -13,6 +13,7 @@ from chronos import work
 from chronos.fire import jwks, verify
 from chronos.nas import client as nas_client
 from chronos.protocol import kinds, messages, schema, wire
+from chronos.protocol.transitions import CLOCK_MARGIN_US
 from chronos.protocol.wire import Endpoint, Message
 from chronos.testing import nas
 
@@ -183,6 +184,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "promises": _promises,
     "algorithms": _algorithms,
     "purpose": lambda: code(messages.PURPOSE),
+    "clock_margin": lambda: f"{CLOCK_MARGIN_US // 1_000_000} s",
     "leeway": lambda: f"{verify.LEEWAY_S:g} s",
     "max_lifetime": lambda: f"{verify.MAX_LIFETIME_S // 60:g} min",
     "refetch": lambda: f"{jwks.REFETCH_EVERY_S:g} s",

@@ -176,7 +176,7 @@ def _functions_and_tables(source: str) -> ast.Module:
 ACCEPTS_THE_ARM_ITSELF = Mutant(
     name="the fire that is the arm itself is accepted",
     module=machine,
-    old="    if _is_the_arm_itself(flow.intent, wake_us):",
+    old="    if _is_the_arm_itself(flow.intent, move, wake_us):",
     new="    if False:",
     rule="test_fire_that_is_the_arm_a_job_still_needs_is_not_accepted",
 )
@@ -284,6 +284,13 @@ _WHAT_IS_TAKEN = (
         new="draft.next_us is not None and draft.next_us <= now_us:",
         rule="test_what_is_due_is_decided_by_the_fire_and_not_by_a_slow_clock",
         is_found_by_machine=True,
+    ),
+    Mutant(
+        name="a fire from the future is believed",
+        module=transitions,
+        old="    if fire_at_us > now_us + CLOCK_MARGIN_US:",
+        new="    if False:",
+        rule="test_fire_from_the_future_takes_nothing_and_judges_no_lease",
     ),
     Mutant(
         name="a fire takes what is due by the local clock as well",

@@ -29,6 +29,7 @@ from chronos.protocol.schedule import (
     format_instant,
     parse_instant,
 )
+from chronos.protocol.transitions import CLOCK_MARGIN_US
 from chronos.provider import HermesCron, NotSettled, hermes, hermes_arms, register
 from chronos.provider.hermes_jobs import GUARD_US, read_hermes_job
 
@@ -355,6 +356,16 @@ def test_an_overdue_job_is_woken_for_at_a_new_instant(world: World) -> None:
     assert world.nas.arms == {"a": T0 + SOON + HOUR_US}
 
 
+def test_a_fire_from_the_future_is_not_claimed(world: World) -> None:
+    """Nothing is taken on it, the right arm stands, and NAS must deliver it again (incident T2)."""
+    world.hermes.add("a", T0 + HOUR_US)
+    world.nas.arms = {"a": T0 + 210 * DAY_US}
+    with pytest.raises(NotSettled, match="still to come"):
+        world.fire(fire_at_us=T0 + 210 * DAY_US)
+    assert (world.nas.arms, world.hermes.ran) == ({"a": T0 + HOUR_US}, [])
+    assert world.provider.claim_fire("gone", fire_at_us=T0 + 210 * DAY_US) is None
+
+
 def test_an_overdue_job_that_somebody_runs_is_woken_for_at_its_next_slot(world: World) -> None:
     """A fire before the end of that run would find it claimed."""
     world.hermes.add("a", T0 - 2 * MINUTE_US, fire_claim={"at": at(T0 - MINUTE_US), "by": "another"})
@@ -543,11 +554,11 @@ def test_a_redelivered_fire_is_not_claimed_again(world: World) -> None:
 
 
 def test_a_fire_by_nas_clock_is_claimed_though_this_clock_is_behind(world: World) -> None:
-    """Within the contract's allowance, or whatever the difference when the fire names its instant."""
+    """Within the contract's allowance, or as far as clocks may differ when the fire names its instant."""
     world.hermes.add("a", T0 + CLOCK_ALLOWANCE_US)
-    world.hermes.add("b", T0 + 2 * HOUR_US)
+    world.hermes.add("b", T0 + CLOCK_MARGIN_US)
     assert world.fire("a")
-    assert world.fire("b", fire_at_us=T0 + 2 * HOUR_US)
+    assert world.fire("b", fire_at_us=T0 + CLOCK_MARGIN_US)
 
 
 @pytest.mark.parametrize("asked", [{"force": True}, {"manual": True}])

@@ -212,14 +212,29 @@ def test_run_that_a_start_recovers_says_so() -> None:
 
 def test_what_is_due_is_decided_by_the_fire_and_not_by_a_slow_clock() -> None:
     """A clock that still reads a time before the fire does not keep its occurrence from running."""
-    move = fire(JOB, slot(0), late_us=-HOUR_US)
+    move = fire(JOB, slot(0), late_us=-CLOCK_MARGIN_US)
     assert started(move).occurrence_us == slot(0)
     assert job_of(move).next_us == slot(1)
 
 
 def test_lease_that_a_slow_clock_begins_counts_from_the_fire() -> None:
     """Others must not take the run for interrupted before its time."""
-    assert started(fire(JOB, slot(0), late_us=-HOUR_US)).lease_until_us == slot(0) + LEASE_US
+    assert started(fire(JOB, slot(0), late_us=-CLOCK_MARGIN_US)).lease_until_us == slot(0) + LEASE_US
+
+
+def test_fire_from_the_future_takes_nothing_and_judges_no_lease() -> None:
+    """An instant further ahead than clocks may differ is believed by nobody."""
+    for may_start in (True, False):
+        move = transitions.fire(
+            RUNNING,
+            fire_at_us=slot(1_000),
+            now_us=slot(0),
+            owner="me",
+            liveness=(Liveness.UNKNOWN,),
+            fired=Fired(minted_us=slot(1_000)),
+            may_start=may_start,
+        )
+        assert (move.job, move.outcomes, move.runs, move.verdict) == (RUNNING, (), (), Verdict.EARLY)
 
 
 def test_fire_that_comes_before_the_next_occurrence_runs_nothing() -> None:
@@ -711,7 +726,7 @@ def test_fire_starts_the_retry_when_its_time_has_come() -> None:
 
 def test_retry_that_is_fired_to_a_slow_clock_starts() -> None:
     """The fire's word counts for a retry as it does for an occurrence; else it would come for ever."""
-    move = fire(attrs.evolve(BETWEEN, next_us=None), FOR_RETRY.not_before_us, late_us=-HOUR_US)
+    move = fire(attrs.evolve(BETWEEN, next_us=None), FOR_RETRY.not_before_us, late_us=-CLOCK_MARGIN_US)
     assert started(move).attempt == 2
 
 

@@ -152,7 +152,7 @@ class Liveness(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What a flow has to say of its job. The first six are the words that answer a fire."""
+    """What a flow has to say of its job. The first six are the words that answer a fire for good."""
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"
@@ -160,6 +160,7 @@ class Verdict(StrEnum):
     SKIPPED = "skipped"
     MISSED = "missed"
     STOPPED = "stopped"
+    EARLY = "early"
     CHANGED = "changed"
     REFUSED = "refused"
     LOST = "lost"

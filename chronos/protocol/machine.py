@@ -620,7 +620,7 @@ def _arm(flow: Flow, move: Move, now_us: Instant) -> Step:
     wake_us = wake_at(job) if job is not None else None
     if not _must_ask_nas(flow, wake_us):
         return _close(flow, move, now_us, settled=True, echoed=True)
-    if _is_the_arm_itself(flow.intent, wake_us):
+    if _is_the_arm_itself(flow.intent, move, wake_us):
         return _close(flow, move, now_us, settled=False, echoed=False)
     effect: Effect
     if job is not None and wake_us is not None:
@@ -643,19 +643,18 @@ def _revision_without_job(flow: Flow) -> int:
     return last if flow.nas_revision is None else max(last, flow.nas_revision + 1)
 
 
-def _is_the_arm_itself(intent: Intent, wake_us: Instant | None) -> bool:
+def _is_the_arm_itself(intent: Intent, move: Move, wake_us: Instant | None) -> bool:
     """Return whether the fire to be answered is the very arm that the job still needs.
 
     Another process may hold the run, and its guard fire by NAS's clock before it ends by this one's.
     Arming the same instant again would be a no-op for NAS, and accepting the fire would consume it:
-    so the fire is not accepted, and NAS repeats it.
+    so the fire is not accepted, and NAS repeats it. Of a fire for an instant that is still to come it is
+    only that one which the job waits for: NAS may have no earlier one.
     """
-    return (
-        isinstance(intent, Fire)
-        and intent.fired.origin is Origin.SCHEDULE
-        and wake_us is not None
-        and wake_us <= intent.fire_at_us
-    )
+    if not isinstance(intent, Fire) or intent.fired.origin is not Origin.SCHEDULE or wake_us is None:
+        return False
+    is_early = move.verdict is Verdict.EARLY
+    return wake_us == intent.fire_at_us if is_early else wake_us <= intent.fire_at_us
 
 
 def _must_ask_nas(flow: Flow, wake_us: Instant | None) -> bool:
@@ -679,16 +678,18 @@ def _close(
     """Answer, and start the run that was claimed.
 
     A process that was suspended since it decided may find a lease over: then others may have taken
-    the run for interrupted, and it is not started. Whoever asked comes back and finds what became of it.
+    the run for interrupted, and it is not started. Whoever asked comes back and finds what became of it;
+    so does NAS after a fire that came too early.
     """
     job_id = flow.intent.job_id
     runs = tuple(run for run in move.runs if now_us < run.lease_until_us)
     is_lost = len(runs) < len(move.runs)
+    is_over = not is_lost and move.verdict is not Verdict.EARLY
     answer = Answer(
         job_id=job_id,
         verdict=Verdict.LOST if is_lost else move.verdict,
         reason="the lease ended before the run could start" if is_lost else move.reason,
-        settled=settled and not is_lost,
+        settled=settled and is_over,
         job=move.job,
         trouble=failed.reason,
         retry_after_us=failed.retry_after_us,

@@ -320,7 +320,7 @@ class FireAnswer(Message):
         413: "the body is too large",
         415: "the body is not JSON",
         429: "too many requests; Retry-After says when to come back",
-        503: "not settled, draining, or down; Retry-After says when to come back",
+        503: "not settled, too early, draining, or down; Retry-After says when to come back",
     },
 )
 @attrs.frozen(kw_only=True)
@@ -372,10 +372,13 @@ def answer_to_fire(answer: Answer) -> HttpAnswer:
     """Return how to answer the fire of which the protocol says *answer*.
 
     Settled is 202 with a run and 200 without one. What is not settled is 503, whether or not a run
-    was started: the redelivery finds the claim, runs nothing, and finishes the arm.
+    was started: the redelivery finds the claim, runs nothing, and finishes the arm. A fire for an instant
+    that is still to come is never settled: 200 would consume the arm.
 
-    Source: contract, "NAS to agent"; incidents L6, L7.
+    Source: contract, "NAS to agent"; incidents L6, L7, T2.
     """
+    if answer.verdict is Verdict.EARLY:
+        return unsettled(answer.reason, error=answer.verdict.value)
     if not answer.settled:
         if answer.verdict is None and answer.retry_after_us:
             return unsettled(answer.reason, retry_after_s=answer.retry_after_us // SECOND_US)

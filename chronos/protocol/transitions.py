@@ -38,6 +38,7 @@ from chronos.protocol.job import (
     grace_us,
     is_data,
     passed,
+    wake_at,
 )
 from chronos.protocol.schedule import (
     SECOND_US,
@@ -74,7 +75,9 @@ def fire(
 
     A fire is NAS's word that *fire_at_us* has come, so what is due is decided by that instant and
     not by the local clock, which may be wrong for some seconds after a resume. The local clock
-    decides what is overdue by more than such an error, what is too late, and which lease is over.
+    decides what is overdue by more than such an error, what is too late, and which lease is over. For an
+    instant that is further ahead than clocks may differ, nobody's word is good enough: one of the two
+    clocks is wrong, nothing is taken or ended, and NAS must deliver the fire again.
 
     One arm per job means that several occurrences can be due together only after an outage.
 
@@ -91,12 +94,15 @@ def fire(
     Returns:
         `ACCEPTED` with runs to start, or with an occurrence that waits for its turn; or, with nothing
         to run, `DUPLICATE` (the occurrence was settled before), `SKIPPED` (an earlier one is still
-        in progress), `MISSED` (too late) or `GONE` (the job wants no wake).
+        in progress), `MISSED` (too late), `GONE` (the job wants no wake) or `EARLY` (its instant is still
+        to come, and the job stays as it is).
 
-    Source: contract, "Claim, run, re-arm"; incidents D1, D3, D4, D7, L7, O3, S3, S4, W2, W4.
+    Source: contract, "Claim, run, re-arm"; incidents D1, D3, D4, D7, L7, O3, S3, S4, T2, W2, W4.
     """
     if job is None:
         return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
+    if fire_at_us > now_us + CLOCK_MARGIN_US:
+        return _early(job, fire_at_us, now_us)
     draft = Draft(job, now_us)
     _look_after_runs(draft, max(fire_at_us, now_us), liveness)
     if not may_start:
@@ -566,6 +572,16 @@ def _is_too_late(draft: Draft, occurrence_us: Instant) -> bool:
     # Most fires come within the smallest grace: the schedule need not be asked for those.
     is_early_enough = lateness_us <= MIN_GRACE_US and draft.job.policy.misfire_grace_us is None
     return not is_early_enough and lateness_us > grace_us(draft.job, occurrence_us)
+
+
+def _early(job: Job, fire_at_us: Instant, now_us: Instant) -> Move:
+    """Say what a fire for an instant that is still to come does: nothing, and the job stays as it is."""
+    wake_us = wake_at(job)
+    if wake_us is None or wake_us > fire_at_us:  # nothing could be due by then either
+        verdict, reason = _nothing_due(job, fire_at_us)
+        return Move(job=job, verdict=verdict, reason=reason)
+    reason = f"{format_instant(fire_at_us)} is still to come: here it is {format_instant(now_us)}"
+    return Move(job=job, verdict=Verdict.EARLY, reason=reason)
 
 
 def _nothing_due(job: Job, fire_at_us: Instant) -> tuple[Verdict, str]:

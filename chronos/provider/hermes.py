@@ -20,8 +20,8 @@ from chronos.errors import JobsFileError, NotSettled, SettingsError
 from chronos.nas.client import Nas, NasClient
 from chronos.operations import Pending
 from chronos.protocol import machine
-from chronos.protocol.job import LEASE_US, Unreadable
-from chronos.protocol.schedule import Instant
+from chronos.protocol.job import LEASE_US, Unreadable, wake_at
+from chronos.protocol.schedule import Instant, format_instant
 from chronos.protocol.transitions import CLOCK_MARGIN_US
 from chronos.provider import hermes_host
 from chronos.provider.hermes_arms import Arms
@@ -257,9 +257,12 @@ class HermesCron:
             NotSettled: nothing was claimed and NAS has not agreed: it must deliver the fire again.
             Exception: Hermes could not store the claim; likewise.
 
-        Source: incidents D1, L1, L5, L6, L7.
+        Source: incidents D1, L1, L5, L6, L7, T2.
         """
         asked = {name: True for name, is_so in (("force", force), ("manual", manual)) if is_so}
+        if not asked and fire_at_us is not None and fire_at_us > self._clock() + CLOCK_MARGIN_US:
+            self._turn_away(job_id, fire_at_us)
+            return None
         claimed: dict[str, Any] | None = None
         if asked or self._may_claim(job_id, fire_at_us):
             claimed = self._hermes().claim_fire(job_id, **asked)
@@ -278,6 +281,14 @@ class HermesCron:
         )
         self._settled(job_id, error)
         return None
+
+    def _turn_away(self, job_id: str, fire_at_us: Instant) -> None:
+        """Claim nothing for an instant that is still to come; what the job wants NAS must deliver again."""
+        self._settled(job_id, self._arms.try_to_converge(job_id, within_s=NAS_TIMEOUT_IN_FIRE_S))
+        job = hermes_host.get_job(job_id, self._clock())
+        wake_us = None if job is None else wake_at(job.job)
+        if wake_us is not None and wake_us <= fire_at_us:
+            raise NotSettled(f"job {job_id}: {format_instant(fire_at_us)} is still to come")
 
     def _may_claim(self, job_id: str, fire_at_us: Instant | None) -> bool:
         now_us = self._clock()
