@@ -70,6 +70,14 @@ FAILING = _case(
     (0, 400, 500),
     policy=Policy(attempts=2, retry_delay_us=50 * SECOND_US),
 )
+BETWEEN = attrs.evolve(
+    _case("an occurrence between two seconds", (0, 200, 201, 400)),
+    job=Job(
+        id=JOB_ID,
+        schedule=Interval(period_us=200 * SECOND_US, anchor_us=SECOND_US // 2),
+        next_us=200 * SECOND_US + SECOND_US // 2,
+    ),
+)
 PAUSED = _case("somebody pauses the job", (0, 200), change=Pause(job_id=JOB_ID))
 
 
@@ -268,10 +276,19 @@ _WHAT_IS_TAKEN = (
         found_by=(ONE_OUTCOME, IDEMPOTENT_DEDUP),
     ),
     Mutant(
+        name="an arm lies between two seconds",
+        module=job,
+        old="return None if wake_us is None else whole_second(wake_us)",
+        new="return wake_us",
+        rule="test_wake_is_a_whole_second",
+        case=BETWEEN,
+        found_by=(NO_LOST_REARM,),
+    ),
+    Mutant(
         name="the next occurrence is counted from the clock",
         module=draft,
-        old="        return older, tuple(slots)",
-        new="        self.next_us = self.next_us and until_us + 1\n        return older, tuple(slots)",
+        old="self.next_us = following(self.job, known[-1])",
+        new="self.next_us = following(self.job, known[-1]) and until_us + 1",
         rule="test_claim_advances_from_the_scheduled_time",
         is_found_by_machine=True,
         case=CLOSE,

@@ -20,6 +20,7 @@ from simulator.space import Space
 from tests import test_machine, test_transitions
 from tests.mutants import (
     ACCEPTS_THE_ARM_ITSELF,
+    BETWEEN,
     CLOSE,
     DISTANT,
     MUTANTS,
@@ -76,7 +77,7 @@ def test_search_names_the_property_that_a_mutant_breaks(mutant: Mutant) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [CLOSE, RETRIED, TOGETHER, DISTANT, ONE_RUN, PAUSED], ids=lambda case: case.name
+    "case", [CLOSE, RETRIED, TOGETHER, DISTANT, ONE_RUN, PAUSED, BETWEEN], ids=lambda case: case.name
 )
 def test_search_finds_nothing_wrong_with_the_protocol_itself(case: Case) -> None:
     """In the very worlds in which every mistake is found, the protocol makes none."""

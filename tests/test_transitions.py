@@ -1327,6 +1327,13 @@ def test_wake_is_the_next_occurrence() -> None:
     assert wake_at(RUNNING) == slot(1)
 
 
+def test_wake_is_a_whole_second() -> None:
+    """NAS may keep no more; what lies between two seconds is due with the later one (incident T1)."""
+    between = attrs.evolve(JOB, next_us=slot(0) + 1)
+    assert wake_at(between) == slot(0) + SECOND_US
+    assert fire(between, slot(0) + SECOND_US).verdict is Verdict.ACCEPTED
+
+
 @pytest.mark.parametrize("job", OUT_OF_FORCE, ids=["paused", "completed"])
 def test_job_out_of_force_needs_no_wake(job: Job) -> None:
     """A paused or completed job does not wake the machine."""

@@ -280,11 +280,11 @@ class SqlStore:
         if job.id != job_id:
             raise self._unwritable(job_id, f"what shall be written is job {job.id}")
         return {
+            "document": self._encoded(job_id, job),  # refuses what is no job at all
             "revision": job.revision,
             "state": job.state.value,
             "wake_at": _instant(wake_at(job)),
             "updated_at": _instant(self._now_us()),
-            "document": self._encoded(job_id, job),
         }
 
     def _outcome_row(self, job_id: str, outcome: Outcome) -> dict[str, Any]:

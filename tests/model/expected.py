@@ -26,8 +26,8 @@ from chronos.protocol.job import (
     Run,
 )
 from chronos.protocol.machine import Edit, Intent, Pause, Resume
-from chronos.protocol.schedule import Interval
-from tests.model.plans import Grid, grace_us, grid_of
+from chronos.protocol.schedule import SECOND_US, Interval
+from tests.model.plans import Grid, edited, grace_us, grid_of, rounded_up
 
 Identity = tuple[bool, int]
 """Manual or not, and the instant."""
@@ -136,7 +136,7 @@ class Expected:
         if self.policy.overlap is not Overlap.ALLOW:
             ready = ready[:1]
         wanted = (*ready, *(() if self.ahead_us is None else (self.ahead_us,)))
-        return min(wanted, default=None)
+        return rounded_up(min(wanted)) if wanted else None
 
     # --- a move of the store ---
 
@@ -343,7 +343,10 @@ class Expected:
             case Resume(from_now=from_now):
                 self._resume(moved, is_anew=from_now and isinstance(moved.old.schedule, Interval))
             case Edit(changes=changes):
-                grid = grid_of(changes.schedule or moved.old.schedule, changes.policy or self.policy)
+                schedule = moved.old.schedule
+                if changes.schedule is not None:
+                    schedule = edited(schedule, changes.schedule, is_any_phase=changes.is_any_phase)
+                grid = grid_of(schedule, changes.policy or self.policy)
                 times = self.times if changes.times is None else changes.times or None
                 if grid != self.grid or (times != self.times and self.ahead_us is None):
                     self.ahead_us = grid.after(now_us)
@@ -365,7 +368,7 @@ class Expected:
         if was_ahead_us is None:
             return
         if is_anew:
-            self.grid = attrs.evolve(self.grid, at_us=now_us)
+            self.grid = attrs.evolve(self.grid, at_us=now_us // SECOND_US * SECOND_US)
         if is_anew or was_ahead_us <= now_us:
             self.ahead_us = self.grid.after(now_us)
         is_missed = bool(moved.outcomes)

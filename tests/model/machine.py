@@ -226,13 +226,21 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         plan=st.none() | plans,
         policy=st.none() | policies(),
         times=st.sampled_from((None, None, 0, 1, 3)),
+        is_text=st.booleans(),
         stride=strides,
     )
     def somebody_edits_a_job(
-        self, job: int, at: int, plan: Plan | None, policy: Policy | None, times: int | None, stride: int
+        self,
+        job: int,
+        at: int,
+        plan: Plan | None,
+        policy: Policy | None,
+        times: int | None,
+        is_text: bool,
+        stride: int,
     ) -> None:
         schedule = plan.schedule(self.world.now_us) if plan is not None else None
-        changes = Changes(schedule=schedule, times=times, policy=policy)
+        changes = Changes(schedule=schedule, is_any_phase=is_text, times=times, policy=policy)
         self.ask(at, Edit(job_id=pick(self.stored(), job), changes=changes), stride)
 
     @precondition(lambda self: self.stored() and not self.world.asking)

@@ -84,6 +84,27 @@ def grace_us(grid: Grid, policy: Policy) -> int:
     return max(MIN_GRACE_US, min(MAX_GRACE_US, grid.period_us // 2))
 
 
+def rounded_up(instant_us: int) -> int:
+    """Return the first whole second at or after an instant."""
+    return instant_us + -instant_us % SECOND_US
+
+
+def edited(now: Schedule, wanted: Schedule, *, is_any_phase: bool) -> Schedule:
+    """Return the schedule of a job that was given *wanted*: in whole seconds, unless it is the same."""
+    match now, wanted:
+        case Once(at_us=at_us), Once(at_us=other_us):
+            return now if rounded_up(at_us) == rounded_up(other_us) else Once(at_us=rounded_up(other_us))
+        case Interval(period_us=period_us, anchor_us=at_us), Interval(anchor_us=other_us) if (
+            period_us == wanted.period_us and (is_any_phase or at_us % period_us == other_us % period_us)
+        ):
+            return now
+        case _, Once(at_us=at_us):
+            return Once(at_us=rounded_up(at_us))
+        case _, Interval(period_us=period_us, anchor_us=at_us):
+            return Interval(period_us=period_us, anchor_us=at_us // SECOND_US * SECOND_US)
+    return wanted
+
+
 @attrs.frozen(kw_only=True)
 class Plan:
     """What somebody wants of a job.
