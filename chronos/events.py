@@ -33,7 +33,7 @@ class RunStarted:
 
 @attrs.frozen(kw_only=True)
 class RunEnded:
-    """The runner has returned or raised; `detail` is the text of its failure. It is not stored yet."""
+    """The runner has returned or raised, or its time is over; `detail` says why it failed. Not stored yet."""
 
     job_id: str
     run: Run

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import attrs
@@ -19,6 +22,30 @@ from chronos.protocol.schedule import Instant
 MAX_DETAIL_LENGTH = 1000
 
 
+class TimedOut(threading.Event):
+    """Set once the time of a run is over; a runner that blocks looks at it, or waits for it.
+
+    A copy in another process is not told.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_over: Future[None] = Future()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return TimedOut, ()
+
+    def set(self) -> None:
+        """Let the time be over."""
+        super().set()
+        with suppress(InvalidStateError):
+            self._is_over.set_result(None)
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Call *function* once the time is over, in the thread that says so; at once if it is already."""
+        self._is_over.add_done_callback(lambda _: function())
+
+
 @attrs.frozen(kw_only=True)
 class RunContext:
     """What a runner is told.
@@ -30,6 +57,9 @@ class RunContext:
         attempt: 1, or more when an earlier attempt failed or was interrupted.
         origin: why the occurrence runs; of a manual run, `occurrence_us` is when it was asked for.
         data: what the job carries, as it stood when the run began; the runner's own, to change as it likes.
+        deadline_s: when the time of the run is over, by `time.monotonic()`, seconds; None for no limit.
+        timed_out: set when it is over. An async runner is cancelled then. One that blocks is not, and ends
+            by itself: it waits with `timed_out.wait(seconds)`, or looks at `timed_out.is_set()`.
     """
 
     job_id: str
@@ -37,6 +67,8 @@ class RunContext:
     attempt: int
     origin: Origin = Origin.SCHEDULE
     data: Any = attrs.field(default=None, hash=False)
+    deadline_s: float | None = None
+    timed_out: TimedOut = attrs.field(factory=TimedOut, eq=False, repr=False)
 
     occurrence = moment()
 
@@ -52,14 +84,25 @@ def run_job(runner: Runner, context: RunContext) -> tuple[bool, str]:
         with telemetry.run_span(context):
             result = function(context)
             if inspect.isawaitable(result):
-                asyncio.run(_awaited(result))
+                asyncio.run(_awaited(result, context))
     except BaseException as error:  # noqa: BLE001 - a job that exits must not take the agent along
         return False, words_of(error)
     return True, ""
 
 
-async def _awaited(result: Awaitable[object]) -> None:
-    await result
+async def _awaited(result: Awaitable[object], context: RunContext) -> None:
+    """Await what a runner returned, and cancel it when its time is over."""
+    if context.deadline_s is None:
+        await result
+        return
+    work, loop = asyncio.ensure_future(result), asyncio.get_running_loop()
+
+    def cancel() -> None:
+        with suppress(RuntimeError):  # the loop is closed: it has ended
+            loop.call_soon_threadsafe(work.cancel)
+
+    context.timed_out.call(cancel)
+    await work
 
 
 async def run_job_async(runner: Runner, context: RunContext) -> tuple[bool, str]:
@@ -73,7 +116,7 @@ async def run_job_async(runner: Runner, context: RunContext) -> tuple[bool, str]
                 else await in_own_thread(function, context, name=f"chronos-run-{context.job_id}")
             )
             if inspect.isawaitable(result):
-                await result
+                await _awaited(result, context)
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is not None and task.cancelling():

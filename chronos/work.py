@@ -140,13 +140,14 @@ class Worker:
         self._owes = new_signal()
         self._followers = 0
         self._runs: list[Run] = []
+        self._overtime: dict[object, tuple[Pending, object]] = {}
         self._is_started = False
         self._logins = 0
 
     # --- what is going on ---
 
     def pending(self) -> tuple[Pending, ...]:
-        """Return what is unfinished, and why."""
+        """Return what is unfinished, and why. What runs on though its time is over keeps nobody waiting."""
         tasks = (task for task in self.tasks.values() if task is not _FOLLOWING)
         owed = (Pending(job_id=each.intent.job_id, reason=each.reason, is_busy=True) for each in self._owed)
         busy = (*tasks, *owed)
@@ -157,7 +158,9 @@ class Worker:
         left += [(record.id or "", str(refusal(record))) for record in odd]
         if self.is_told_to_stop():
             left.append(("", STOPPED))
-        return (*busy, *(Pending(job_id=job_id, reason=reason, is_busy=False) for job_id, reason in left))
+        overtime = (pending for pending, _ in self._overtime.values())
+        idle = (Pending(job_id=job_id, reason=reason, is_busy=False) for job_id, reason in left)
+        return (*busy, *overtime, *idle)
 
     def why_unsettled(self, job_id: str) -> str | None:
         """Return why the store and NAS may disagree on a job; None when nothing is known of that."""
@@ -481,27 +484,57 @@ class Worker:
         try:
             renewal = yield Spawn(self._renew(effect, ended), None)
             self._publish(events.RunStarted(job_id=job_id, run=run))
-            succeeded, detail = yield Execute(
-                RunContext(
-                    job_id=job_id,
-                    occurrence_us=run.occurrence_us,
-                    attempt=run.attempt,
-                    origin=run.origin,
-                    data=value_of(effect.data_json),
-                )
-            )
+            finish = yield from self._execute(effect)
             ended.set()
-            self._publish(events.RunEnded(job_id=job_id, run=run, succeeded=succeeded, detail=detail))
+            said = events.RunEnded(job_id=job_id, run=run, succeeded=finish.succeeded, detail=finish.detail)
+            self._publish(said)
             # A renewal on its way must not overtake the end: a NAS of contract 1.0 takes the last word.
             yield Join((renewal,))
-            yield from self.settle(
-                machine.Finish(
-                    job_id=job_id, run=run, succeeded=succeeded, detail=detail, confirm=effect.confirm
-                )
-            )
+            yield from self.settle(finish)
         finally:
             ended.set()
             self._runs.remove(run)
+
+    def _execute(self, effect: machine.StartRun) -> Work[machine.Finish]:
+        """Run a job, and return how the run ends: with the runner, or with its time."""
+        limit_us = effect.time_limit_us
+        context = RunContext(
+            job_id=effect.job_id,
+            occurrence_us=effect.run.occurrence_us,
+            attempt=effect.run.attempt,
+            origin=effect.run.origin,
+            data=value_of(effect.data_json),
+            deadline_s=None if limit_us is None else self._monotonic() + limit_us / SECOND_US,
+        )
+        if limit_us is None:
+            return _finish(effect, *(yield Execute(context)))
+        has_ended, ends = self._new_signal(), list[machine.Finish]()
+        task = yield Spawn(self._execute_beside(effect, context, has_ended, ends), None)
+        yield Sleep(limit_us, has_ended)
+        if ends:
+            return ends[0]
+        finish = machine.timed_out(effect)
+        at = format_instant(effect.run.occurrence_us)
+        reason = f"the run of {at} {finish.detail}, and its runner goes on"
+        # With the task, which nobody else may hold.
+        self._overtime[context.timed_out] = Pending(job_id=effect.job_id, reason=reason, is_busy=False), task
+        context.timed_out.set()
+        return finish
+
+    def _execute_beside(
+        self, effect: machine.StartRun, context: RunContext, has_ended: Signal, ends: list[machine.Finish]
+    ) -> Work[None]:
+        """Call the runner beside the run that waits for it. What comes too late changes nothing."""
+        try:
+            ended = _finish(effect, *(yield Execute(context)))
+            ends.append(ended)
+            has_ended.set()
+            if context.timed_out in self._overtime:
+                how = ended.detail or "as it should"
+                extra = {"job_id": effect.job_id, "succeeded": ended.succeeded}
+                logger.warning("a runner has ended too late: %s: %s", effect.job_id, how, extra=extra)
+        finally:
+            self._overtime.pop(context.timed_out, None)
 
     def _renew(self, effect: machine.StartRun, ended: Signal) -> Work[None]:
         """Renew a lease until the run has ended, or is no longer this process's. Source: incident D4."""
@@ -638,6 +671,17 @@ def _announced(spawn: Spawn, withdraw: Callable[[], object]) -> Work[None]:
     except BaseException:
         withdraw()
         raise
+
+
+def _finish(started: machine.StartRun, succeeded: bool, detail: str) -> machine.Finish:
+    """Return the end of a run that ends with its runner."""
+    return machine.Finish(
+        job_id=started.job_id,
+        run=started.run,
+        succeeded=succeeded,
+        detail=detail,
+        confirm=started.confirm,
+    )
 
 
 def _name_of(intent: Intent) -> str:

@@ -37,6 +37,7 @@ from chronos.protocol.machine import (
     concerns,
     follow_up,
     holds,
+    timed_out,
 )
 from chronos.protocol.schedule import MINUTE_US, SECOND_US, Instant
 from chronos.testing.nas import TOKEN_LIFE_US
@@ -526,9 +527,12 @@ class Machine:
         long = kernel.fault("machine.long_run", len(LONG_RUN_US))
         if long:
             duration_us = LONG_RUN_US[long]
-            for renewal in range(1, duration_us // RENEW_EVERY_US + 1):
-                kernel.after(renewal * RENEW_EVERY_US, self._renew, process, subject, run)
-        kernel.after(duration_us, self._run_ended, process, subject, effect)
+        limit_us = effect.time_limit_us
+        is_timed_out = limit_us is not None and duration_us > limit_us
+        duration_us = duration_us if limit_us is None else min(duration_us, limit_us)
+        for renewal in range(1, duration_us // RENEW_EVERY_US + 1):
+            kernel.after(renewal * RENEW_EVERY_US, self._renew, process, subject, run)
+        kernel.after(duration_us, self._run_ended, process, subject, effect, is_timed_out)
 
     def _renew(self, process: Process, subject: int, run: Run) -> None:
         if process.is_alive:
@@ -536,14 +540,18 @@ class Machine:
             self._kernel.record(Kind.RENEWED, subject, run.occurrence_us)
             self.begin(process, subject, Renew(job_id=self._watch.job_ids[subject], run=run), None)
 
-    def _run_ended(self, process: Process, subject: int, effect: StartRun) -> None:
+    def _run_ended(self, process: Process, subject: int, effect: StartRun, is_timed_out: bool) -> None:
         if not process.is_alive:
             return
         self._kernel.record(Kind.ENDED, subject, effect.run.occurrence_us)
         self._watch.ended(subject)
         process.runs.remove((subject, effect.run))
-        succeeded = not self._kernel.fault("machine.failed_run")
-        finish = Finish(job_id=effect.job_id, run=effect.run, succeeded=succeeded, confirm=effect.confirm)
+        if is_timed_out:
+            self._watch.marks["run-timed-out"] += 1
+            finish = timed_out(effect)
+        else:
+            succeeded = not self._kernel.fault("machine.failed_run")
+            finish = Finish(job_id=effect.job_id, run=effect.run, succeeded=succeeded, confirm=effect.confirm)
         self.begin(process, subject, finish, None)
         self._watch.release(subject)
 

@@ -45,10 +45,10 @@ from chronos.protocol.machine import (
     Renew,
     Resume,
     RunNow,
-    StartRun,
     StoreFailed,
     SwapConflicted,
     SwapJob,
+    starts,
 )
 from chronos.protocol.schedule import Instant
 
@@ -103,8 +103,9 @@ def step(flow: NaiveFlow, event: Event, now_us: Instant) -> Step:
             # Whether it worked is not looked at: the map says that it did.
             assert flow.move is not None
             done, answers = _done(flow, flow.move.verdict, job=flow.move.job)
-            starts = _starts(flow, flow.move) if isinstance(flow.intent, Finish) else ()
-            return done, (Remember(flow.intent.job_id, flow.asked_us), *answers, *starts)
+            is_end = isinstance(flow.intent, Finish)
+            begun = starts(flow.move.job, flow.move.runs, confirm=True) if is_end else ()
+            return done, (Remember(flow.intent.job_id, flow.asked_us), *answers, *begun)
     raise AssertionError(event)
 
 
@@ -150,16 +151,12 @@ def _after_move(flow: NaiveFlow, move: Move) -> Step:
     match flow.intent:
         case Fire() | RunNow() if move.runs:
             done, answers = _done(flow, move.verdict, job=job)
-            return done, (*answers, *_starts(flow, move))
+            return done, (*answers, *starts(job, move.runs, confirm=True))
         case Fire(fired=Fired(origin=Origin.SCHEDULE)):
             return _done(flow, move.verdict, job=job)  # a duplicate: the first delivery has seen to it
         case Renew():
             return _done(flow, move.verdict, job=job)
     return _arm(flow, job)
-
-
-def _starts(flow: NaiveFlow, move: Move) -> tuple[StartRun, ...]:
-    return tuple(StartRun(job_id=flow.intent.job_id, run=run, confirm=True) for run in move.runs)
 
 
 def _arm(flow: NaiveFlow, job: Job | None) -> Step:

@@ -41,6 +41,7 @@ def _with_policy(job: Job, chance: random.Random, start_us: Instant) -> Job:
         attempts=chance.choice((1, 2, 4)),
         retry_delay_us=chance.choice((10 * SECOND_US, MINUTE_US, 30 * MINUTE_US)),
         retry_max_delay_us=chance.choice((MINUTE_US, HOUR_US)),
+        time_limit_us=chance.choice((None, None, 15 * SECOND_US, 5 * MINUTE_US, HOUR_US)),
         ends_us=ends_us if is_ended and (job.next_us or start_us) < ends_us else None,
     )
     return attrs.evolve(job, policy=policy, times=times if is_counted and job.times is None else job.times)

@@ -17,7 +17,15 @@ from hypothesis import reject
 from hypothesis import strategies as st
 
 from chronos.protocol.data import json_of
-from chronos.protocol.job import MAX_CATCH_UP, MAX_RETRY_DELAY_US, Job, JobState, Outcome, Policy
+from chronos.protocol.job import (
+    MAX_CATCH_UP,
+    MAX_RETRY_DELAY_US,
+    MAX_TIME_LIMIT_US,
+    Job,
+    JobState,
+    Outcome,
+    Policy,
+)
 from chronos.protocol.schedule import DAY_US, MINUTE_US, Cron, Interval, next_after, parse_instant
 from chronos.stores.reader import MAX_DURATION_US
 from chronos.stores.rewrite import LONGEST_REASON
@@ -83,6 +91,7 @@ EXPLICIT: dict[object, st.SearchStrategy[Any]] = {
     (Policy, "attempts"): st.integers(1, 9) | st.just((1 << 63) - 1),
     (Policy, "retry_delay_us"): st.integers(1, MAX_RETRY_DELAY_US),
     (Policy, "retry_max_delay_us"): st.integers(1, MAX_RETRY_DELAY_US),
+    (Policy, "time_limit_us"): st.none() | st.integers(1, MAX_TIME_LIMIT_US),
 }
 
 _PLAIN: dict[object, st.SearchStrategy[Any]] = {

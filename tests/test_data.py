@@ -320,7 +320,7 @@ def test_data_that_no_job_may_carry_is_refused_with_its_place(
     """A jobs file that somebody wrote is held to the same rules, and names the job and the field."""
     store = file_of(tmp_path / "jobs.json", chronos={"data": data})
     with pytest.raises(JobsFileError, match=f"job j: chronos.data: .*{problem}"):
-        store.load_all()
+        store.load("j")
 
 
 def test_record_of_hermes_carries_data_too() -> None:

@@ -136,6 +136,17 @@ def test_fire_moves_the_store_then_arms_then_answers_then_runs() -> None:
     assert start == StartRun(job_id="job", run=run, confirm=False)
 
 
+def test_run_starts_with_the_limit_and_the_data_of_its_job() -> None:
+    """As they stand when it starts; and at the limit it ends as a run that fails."""
+    job = attrs.evolve(JOB, policy=Policy(time_limit_us=90 * SECOND_US), data_json='{"a":1}')
+    _, (_, start) = flow_at(FIRE, JobLoaded(job), JobSwapped(), ACCEPTED)
+    assert isinstance(start, StartRun)
+    assert (start.time_limit_us, start.data_json) == (90 * SECOND_US, '{"a":1}')
+    finish = machine.timed_out(attrs.evolve(start, confirm=True))
+    reason = "timed out after 90 s"
+    assert finish == Finish(job_id="job", run=start.run, succeeded=False, detail=reason, confirm=True)
+
+
 def test_run_starts_though_the_arm_failed_and_the_fire_is_not_settled() -> None:
     """Whoever fires comes back to finish the arm."""
     _, (answer, start) = flow_at(FIRE, JobLoaded(JOB), JobSwapped(), ArmFailed())

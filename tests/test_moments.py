@@ -218,7 +218,7 @@ def values_for_people() -> list[type]:
 
 
 # What is a value of the protocol alone, and told to nobody.
-INSIDE = {"ArmFailed", "Flow", "ProvisionArm"}
+INSIDE = {"ArmFailed", "Flow", "ProvisionArm", "StartRun"}
 
 
 @pytest.mark.parametrize("cls", values_for_people(), ids=lambda cls: cls.__name__)

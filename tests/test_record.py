@@ -20,6 +20,7 @@ from chronos.protocol.draft import Fired
 from chronos.protocol.job import (
     MAX_CATCH_UP,
     MAX_RETRY_DELAY_US,
+    MAX_TIME_LIMIT_US,
     CatchUp,
     Job,
     JobState,
@@ -73,6 +74,7 @@ EVERY_CHOICE = {
     "overlap": "queue",
     "on_interrupt": "retry",
     "retry": RETRY,
+    "time_limit_seconds": 90.5,
     "starts_at": "2026-06-20T00:00:00Z",
     "ends_at": "2026-12-31T14:00:00+02:00",
 }
@@ -325,6 +327,7 @@ def test_policy_is_read() -> None:
         attempts=4,
         retry_delay_us=1500_000,
         retry_max_delay_us=600 * SECOND_US,
+        time_limit_us=90_500_000,
         starts_us=parse_instant("2026-06-20T00:00:00Z"),
         ends_us=parse_instant("2026-12-31T12:00:00Z"),
     )
@@ -1071,6 +1074,7 @@ def policies(draw: st.DrawFn) -> Policy:
         attempts=draw(st.integers(1, 4)),
         retry_delay_us=draw(st.just(MINUTE_US) | st.integers(1, MAX_RETRY_DELAY_US)),
         retry_max_delay_us=draw(st.just(HOUR_US) | st.integers(1, MAX_RETRY_DELAY_US)),
+        time_limit_us=draw(st.none() | st.integers(1, MAX_TIME_LIMIT_US)),
         starts_us=draw(st.none() | st.just(starts_us)),
         ends_us=draw(st.none() | st.just(ends_us)),
     )

@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from chronos.protocol.job import OnInterrupt, Policy
-from chronos.protocol.schedule import DAY_US, slots_after
+from chronos.protocol.schedule import DAY_US, SECOND_US, slots_after
 from chronos.testing import nas
 from simulator import faults
 from simulator.agents import CHRONOS
@@ -86,6 +86,20 @@ def test_retried_jobs_with_heavy_faults_hold_every_property(seed: int, machines:
 def test_random_policies_with_heavy_faults_hold_every_property(name: str, seed: int, machines: int) -> None:
     """Whatever the owners have chosen, and whatever goes wrong, nothing is lost and nothing runs twice."""
     summary = simulate(plan(name, 5, "heavy", machines=machines, policies="random"), seed)
+    assert summary.verdict == "ok", told(summary)
+
+
+@pytest.mark.parametrize("agent", ["chronos", "naive"])
+def test_run_of_a_simulated_agent_ends_at_its_limit(agent: str) -> None:
+    """One that would last longer has failed, and no other; without a limit, none of them has."""
+    fleet = load_shipped("fleet-02")
+    limited = tuple(attrs.evolve(job, policy=Policy(time_limit_us=10 * SECOND_US)) for job in fleet.jobs)
+    free, summary = (
+        simulate(plan(attrs.evolve(fleet, jobs=jobs), 10, agent=agent), 0) for jobs in (fleet.jobs, limited)
+    )
+    assert free.runs["failed"] == free.marks.get("run-timed-out", 0) == 0
+    assert summary.runs["failed"] == summary.marks["run-timed-out"] > 0
+    assert summary.runs["completed"] == free.runs["completed"] - summary.runs["failed"] > 0
     assert summary.verdict == "ok", told(summary)
 
 
@@ -245,6 +259,7 @@ SOMETIMES = {
     "replaced-one-shot-not-deleted",
     "retries-spent",
     "run-started-though-the-arm-failed",
+    "run-timed-out",
     "settled-afterwards",
     "slow-boot",
     "store-failed-after-the-write",

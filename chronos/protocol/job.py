@@ -65,6 +65,9 @@ _RETRY_DELAY_US, _RETRY_MAX_DELAY_US = MINUTE_US, HOUR_US
 # Whoever retries after a year has forgotten what.
 MAX_RETRY_DELAY_US = 366 * DAY_US
 
+# A run that may last for longer than a year has no limit.
+MAX_TIME_LIMIT_US = 366 * DAY_US
+
 # How late an occurrence may still run, unless its job says otherwise: half of the time to the
 # next one, within these bounds. A minute job must survive one slow delivery; a yearly one must
 # not surprise its owner in the middle of another day.
@@ -230,6 +233,8 @@ class Policy:
             waits twice as long as the one before. Of each wait, a random half is left out at most,
             so that jobs that failed together do not come back together.
         retry_max_delay_us: no wait is longer, microseconds.
+        time_limit_us: how long each attempt may run, microseconds; one that goes on is failed. None for
+            no limit.
         starts_us: no occurrence before this instant; None for no such bound.
         ends_us: no occurrence after this instant; None for no such bound.
 
@@ -245,6 +250,7 @@ class Policy:
     attempts: int = attrs.field(default=1, validator=at_least(1))
     retry_delay_us: int = attrs.field(default=_RETRY_DELAY_US, validator=at_least(1))
     retry_max_delay_us: int = attrs.field(default=_RETRY_MAX_DELAY_US, validator=at_least(1))
+    time_limit_us: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least(1)))
     starts_us: Instant | None = attrs.field(default=None, validator=attrs.validators.optional(_instant))
     ends_us: Instant | None = attrs.field(default=None, validator=attrs.validators.optional(_instant))
 
@@ -262,6 +268,8 @@ class Policy:
         retry_delay_us: int | None = None,
         retry_max_delay: timedelta | None = None,
         retry_max_delay_us: int | None = None,
+        time_limit: timedelta | None = None,
+        time_limit_us: int | None = None,
         starts: datetime | None = None,
         starts_us: Instant | None = None,
         ends: datetime | None = None,
@@ -278,6 +286,7 @@ class Policy:
             attempts=attempts,
             retry_delay_us=_RETRY_DELAY_US if delay_us is None else delay_us,
             retry_max_delay_us=_RETRY_MAX_DELAY_US if max_delay_us is None else max_delay_us,
+            time_limit_us=duration_of("time_limit", time_limit, time_limit_us, least_us=1),
             starts_us=instant_of("starts", starts, starts_us),
             ends_us=instant_of("ends", ends, ends_us),
         )
@@ -285,6 +294,7 @@ class Policy:
     misfire_grace = span_or_none()
     retry_delay = span()
     retry_max_delay = span()
+    time_limit = span_or_none()
     starts = moment_or_none()
     ends = moment_or_none()
 
@@ -293,6 +303,8 @@ class Policy:
             raise ScheduleError(f"misfire_grace_us is {self.misfire_grace_us}; expected at most {LONGEST_US}")
         if max(self.retry_delay_us, self.retry_max_delay_us) > MAX_RETRY_DELAY_US:
             raise ScheduleError(f"a retry waits longer than a year; expected at most {MAX_RETRY_DELAY_US} us")
+        if self.time_limit_us is not None and self.time_limit_us > MAX_TIME_LIMIT_US:
+            raise ScheduleError(f"time_limit_us is longer than a year; expected at most {MAX_TIME_LIMIT_US}")
         if self.catch_up_limit > MAX_CATCH_UP:
             raise ScheduleError(f"catch_up_limit is {self.catch_up_limit}; expected at most {MAX_CATCH_UP}")
         if self.starts_us is not None and self.ends_us is not None and self.ends_us < self.starts_us:

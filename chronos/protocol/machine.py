@@ -209,12 +209,14 @@ class CancelArm:
 class StartRun:
     """Run the job; its end is a `Finish` with the same `confirm`. Nothing comes back to the flow.
 
-    `data_json` is what the job carries as it starts: a later change of it is for a later run.
+    `time_limit_us` and `data_json` are those of the job as it starts: a later change is for a later run.
+    A run that goes on for longer ends as `timed_out` says, whatever becomes of its runner.
     """
 
     job_id: str
     run: Run
     confirm: bool
+    time_limit_us: int | None = None
     data_json: str = NO_DATA
 
 
@@ -695,10 +697,30 @@ def _close(
         retry_after_us=failed.retry_after_us,
     )
     done = Flow(intent=flow.intent, owner=flow.owner, phase=Phase.DONE, before=flow.before, move=move)
-    data_json = NO_DATA if move.job is None else move.job.data_json
-    confirm = not (settled and echoed)
-    starts = (StartRun(job_id=job_id, run=run, confirm=confirm, data_json=data_json) for run in runs)
-    return done, (answer, *starts)
+    return done, (answer, *starts(move.job, runs, confirm=not (settled and echoed)))
+
+
+def starts(job: Job | None, runs: Iterable[Run], *, confirm: bool) -> tuple[StartRun, ...]:
+    """Return the starts of *runs* of *job*, which were claimed; none of a job that is gone."""
+    if job is None:
+        return ()
+    limit_us, data_json = job.policy.time_limit_us, job.data_json
+    return tuple(
+        StartRun(job_id=job.id, run=run, confirm=confirm, time_limit_us=limit_us, data_json=data_json)
+        for run in runs
+    )
+
+
+def timed_out(started: StartRun) -> Finish:
+    """Return the end of a run whose time is over: that of any run that fails.
+
+    Its process decides that, by a clock that is never set; whoever else sees the run goes by its lease.
+    """
+    assert started.time_limit_us is not None
+    detail = f"timed out after {started.time_limit_us / SECOND_US:.10g} s"
+    return Finish(
+        job_id=started.job_id, run=started.run, succeeded=False, detail=detail, confirm=started.confirm
+    )
 
 
 def follow_up(intent: Intent, answer: Answer, now_us: Instant) -> Intent | None:

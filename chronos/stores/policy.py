@@ -66,6 +66,7 @@ _CHOICES = (
     _number("retry", "attempts"),
     _seconds("retry", "delay_seconds", "retry_delay_us", at_least_us=1),
     _seconds("retry", "max_delay_seconds", "retry_max_delay_us", at_least_us=1),
+    _seconds("", "time_limit_seconds", "time_limit_us", at_least_us=1),
     _bound("starts_at", "starts_us"),
     _bound("ends_at", "ends_us"),
 )
@@ -125,7 +126,9 @@ def rewrite_policy(policy: Policy, before: Policy, raw: Mapping[str, Any], zone:
 def _refuse_misspelled(given: Reader, holder: str) -> None:
     """Refuse a key that was meant for a choice and is none; whatever else is there is the agent's own."""
     known = [each.key for each in _CHOICES if each.holder == holder] + ([] if holder else ["retry"])
-    elsewhere = {name: each for each in _CHOICES for name in (each.key, each.name)}
+    elsewhere = {
+        name: each for each in _CHOICES for name in (each.key, each.name, each.key.removesuffix("_seconds"))
+    }
     for key in given.raw:
         if key in known:
             continue

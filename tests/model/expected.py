@@ -94,7 +94,7 @@ class Expected:
         ends: how each occurrence has ended.
         outcomes: what its history must be.
         said: of each run that has ended, whether it did what it should.
-        started: the runs that were started.
+        started: the runs that were started, and when.
         faults: what happened that must not.
     """
 
@@ -110,7 +110,7 @@ class Expected:
     ends: dict[Identity, Result] = attrs.field(factory=dict)
     outcomes: list[Outcome] = attrs.field(factory=list)
     said: dict[tuple[Identity, int], bool] = attrs.field(factory=dict)
-    started: set[tuple[Identity, int]] = attrs.field(factory=set)
+    started: dict[tuple[Identity, int], int] = attrs.field(factory=dict)
     faults: list[str] = attrs.field(factory=list)
 
     def expect(self, is_true: bool, otherwise: str) -> None:
@@ -386,13 +386,20 @@ class Expected:
         """A process starts *run*; *job* is as stored, None when it is no longer this one."""
         key = (run.identity, run.attempt)
         self.expect(key not in self.started, f"{run} was started twice")
-        self.started.add(key)
+        self.started[key] = now_us
         self.expect(not is_found_removed, f"{run} was started of a job that was found removed")
         # What was removed after its process has last looked is like what is removed during its run.
         self.expect(job is None or run.is_among(job.runs), f"{run} was started without its claim")
         is_manual, at_us = run.identity
         self.expect(is_manual or at_us <= now_us, f"{run} was started before its time")
 
+    def time_out(self, run: Run, *, now_us: int) -> None:
+        """A process ends *run* though its runner goes on."""
+        lasted_us = now_us - self.started[run.identity, run.attempt]
+        limits_us = [policy.time_limit_us for policy in self.had if policy.time_limit_us is not None]
+        self.expect(any(limit_us <= lasted_us for limit_us in limits_us), f"{run} timed out: {lasted_us}")
+
     def end(self, run: Run, *, succeeded: bool) -> None:
-        """A run has ended."""
-        self.said[run.identity, run.attempt] = succeeded
+        """A run has ended: its runner says so, or its process, and both the same."""
+        said = self.said.setdefault((run.identity, run.attempt), succeeded)
+        self.expect(said is succeeded, f"{run} ended twice")

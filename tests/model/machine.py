@@ -26,7 +26,7 @@ from chronos.protocol.machine import (
 )
 from chronos.protocol.schedule import HOUR_US, SECOND_US
 from chronos.protocol.transitions import Changes
-from chronos.work import Sleep
+from chronos.work import Execute, Sleep
 from simulator import properties
 from tests.model.plans import Plan, grid_of, plans, policies
 from tests.model.world import ALL, Process, Strand, World
@@ -332,6 +332,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
             elif world.late:
                 world.arrive(world.late.pop())
             elif executing := world.executing():
+                self.expect_in_time(executing)
                 world.end_run(executing[0], succeeded=True)
             elif asleep := [strand for strand in world.strands() if isinstance(strand.operation, Sleep)]:
                 world.now_us = max(world.now_us, min(strand.wakes_us for strand in asleep))
@@ -344,6 +345,14 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
             else:
                 return
         raise AssertionError(f"it never comes to rest: {world.rows}, {world.store.load_all()}")
+
+    def expect_in_time(self, executing: list[Strand]) -> None:
+        """Nothing can go on: then every run whose time is over has ended."""
+        for strand in executing:
+            assert isinstance(strand.operation, Execute)
+            context = strand.operation.context
+            is_over = context.deadline_s is not None and self.world.now_us / SECOND_US > context.deadline_s
+            assert not is_over or context.timed_out.is_set(), f"{strand.run} goes on"
 
     def teardown(self) -> None:
         self.settle()

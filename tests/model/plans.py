@@ -156,6 +156,7 @@ def policies(draw: st.DrawFn) -> Policy:
         on_interrupt=draw(st.sampled_from(OnInterrupt)),
         attempts=draw(st.sampled_from((1, 2, 3))),
         retry_delay_us=draw(st.sampled_from((50 * SECOND_US, 10 * MINUTE_US))),
+        time_limit_us=draw(st.sampled_from((None, None, 60 * SECOND_US, 20 * MINUTE_US))),
         starts_us=starts_us,
         ends_us=ends_us,
     )

@@ -275,7 +275,8 @@ class World:
                 return
             if not isinstance(operation, Spawn):
                 break
-            result = self.begin(strand.process, operation, found=strand.found)
+            # What calls the runner beside the run that waits for it is at work on the same run.
+            result = self.begin(strand.process, operation, found=strand.found, run=strand.run)
         strand.operation = operation
         if isinstance(operation, Sleep):
             strand.wakes_us = self.now_us + operation.delay_us
@@ -416,6 +417,7 @@ class World:
             and strand.run.is_same_as(run)
             and isinstance(strand.operation, Execute)
             and not strand.is_told
+            and not strand.operation.context.timed_out.is_set()
             and self.claimed.get(_key(name, run)) is book
             for strand in self.strands()
         )
@@ -428,6 +430,11 @@ class World:
                 assert strand is not None
                 strand.run = run
                 self._started(strand, job_id, run)
+            case events.RunEnded(job_id=job_id, run=run, succeeded=succeeded, detail=detail):
+                book = self.claimed[_key(job_id, run)]
+                if detail.startswith("timed out"):
+                    book.time_out(run, now_us=self.now_us)
+                book.end(run, succeeded=succeeded)
             case events.FlowEnded(intent=intent, answer=answer):
                 # The end of a run and its renewal are settled without asking NAS where they change nothing
                 # for it: that tells nobody anything.
@@ -448,11 +455,12 @@ class World:
         )
 
     def end_run(self, strand: Strand, *, succeeded: bool) -> None:
-        """Let a run end."""
+        """Let a runner end, in time or too late; with a time limit, its process says which."""
         assert isinstance(strand.operation, Execute)
         assert strand.run is not None
-        book = self.claimed[_key(strand.operation.context.job_id, strand.run)]
-        book.end(strand.run, succeeded=succeeded)
+        context = strand.operation.context
+        if context.deadline_s is None:
+            self.claimed[_key(context.job_id, strand.run)].end(strand.run, succeeded=succeeded)
         self.tell(strand, (succeeded, "" if succeeded else "it failed"))
 
     def executing(self) -> list[Strand]:
