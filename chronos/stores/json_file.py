@@ -13,8 +13,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from chronos.clock import now_us as real_now_us
 from chronos.errors import JobsFileError, StoreError
 from chronos.protocol.job import Job, Outcome, Unreadable
 from chronos.protocol.schedule import Instant, parse_instant
-from chronos.stores import HISTORY_LENGTH, check_history_length, refusal, unreadable
+from chronos.stores import HISTORY_LENGTH, belonging, check_history_length, refusal, unreadable
+from chronos.stores.belonging import Belonging
 from chronos.stores.layout import TOO_DEEP, encode_file
 from chronos.stores.reader import offset_of
 from chronos.stores.record import Document, FileFacts, read_document, read_history, read_job
@@ -172,14 +174,22 @@ class JsonFileStore:
         file = self._file()
         if not file.parent.is_dir():  # or the lock would make it, and hide that a volume is not mounted
             raise StoreError(f"there is no directory {file.parent}", definite=True)
-        lock = FileLock(file.with_name(f"{file.name}.lock"))
+        path = file.with_name(f"{file.name}.lock")
+        lock = FileLock(path)
         try:
+            _make_lock(path, file, self._lock_wait_s)
             lock.acquire(timeout=self._lock_wait_s, poll_interval=_LOCK_POLL_S)
         except Timeout:
-            problem = f"another process has held {lock.lock_file} for {self._lock_wait_s} s"
+            problem = f"another process has held {path} for {self._lock_wait_s} s"
+            raise StoreError(problem, definite=True) from None
+        except PermissionError:
+            problem = (
+                f"{path} cannot be locked: {belonging.whose(path)}; remove it, or give it to the owner of"
+                f" {file}"
+            )
             raise StoreError(problem, definite=True) from None
         except (OSError, NotImplementedError) as error:
-            raise StoreError(f"{lock.lock_file} cannot be locked: {error}", definite=True) from None
+            raise StoreError(f"{path} cannot be locked: {error}", definite=True) from None
         try:
             yield file
         finally:
@@ -200,6 +210,8 @@ class JsonFileStore:
         except FileNotFoundError:
             problem = f"there is no jobs file {self.path}; JsonFileStore.create makes one"
             raise StoreError(problem, definite=True) from None
+        except PermissionError:
+            raise StoreError(f"{path} cannot be read: {belonging.whose(path)}", definite=True) from None
         except OSError as error:
             raise StoreError(f"{self.path} cannot be read: {error}", definite=True) from None
         known = self._newest
@@ -323,23 +335,81 @@ def _beside(file: Path) -> Path:
 
 
 def _write_beside(file: Path, data: bytes, *, like: os.stat_result | None) -> None:
-    """Make *data* durable in the next version of *file*, readable to those who may read *like*."""
+    """Make *data* durable in the next version of *file*, which belongs to whoever *like* belongs to."""
     beside = _beside(file)
+    wanted = None if like is None else Belonging.of(like)
     try:
         beside.unlink(missing_ok=True)
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+        with os.fdopen(belonging.make(beside, wanted), "wb") as opened:
+            if wanted is not None and belonging.keeps_out(opened.fileno(), wanted):
+                raise PermissionError(
+                    f"its group would lose {file}, and this process may not give it to that group; run it as"
+                    " a member, or give the file to a group of its own"
+                )
             opened.write(data)
-            if like is not None and sys.platform != "win32":
-                if (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
-                    with suppress(PermissionError):  # only root may give a file away
-                        os.fchown(opened.fileno(), like.st_uid, like.st_gid)
-                os.fchmod(opened.fileno(), like.st_mode & 0o7777)
             opened.flush()
             os.fsync(opened.fileno())
     except OSError as error:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
-        raise StoreError(f"{beside} cannot be written: {error}", definite=True) from None
+        problem = f"{beside} cannot be written: {error}"
+        if isinstance(error, PermissionError):
+            problem += f"; of {file.parent}, {belonging.whose(file.parent)}"
+        raise StoreError(problem, definite=True) from None
+
+
+def _make_lock(lock: Path, file: Path, wait_s: float) -> None:
+    """See to it that whoever may write *file* may also lock it, whoever comes first.
+
+    One that a process of another user has left without that in mind is given the right owner, or another
+    one is put in its place.
+    """
+    try:
+        like = Belonging.of(file.stat(), at_least=0o600)
+    except FileNotFoundError:
+        like = None
+    try:
+        if not os.path.lexists(lock):
+            os.close(belonging.make(lock, like))
+    except FileExistsError:
+        pass  # somebody else was faster
+    if like is not None:
+        belonging.give_if_ours(lock, like)
+    if not belonging.may_write(lock):
+        _replace_lock(lock, like, wait_s)
+
+
+def _replace_lock(lock: Path, like: Belonging | None, wait_s: float) -> None:
+    """Put another lock in the place of one that this process may not open for writing.
+
+    Nobody holds the old one meanwhile, as far as it can be read at all. A process that has opened the old
+    one finds that it is gone as soon as it has locked it.
+    """
+    beside = _beside(lock)
+    with ExitStack() as held:
+        if sys.platform != "win32" and os.access(lock, os.R_OK):
+            opened = held.enter_context(lock.open("rb"))
+            deadline_s = time.monotonic() + wait_s
+            while not _flock(opened.fileno()):
+                if time.monotonic() > deadline_s:
+                    raise Timeout(str(lock))
+                time.sleep(_LOCK_POLL_S)
+        beside.unlink(missing_ok=True)
+        os.close(belonging.make(beside, like))
+        beside.replace(lock)
+
+
+def _flock(opened: int) -> bool:
+    """Return whether an open file is locked now; also where its file system has no locks for readers."""
+    import fcntl
+
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _is_still(version: _Version) -> bool:
