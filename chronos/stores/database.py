@@ -22,11 +22,14 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+import attrs
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 
 from chronos.errors import JobsFileError, StoreError
+from chronos.stores import belonging
+from chronos.stores.belonging import Belonging
 
 # Seconds between two attempts to make a database keep a log, where SQLite itself does not wait.
 _POLL_S = 0.01
@@ -68,6 +71,10 @@ class Database:
         _check(self.engine.dialect.name, self.engine.url)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self.name = self.engine.url.render_as_string(hide_password=True)
+        path = self.engine.url.database or ""
+        # What is no plain path is the driver's matter.
+        self._path = Path(path).absolute() if self.is_sqlite and not path.startswith("file:") else None
+        self._lost: _Seen | None = None
         self._pid = os.getpid()
         self._inherited: list[object] = []
         _databases.add(self)
@@ -105,6 +112,7 @@ class Database:
                 is_done = work(connection)
                 is_definite = not is_done
                 self._end(connection, "COMMIT" if is_done else "ROLLBACK")
+                self._check_file(connection, definite=is_definite)
                 return is_done
         except (StoreError, JobsFileError):
             raise
@@ -130,12 +138,12 @@ class Database:
         """
         if not self.is_sqlite:
             return
-        path = self.engine.url.database or ""
-        if self._is_own and not path.startswith("file:"):
+        if self._is_own and self._path is not None:
             try:  # for its owner alone, as a jobs file is
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+                with suppress(FileExistsError):
+                    os.close(belonging.make(self._path, None))
             except OSError as error:
-                raise StoreError(f"{path} cannot be made: {error}", definite=True) from None
+                raise StoreError(f"{self._path} cannot be made: {error}", definite=True) from None
         deadline_s = time.monotonic() + self._wait_s
         while True:
             try:
@@ -156,8 +164,50 @@ class Database:
 
     @contextmanager
     def _connected(self, isolation: Any) -> Iterator[Connection]:
+        self._refuse_foreign_log()
         with self._engine().connect() as connection:
+            self._check_file(connection)
             yield connection.execution_options(isolation_level=isolation)
+
+    def _check_file(self, connection: Connection, *, definite: bool = True) -> None:
+        """Refuse a connection to a SQLite file that is not there any more: what it holds is lost.
+
+        SQLite itself goes on with a file that was deleted or replaced, for as long as it is open.
+
+        Raises:
+            StoreError: there is no such file, or another one.
+        """
+        if self._path is None:
+            return
+        now = _identity(self._path)
+        known = connection.info.get("chronos")
+        if known is None or (known.log is None and known.file == now):
+            known = connection.info["chronos"] = _look(connection, self._path)
+        if now is not None and now == known.file:
+            return
+        # Until then the connection stays open, lest another file get the number of the one that is gone.
+        self._lost = known
+        self._refuse_foreign_log(definite=definite)
+        if now is not None:
+            connection.invalidate()
+        what = "there is no such file any more" if now is None else "it is another file than before"
+        raise self._gone(what, definite=definite)
+
+    def _refuse_foreign_log(self, *, definite: bool = True) -> None:
+        """Refuse a file beside which the log of the one before still lies: SQLite would mix the two."""
+        if self._path is None or self._lost is None or self._lost.log is None:
+            return
+        log = _beside(self._path, "-wal")
+        if _identity(log) == self._lost.log and _identity(self._path) not in (None, self._lost.file):
+            problem = (
+                f"{log.name} beside it is of the file that was there before; stop whoever uses it, and delete"
+                f" {log.name} and {_beside(self._path, '-shm').name}"
+            )
+            raise self._gone(problem, definite=definite)
+
+    def _gone(self, problem: str, *, definite: bool) -> StoreError:
+        rule = "a database must not be deleted or replaced while it is in use"
+        return StoreError(f"{self.name} cannot be used: {problem}; {rule}", definite=definite)
 
     def _engine(self) -> Engine:
         """Return the engine, without connections that were in use when this process was forked."""
@@ -186,8 +236,42 @@ class Database:
         return StoreError(f"{self.name} {what}: {type(driver_error).__name__}: {words}", definite=definite)
 
     def _is_missing(self) -> bool:
-        path = self.engine.url.database or ""
-        return self.is_sqlite and not path.startswith("file:") and not Path(path).exists()
+        return self._path is not None and not self._path.exists()
+
+
+@attrs.frozen
+class _Seen:
+    """Which file a connection was opened for, and the log that it writes; None for what is not there."""
+
+    file: tuple[int, int] | None
+    log: tuple[int, int] | None
+
+
+def _look(connection: Connection, path: Path) -> _Seen:
+    """Return what a connection works with; what SQLite makes beside a database is its group's, too.
+
+    SQLite gives what it makes the mode of the database, and the owner where it runs as root.
+    """
+    with suppress(OSError, sqlite3.Error):  # whoever uses the connection is told
+        driver: Any = connection.connection.driver_connection
+        driver.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()  # they are made now
+        like = Belonging.of(path.stat())
+        for suffix in ("-wal", "-shm", "-journal"):
+            belonging.give_if_ours(_beside(path, suffix), like)
+    return _Seen(_identity(path), _identity(_beside(path, "-wal")))
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from every other that there is, while somebody has it open."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _check(dialect: str, url: URL) -> None:
