@@ -37,11 +37,13 @@ class Pending:
         reason: what it waits for, in words.
         is_busy: whether this process is at work on it. A host may stop the machine when nothing is;
             what else is listed waits for NAS's next delivery, a change of the job, or a start.
+        is_waiting: whether it goes on by itself after a while, and nothing is done about it before.
     """
 
     job_id: str
     reason: str
     is_busy: bool
+    is_waiting: bool = False
 
 
 @attrs.frozen

@@ -149,7 +149,10 @@ class Worker:
     def pending(self) -> tuple[Pending, ...]:
         """Return what is unfinished, and why. What runs on though its time is over keeps nobody waiting."""
         tasks = (task for task in self.tasks.values() if task is not _FOLLOWING)
-        owed = (Pending(job_id=each.intent.job_id, reason=each.reason, is_busy=True) for each in self._owed)
+        owed = (
+            Pending(job_id=each.intent.job_id, reason=each.reason, is_busy=True, is_waiting=not each.is_tried)
+            for each in self._owed
+        )
         busy = (*tasks, *owed)
         at_work_on = {each.job_id for each in busy}
         left = [(job_id, reason) for job_id, reason in self._unsettled.items() if job_id not in at_work_on]
@@ -400,7 +403,8 @@ class Worker:
         started, is_known, retry_after_us = yield from self._reconcile(asks_nas=True)
         if not is_known:
             again = self._reconcile_again(retry_after_us)
-            yield self._spawn(again, "", f"{_UNKNOWN}; it is tried again")
+            reason = f"{_UNKNOWN}; it is tried again"
+            yield Spawn(again, Pending(job_id="", reason=reason, is_busy=True, is_waiting=True))
         if self.ticker.is_ticking:
             yield from self._begin_ticking()
         return started

@@ -9,6 +9,7 @@ from writing import attributes_of, code, prose, table
 from chronos import errors, stores, telemetry
 from chronos.protocol import data, job, machine, schedule, transitions
 from chronos.stores import rewrite
+from chronos.testing import Faults
 
 _ROOTS = (errors.ChronosError, machine.ProtocolError)
 
@@ -73,6 +74,14 @@ def _instruments() -> str:
     return "\n".join(rows)
 
 
+def _testing_faults() -> str:
+    """Return the table of what a NAS for tests can be told to do wrong."""
+    return table(
+        ["`nas.faults.`…", "Meaning"],
+        ([code(name), text] for name, text in attributes_of(Faults).items()),
+    )
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "lease": lambda: _seconds(job.LEASE_US),
     "renew_every": lambda: _seconds(job.RENEW_EVERY_US),
@@ -90,5 +99,6 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "follow_ups": _follow_ups,
     "instruments": _instruments,
     "history_length": lambda: str(stores.HISTORY_LENGTH),
+    "testing_faults": _testing_faults,
     "longest_reason": lambda: str(rewrite.LONGEST_REASON),
 }

@@ -6,6 +6,7 @@ Hypothesis searches always the same way in CI, and for long with `--hypothesis-p
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
@@ -91,6 +92,14 @@ def make_world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("chronos.work.DRAINING_DELAY_US", 10_000)
     with agents.worlds(request.param) as make:
         yield make
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -166,10 +166,11 @@ def test_decisions_are_numbered_and_listed() -> None:
         assert re.findall(r"^## (.*)$", note, re.MULTILINE) == ["Context", "Decision", "Consequence"]
 
 
-def test_embed_page_shows_the_example(site: Path) -> None:
-    """The ten lines are on the page, and are those that the test below runs."""
-    example = (DOCS / "examples" / "embed.py").read_text(encoding="utf-8")
-    assert example in text_of(site / "embed.html")
+@pytest.mark.parametrize(("page", "example"), [("embed", "embed"), ("testing", "test_agent")])
+def test_a_page_shows_its_example(site: Path, page: str, example: str) -> None:
+    """The lines are on the page, and are those that a test runs."""
+    shown = (DOCS / "examples" / f"{example}.py").read_text(encoding="utf-8")
+    assert shown in text_of(site / f"{page}.html")
 
 
 def test_every_page_is_filled_in(site: Path) -> None:
