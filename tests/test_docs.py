@@ -119,6 +119,15 @@ def test_properties_page_tells_every_property(site: Path) -> None:
             assert f'<span id="{incident.lower()}">' in incidents
 
 
+def test_every_incident_is_decided_by_something(site: Path) -> None:
+    """A row names a property, a promise of NAS, or a test whose docstring names the incident."""
+    html = (site / "incidents.html").read_text(encoding="utf-8")
+    rows = (re.findall(r"<td>(.*?)</td>", row, re.DOTALL) for row in html.split("<tr>"))
+    told = {re.sub("<.*?>", "", cells[0]): cells[-1] for cells in rows if cells}
+    assert len(told) > 40
+    assert [each for each, decided in told.items() if "<a " not in decided and "test_" not in decided] == []
+
+
 def test_every_promise_of_nas_is_told(site: Path) -> None:
     """Each has an anchor that incidents link to."""
     html = (site / "contract" / "nas.html").read_text(encoding="utf-8")

@@ -461,8 +461,8 @@ def resume(job: Job | None, *, from_now: bool, now_us: Instant) -> Move:
     elif draft.next_us is not None and draft.next_us <= now_us:
         draft.next_us = following(job, now_us)
     if job.next_us is not None and draft.next_us is None:
-        passed = Stretch(job.next_us, job.next_us, 1)
-        draft.end_stretch(passed, Result.MISSED, "its time was over when the job was resumed")
+        first = Stretch(job.next_us, job.next_us, 1)
+        draft.end_stretch(first, Result.MISSED, "its time was over when the job was resumed")
     return draft.move(Verdict.CHANGED, "resumed")
 
 
