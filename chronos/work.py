@@ -4,7 +4,7 @@ Every piece of work is a flow of `chronos.protocol.machine`, which decides what 
 answer. Left to this module are the things that take time:
 
 * a run renews its lease while it is in flight, and ends with a flow;
-* what a flow still owes (`machine.follow_up`) is begun after a while, a few times;
+* what a flow still owes (`machine.follow_up`) is begun after a while, ever more slowly;
 * `pending()` says what is unfinished, so that a host knows whether it may stop the machine;
 * where NAS cannot be had, the in-process ticker of `chronos.ticker` fires the jobs.
 
@@ -94,6 +94,11 @@ class _Owed:
     tries: int = 0
     is_tried: bool = False
 
+    @property
+    def is_busy(self) -> bool:
+        """Return whether the host shall keep the machine for it: for about a minute."""
+        return self.tries < len(FOLLOW_UP_DELAYS_US)
+
 
 class Worker:
     """The work of one scheduler; one for each process that claims.
@@ -139,6 +144,8 @@ class Worker:
         self._owed: list[_Owed] = []
         self._owes = new_signal()
         self._followers = 0
+        self._list_tries: int | None = None
+        self._lists_again = new_signal()
         self._runs: list[Run] = []
         self._overtime: dict[object, tuple[Pending, object]] = {}
         self._is_started = False
@@ -149,11 +156,16 @@ class Worker:
     def pending(self) -> tuple[Pending, ...]:
         """Return what is unfinished, and why. What runs on though its time is over keeps nobody waiting."""
         tasks = (task for task in self.tasks.values() if task is not _FOLLOWING)
-        owed = (
-            Pending(job_id=each.intent.job_id, reason=each.reason, is_busy=True, is_waiting=not each.is_tried)
+        left_over = (
+            Pending(
+                job_id=each.intent.job_id,
+                reason=each.reason,
+                is_busy=each.is_busy,
+                is_waiting=not each.is_tried,
+            )
             for each in self._owed
         )
-        busy = (*tasks, *owed)
+        busy = (*tasks, *left_over, *self._pending_list())
         at_work_on = {each.job_id for each in busy}
         left = [(job_id, reason) for job_id, reason in self._unsettled.items() if job_id not in at_work_on]
         known = at_work_on | self._unsettled.keys()
@@ -164,6 +176,15 @@ class Worker:
         overtime = (pending for pending, _ in self._overtime.values())
         idle = (Pending(job_id=job_id, reason=reason, is_busy=False) for job_id, reason in left)
         return (*busy, *overtime, *idle)
+
+    def _pending_list(self) -> tuple[Pending, ...]:
+        """Return what is to be said of the list that is asked for again."""
+        if self._list_tries is None:
+            return ()
+        is_busy = self._list_tries < len(FOLLOW_UP_DELAYS_US)
+        return (
+            Pending(job_id="", reason=f"{_UNKNOWN}; it is tried again", is_busy=is_busy, is_waiting=True),
+        )
 
     def why_unsettled(self, job_id: str) -> str | None:
         """Return why the store and NAS may disagree on a job; None when nothing is known of that."""
@@ -201,6 +222,7 @@ class Worker:
         for owed in self._owed:
             owed.due_s = min(owed.due_s, self._monotonic() + DRAINING_DELAY_US / SECOND_US)
         self._owes.set()
+        self._lists_again.set()
 
     def is_told_to_stop(self) -> bool:
         """Return whether the agent is told to run no jobs; where that cannot be told, it is."""
@@ -222,17 +244,31 @@ class Worker:
         return answer
 
     def _owe(self, owed: _Owed, answer: Answer) -> Work[None]:
-        """Note what is owed, to be tried after the next delay, and not before NAS may be asked again."""
-        delay_us = max(FOLLOW_UP_DELAYS_US[owed.tries], answer.retry_after_us)
-        if self.draining.is_set():
-            delay_us = min(delay_us, DRAINING_DELAY_US)
-        owed.due_s = self._monotonic() + delay_us / SECOND_US
-        owed.reason = f"{_why_unsettled(answer)}; it is tried again"
+        """Note what is owed, in place of what it makes needless, and see to it that somebody tries it."""
+        self._put_off(owed, answer)
+        for other in [each for each in self._owed if not each.is_tried]:
+            if machine.makes_needless(owed.intent, other.intent):
+                self._owed.remove(other)
         self._owed.append(owed)
         self._owes.set()
         if self._followers < min(START_CONCURRENCY, len(self._owed)):
             self._followers += 1
             yield from _announced(Spawn(self._follow_up(), _FOLLOWING), self._withdraw_follower)
+
+    def _put_off(self, owed: _Owed, answer: Answer) -> None:
+        """Let the next try wait for its delay, and not begin before NAS may be asked again."""
+        delay_us = max(_delay_us(owed.tries), answer.retry_after_us)
+        if self.draining.is_set():
+            delay_us = min(delay_us, DRAINING_DELAY_US)
+        owed.due_s = self._monotonic() + delay_us / SECOND_US
+        owed.reason = f"{_why_unsettled(answer)}; it is tried again"
+        owed.is_tried = False
+
+    def _owe_no_more(self, is_settled: Callable[[str], bool]) -> None:
+        """Forget what would only make NAS agree on jobs on which it does."""
+        for owed in [each for each in self._owed if not each.is_tried]:
+            if isinstance(owed.intent, machine.Fire) and is_settled(owed.intent.job_id):
+                self._owed.remove(owed)
 
     def _withdraw_follower(self) -> None:
         self._followers -= 1
@@ -254,32 +290,33 @@ class Worker:
                     self._owes.clear()
                     yield Sleep(wait_us, self._owes)
                     continue
-                owed.is_tried = True
+                owed.is_tried, is_left = True, False
                 try:
-                    yield from self._try_again(owed)
+                    is_left = yield from self._try_again(owed)
                 finally:
-                    self._owed.remove(owed)
+                    if not is_left:
+                        self._owed.remove(owed)
         finally:
             self._followers -= 1
 
-    def _try_again(self, owed: _Owed) -> Work[None]:
+    def _try_again(self, owed: _Owed) -> Work[bool]:
+        """Try what is owed, and return whether it still is."""
         answer = yield from self._flow(owed.intent, is_owed=True)
         still_owed = machine.follow_up(owed.intent, answer, self.clock())
-        if still_owed is None:
-            return
+        others = (each.intent for each in self._owed if each is not owed)
+        if still_owed is None or any(machine.makes_needless(other, still_owed) for other in others):
+            return False
         # What NAS did not want to be asked yet was no try, as long as that does not go on for ever.
         is_put_off = answer.retry_after_us > 0 and self._monotonic() - owed.since_s < FOLLOW_UP_FOR_S
         owed.intent = still_owed
         owed.tries += not is_put_off
-        if owed.tries < len(FOLLOW_UP_DELAYS_US) and not (is_put_off and self.draining.is_set()):
-            yield from self._owe(attrs.evolve(owed, is_tried=False), answer)
-            return
-        given_up = "%s: given up until the next fire, change or start"
-        logger.error(given_up, still_owed.job_id, extra={"job_id": still_owed.job_id})
-
-    def _wait(self, delay_us: int) -> Work[None]:
-        if (yield Sleep(delay_us, self.draining)):
-            yield Sleep(min(delay_us, DRAINING_DELAY_US), self._new_signal())
+        if owed.tries == len(FOLLOW_UP_DELAYS_US) and not is_put_off:
+            job_id = still_owed.job_id
+            logger.error("%s: %s", job_id, TRIED_SLOWLY, extra={"job_id": job_id})
+        if self.draining.is_set() and (is_put_off or not owed.is_busy):
+            return False
+        self._put_off(owed, answer)
+        return True
 
     def _flow(self, intent: Intent, *, is_owed: bool = False) -> Work[Answer]:
         """Perform one flow, from its first effect to its answer; what is owed goes on during a stop, too."""
@@ -382,6 +419,7 @@ class Worker:
                 self._unsettled[answer.job_id] = _why_unsettled(answer)
         elif has_asked_nas:
             self._unsettled.pop(answer.job_id, None)
+            self._owe_no_more(answer.job_id.__eq__)
         level = logging.WARNING if not answer.settled else logging.DEBUG if is_renewal else logging.INFO
         extra = {"job_id": answer.job_id, "verdict": answer.verdict, "reason": answer.reason}
         said = (_name_of(intent), answer.job_id, answer.verdict or "unsettled", answer.reason or "done")
@@ -402,20 +440,44 @@ class Worker:
         # NAS is asked once more, though it may have refused: somebody may have logged in.
         started, is_known, retry_after_us = yield from self._reconcile(asks_nas=True)
         if not is_known:
-            again = self._reconcile_again(retry_after_us)
-            reason = f"{_UNKNOWN}; it is tried again"
-            yield Spawn(again, Pending(job_id="", reason=reason, is_busy=True, is_waiting=True))
+            yield from self._list_again(retry_after_us)
         if self.ticker.is_ticking:
             yield from self._begin_ticking()
         return started
 
+    def _list_again(self, retry_after_us: int) -> Work[None]:
+        """See to it that somebody asks again what is armed; one who does so already begins anew."""
+        is_asking = self._list_tries is not None
+        self._list_tries = 0
+        if is_asking:
+            self._lists_again.set()
+        else:
+            asking = Spawn(self._reconcile_again(retry_after_us), _FOLLOWING)
+            yield from _announced(asking, self._list_no_more)
+
+    def _list_no_more(self) -> None:
+        self._list_tries = None
+
     def _reconcile_again(self, retry_after_us: int) -> Work[None]:
-        for delay_us in FOLLOW_UP_DELAYS_US:
-            yield from self._wait(max(delay_us, retry_after_us))
-            _, is_known, retry_after_us = yield from self._reconcile()
-            if is_known:
-                return
-        logger.error("given up until the next start: %s", _UNKNOWN)
+        """Ask again what is armed, ever more slowly, for as long as nobody has said. Source: incident L14."""
+        try:
+            while self._list_tries is not None:
+                self._lists_again.clear()
+                tries, is_draining = self._list_tries, self.draining.is_set()
+                delay_us = DRAINING_DELAY_US if is_draining else max(_delay_us(tries), retry_after_us)
+                if (yield Sleep(delay_us, self._new_signal() if is_draining else self._lists_again)):
+                    continue
+                _, is_known, retry_after_us = yield from self._reconcile()
+                if is_known:
+                    return
+                if self._list_tries == tries:  # nobody has asked for it anew
+                    self._list_tries += 1
+                if self._list_tries == len(FOLLOW_UP_DELAYS_US):
+                    logger.error("%s: %s", _UNKNOWN, TRIED_SLOWLY)
+                if self.draining.is_set() and self._list_tries >= len(FOLLOW_UP_DELAYS_US):
+                    return
+        finally:
+            self._list_no_more()
 
     def _reconcile(self, *, asks_nas: bool = False) -> Work[tuple[Started, bool, int]]:
         """Reconcile with what fires the jobs; with *asks_nas*, with NAS if it answers.
@@ -446,6 +508,7 @@ class Worker:
             # All others were seen to agree; another process may have settled them.
             disagree = converging.union(intent.job_id for intent in effect.intents)
             self._unsettled = {job_id: why for job_id, why in self._unsettled.items() if job_id in disagree}
+            self._owe_no_more(lambda job_id: job_id not in disagree)
         else:
             self._unsettled[""] = _UNKNOWN
         answers = yield from self._all(self.settle, effect.intents, "the start looks after the jobs")
@@ -663,7 +726,8 @@ REFUSED = (
 )
 WITHOUT_NAS = "without NAS, the jobs run for as long as this process lives, and no longer"
 _UNKNOWN = "what NAS has armed, or what the store holds, could not be read"
-_REMEDY = "It is tried again for about a minute, and at the next start; call `start` to try sooner"
+_REMEDY = "It is tried again for as long as this process lives, ever more slowly; call `start` to try sooner"
+TRIED_SLOWLY = "given up for the moment; it is tried ever more slowly for as long as this process lives"
 _TICKED = Fired(origin=Origin.SCHEDULE)
 _FOLLOWING = Pending(job_id="", reason="what is owed is tried again", is_busy=True)
 
@@ -686,6 +750,10 @@ def _finish(started: machine.StartRun, succeeded: bool, detail: str) -> machine.
         detail=detail,
         confirm=started.confirm,
     )
+
+
+def _delay_us(tries: int) -> int:
+    return machine.follow_up_delay_us(tries, FOLLOW_UP_DELAYS_US)
 
 
 def _name_of(intent: Intent) -> str:

@@ -204,10 +204,10 @@ def given_up(world: World) -> None:
     (pending,) = world.agent.pending()
     assert (pending.job_id, pending.is_busy) == ("j", True)
     world.quiet()
-    assert len(world.nas.asked) == 4
+    assert len(world.nas.asked) >= 4
 
 
-def test_a_change_is_followed_up_a_few_times_and_then_left(
+def test_a_change_is_followed_up_for_a_while_and_then_ever_more_slowly(
     make_world: MakeWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is not forgotten: `pending` goes on saying so, and nothing keeps the machine up."""

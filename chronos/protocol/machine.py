@@ -51,8 +51,13 @@ MAX_CONFLICTS = 8
 MENDING_US = 5 * 60 * SECOND_US
 
 # When a process tries again to settle what nobody else will come back for: the end or the renewal
-# of a run, a recovery. The host keeps the machine for that long, and no longer.
+# of a run, a recovery. The host keeps the machine for that long, and no longer; a process that lives on
+# goes on trying, ever more slowly.
 FOLLOW_UP_DELAYS_US = (5 * SECOND_US, 15 * SECOND_US, 45 * SECOND_US)
+
+# An agent is as good as down while NAS does not know its arms: five minutes after NAS is back, all of
+# them are asked for at the latest. An agent that asks so rarely is no burden to a NAS that is down.
+LONGEST_FOLLOW_UP_DELAY_US = 300 * SECOND_US
 
 
 class ProtocolError(Exception):
@@ -747,6 +752,28 @@ def follow_up(intent: Intent, answer: Answer, now_us: Instant) -> Intent | None:
         case Fire() | Renew():
             return intent
     return None
+
+
+def follow_up_delay_us(tries: int, first_us: Sequence[int] = FOLLOW_UP_DELAYS_US) -> int:
+    """Return how long the next try waits after so many, microseconds: ever longer, up to some minutes.
+
+    Args:
+        tries: how many there were.
+        first_us: the first delays; after the last of them the delay doubles.
+
+    Source: incident L14.
+    """
+    if tries < len(first_us):
+        return first_us[tries]
+    doubled_us = first_us[-1] << min(tries - len(first_us) + 1, 40)
+    return max(first_us[-1], min(LONGEST_FOLLOW_UP_DELAY_US, doubled_us))
+
+
+def makes_needless(new: Intent, owed: Intent) -> bool:
+    """Return whether *new* does what *owed* would do, so that a process need not remember both."""
+    if new.job_id != owed.job_id or type(new) is not type(owed):
+        return False
+    return isinstance(new, Fire) or (isinstance(owed, Finish | Renew) and concerns(new, owed.run))
 
 
 def _recovery(job_id: str, now_us: Instant) -> Fire:

@@ -155,8 +155,9 @@ class HermesCron:
             self._ticker.begin(self._host)
 
     def stop(self) -> None:
-        """Stop Hermes's ticker where it is running; nothing else runs between fires."""
+        """Stop Hermes's ticker where it is running, and what is tried again ever more slowly."""
         self._ticker.end()
+        self._arms.rest()
 
     def pending(self) -> tuple[Pending, ...]:
         """Return what is unfinished; the host may stop the machine when none of it `is_busy`.
@@ -183,7 +184,7 @@ class HermesCron:
         """Arm a job that was just saved.
 
         Raises:
-            NotSettled: NAS has not agreed; it is tried again for about a minute.
+            NotSettled: NAS has not agreed; it is tried again, ever more slowly.
         """
         self._settled(str(job["id"]), self._arms.try_to_converge(str(job["id"])))
 
@@ -339,7 +340,7 @@ class HermesCron:
         """Arm a job whose claim Hermes has taken back before its run began.
 
         Raises:
-            NotSettled: NAS has not agreed; it is tried again for about a minute.
+            NotSettled: NAS has not agreed; it is tried again, ever more slowly.
         """
         job_id = str(claimed_job["id"])
         with self._lock:

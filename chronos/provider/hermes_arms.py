@@ -17,6 +17,7 @@ import attrs
 from chronos.errors import InvalidClient, NasUnavailable, StaleRevision
 from chronos.nas.client import Nas
 from chronos.operations import Pending
+from chronos.protocol import machine
 from chronos.protocol.job import Unreadable
 from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, MAX_CONFLICTS
 from chronos.protocol.schedule import SECOND_US, Instant
@@ -24,7 +25,7 @@ from chronos.protocol.transitions import CLOCK_MARGIN_US
 from chronos.provider.hermes_host import get_job
 from chronos.runner import words_of
 from chronos.stores import refusal
-from chronos.work import NAS_TIMEOUT_S, REFUSED
+from chronos.work import NAS_TIMEOUT_S, REFUSED, TRIED_SLOWLY
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +55,8 @@ class _Owed:
     tries: int = 0
 
     @property
-    def is_given_up(self) -> bool:
-        return self.tries >= len(FOLLOW_UP_DELAYS_US)
+    def is_busy(self) -> bool:
+        return self.tries < len(FOLLOW_UP_DELAYS_US)
 
 
 class Arms:
@@ -90,6 +91,7 @@ class Arms:
         self._owed: dict[str, _Owed] = {}
         self._unreadable: Sequence[Unreadable] = ()
         self._is_retrying = False
+        self._is_resting = False
         self._has_more = threading.Event()
         self._has_told = False
 
@@ -97,8 +99,13 @@ class Arms:
 
     def ask_again(self) -> None:
         """Ask NAS again though it has refused the identity: there may have been a new login."""
-        self.is_refused = False
+        self.is_refused = self._is_resting = False
         self._client().reset()
+
+    def rest(self) -> None:
+        """Leave what was tried for about a minute to the next start, fire or change."""
+        self._is_resting = True
+        self._has_more.set()
 
     def listed(self) -> dict[str, Instant | None] | None:
         """Return what NAS has armed; None when it refuses the identity.
@@ -230,7 +237,7 @@ class Arms:
         """Return which jobs NAS may not agree with, and why."""
         with self._lock:
             unreadable = [(each.id or "", str(refusal(each)), False) for each in self._unreadable]
-            owed = [(job_id, each.reason, not each.is_given_up) for job_id, each in self._owed.items()]
+            owed = [(job_id, each.reason, each.is_busy) for job_id, each in self._owed.items()]
             return tuple(
                 Pending(job_id=job_id, reason=reason, is_busy=is_busy)
                 for job_id, reason, is_busy in unreadable + owed
@@ -250,7 +257,7 @@ class Arms:
             self._owed.pop(key, None)
 
     def owe(self, key: str, reason: str, work: Callable[[], None]) -> None:
-        """Come back to a piece of work a few times, for about a minute from now, until it is settled."""
+        """Come back to a piece of work, ever more slowly, until it is settled; it is busy for a minute."""
         logger.warning("NAS may not agree", extra={"job_id": key, "reason": reason})
         with self._lock:
             self._owed[key] = _Owed(reason, work, monotonic() + FOLLOW_UP_DELAYS_US[0] / SECOND_US)
@@ -264,7 +271,7 @@ class Arms:
         while (wait_s := self._wait_s()) is not None:
             self._has_more.wait(wait_s)
             with self._lock:
-                due = [(key, owed) for key, owed in self._owed.items() if _is_due(owed)]
+                due = [(key, owed) for key, owed in self._owed.items() if owed.due_s <= monotonic()]
             for key, owed in due:
                 self._try(key, owed)
 
@@ -272,7 +279,7 @@ class Arms:
         """Return how long there is nothing to try, seconds; None, once, when there is nothing any more."""
         with self._lock:
             self._has_more.clear()
-            due_s = [owed.due_s for owed in self._owed.values() if not owed.is_given_up]
+            due_s = [owed.due_s for owed in self._owed.values() if owed.is_busy or not self._is_resting]
             if not due_s:
                 self._is_retrying = False
                 return None
@@ -288,12 +295,8 @@ class Arms:
             owed.tries += 1
             if error is not None:
                 owed.reason = words_of(error)
-            if not owed.is_given_up:
-                owed.due_s = monotonic() + FOLLOW_UP_DELAYS_US[owed.tries] / SECOND_US
-            is_given_up = owed.is_given_up and self._owed.get(key) is owed
-        if is_given_up:
-            logger.error("given up until the next fire, change or start", extra={"job_id": key})
-
-
-def _is_due(owed: _Owed) -> bool:
-    return not owed.is_given_up and owed.due_s <= monotonic()
+            delay_us = machine.follow_up_delay_us(owed.tries, FOLLOW_UP_DELAYS_US)
+            owed.due_s = monotonic() + delay_us / SECOND_US
+            is_slow_now = owed.tries == len(FOLLOW_UP_DELAYS_US) and self._owed.get(key) is owed
+        if is_slow_now:
+            logger.error("%s", TRIED_SLOWLY, extra={"job_id": key})
