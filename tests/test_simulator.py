@@ -10,8 +10,8 @@ from collections import Counter
 import attrs
 import pytest
 
-from chronos.protocol.job import OnInterrupt, Policy
-from chronos.protocol.schedule import DAY_US, SECOND_US, slots_after
+from chronos.protocol.job import Job, OnInterrupt, Policy
+from chronos.protocol.schedule import DAY_US, SECOND_US, Cron, Interval, Once, Schedule, slots_after
 from chronos.testing import nas
 from simulator import faults
 from simulator.agents import CHRONOS
@@ -52,6 +52,32 @@ def test_fleet_without_faults_completes_every_occurrence(name: str) -> None:
                 break
             expected += 1
     assert Counter(summary.runs) == Counter(completed=expected, failed=0, missed=0, skipped=0, interrupted=0)
+
+
+def between_seconds(job: Job) -> Job:
+    """Return *job* with each of its slots, or of a cron job the next one, some part of a second later."""
+    if job.next_us is None:
+        return job
+    later_us = job.next_us + 123_457
+    match job.schedule:
+        case Interval(period_us=period_us):
+            schedule: Schedule = Interval(period_us=period_us, anchor_us=later_us)
+        case Once():
+            schedule = Once(at_us=later_us)
+        case Cron():
+            schedule = job.schedule
+    return attrs.evolve(job, schedule=schedule, next_us=later_us)
+
+
+@pytest.mark.parametrize(("level", "seed"), [("none", 0), ("heavy", 1), ("heavy", 2)])
+@pytest.mark.parametrize("name", ["fleet-06", "fleet-12"])
+def test_fleet_with_slots_between_seconds_holds_every_property(name: str, level: str, seed: int) -> None:
+    """NAS keeps whole seconds, and every occurrence still has its end (incident T1)."""
+    fleet = load_shipped(name)
+    fleet = attrs.evolve(fleet, jobs=tuple(map(between_seconds, fleet.jobs)))
+    assert any((job.next_us or 0) % SECOND_US for job in fleet.jobs)
+    summary = simulate(plan(fleet, 30, level), seed)
+    assert summary.verdict == "ok", told(summary)
 
 
 @pytest.mark.parametrize("seed", range(6))
