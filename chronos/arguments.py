@@ -1,15 +1,21 @@
 """Arguments are checked where they are given, and every refusal reads alike.
 
 A value of another type is a `TypeError`, one that is out of its range a `ValueError`; either names
-the argument, the value, and what was expected.
+the argument, the value, and what was expected. What is about time is `chronos.protocol.moments`'s.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable, Iterable
 from types import UnionType
 from typing import Any
+
+from chronos.protocol.moments import instant_of, needed
+
+# Some thirty years: what is longer is a mistake, and more than a wait of the system takes.
+LONGEST_S = 1e9
 
 
 def text(name: str, value: object) -> None:
@@ -22,7 +28,7 @@ def filled(name: str, value: object) -> None:
     """Refuse what is no text, or an empty one."""
     text(name, value)
     if not value:
-        raise ValueError(f"{name} is empty; expected text")
+        raise ValueError(f"{name} is empty; expected text that is not")
 
 
 def flag(name: str, value: object) -> None:
@@ -40,21 +46,21 @@ def whole(name: str, value: object, least: int, most: int | None = None) -> None
         raise ValueError(f"{name} is {value}; expected {expected}")
 
 
-def seconds(name: str, value: object, *, least: float = 0.0) -> None:
-    """Refuse what is no finite number of seconds of at least *least*."""
-    expected = f"seconds as a number, {least:g} or more"
+def seconds(name: str, value: object, *, may_be_zero: bool = True) -> None:
+    """Refuse what is no number of seconds, from zero to `LONGEST_S`."""
+    expected = f"seconds as a number, {'0 or' if may_be_zero else 'more than 0, and'} {LONGEST_S:g} at most"
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} is {value!r}; expected {expected}")
-    if not least <= value or not math.isfinite(value):
+    if math.isnan(value) or not 0 <= value <= LONGEST_S or (value == 0 and not may_be_zero):
         raise ValueError(f"{name} is {value}; expected {expected}")
 
 
 def instance(name: str, value: object, kind: type | UnionType, *others: object) -> None:
     """Refuse what is not of a kind, and not one of *others* either."""
     if not isinstance(value, kind) and not any(value is other for other in others):
-        expected = getattr(kind, "__name__", None) or str(kind).replace("chronos.protocol.schedule.", "")
-        also = "".join(f", or {other!r}" for other in others)
-        raise TypeError(f"{name} is {value!r}; expected {expected}{also}")
+        kinds = kind.__args__ if isinstance(kind, UnionType) else (kind,)
+        expected = " or ".join([each.__name__ for each in kinds] + [repr(other) for other in others])
+        raise TypeError(f"{name} is {value!r}; expected {expected}")
 
 
 def function(name: str, value: object, *, may_be_async: bool = False) -> None:
@@ -65,13 +71,28 @@ def function(name: str, value: object, *, may_be_async: bool = False) -> None:
         raise TypeError(f"{name} is {value!r}, which is async; expected a function that is not")
 
 
+def functions(name: str, values: object) -> tuple[Any, ...]:
+    """Return *values*; refuse what is no series of functions that are not async."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise TypeError(f"{name} is {values!r}; expected a list of functions")
+    found = tuple(values)
+    for place, each in enumerate(found):
+        function(f"{name}[{place}]", each)
+    return found
+
+
 def is_async(value: Any) -> bool:
     """Return whether what is called there has to be awaited."""
     return inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__)
 
 
+def clock_us(name: str, clock: Callable[[], object]) -> None:
+    """Refuse what is no function that returns epoch microseconds; it is called once."""
+    function(name, clock)
+    needed(f"what {name} returns", instant_of(f"what {name} returns", None, clock()))  # type: ignore[arg-type]
+
+
 def methods(name: str, value: object, expected: str, *names: str) -> None:
     """Refuse what lacks one of the methods by which it would be used."""
-    missing = [each for each in names if not callable(getattr(value, each, None))]
-    if missing or isinstance(value, type):
-        raise TypeError(f"{name} is {value!r}; expected {expected}")
+    if isinstance(value, type) or not all(callable(getattr(value, each, None)) for each in names):
+        raise TypeError(f"{name} is {value!r}; expected {expected}, with {', '.join(names)}")

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 import attrs
 
+from chronos import arguments
 from chronos.declaring import JobSpec
 from chronos.effects import Failed, event_of, question, read, request
 from chronos.errors import NasUnavailable
@@ -52,6 +53,13 @@ class Scheduler(Shell[Nas]):
             which may be longer than the process. Runs in flight go on. Who lifts the stop calls
             `start`.
         hooks: told what happens; see `chronos.events`.
+
+    Raises:
+        TypeError: an argument is of another type than its own: a path is no store, a text no runner. A
+            hook, *is_dead*, *is_stopped* or *clock* that is async is refused, and so is a client of NAS that
+            is made for the other scheduler.
+        ValueError: *owner* is empty.
+        ScheduleError: what *clock* returns is no instant.
     """
 
     def _new_signal(self) -> threading.Event:
@@ -153,6 +161,7 @@ class Scheduler(Shell[Nas]):
             ScheduleError: the schedule is none, or has no time left; nothing was saved.
             DataError: the data is no JSON value, or too large; nothing was saved.
             LocalMessageError: NAS could not be told of such an id; nothing was saved.
+            TypeError: *policy* is no `Policy`; nothing was saved.
 
         Source: incident L3.
         """
@@ -187,8 +196,11 @@ class Scheduler(Shell[Nas]):
             The answer; `REFUSED` when no occurrence would be left, `GONE` without such a job.
 
         Raises:
-            ScheduleError: the schedule is none; nothing was changed.
+            ScheduleError: the schedule is none, or *tz* is given without one and the job has no cron
+                expression; nothing was changed.
             DataError: as for `create`; nothing was changed.
+            LocalMessageError: as for `create`.
+            TypeError: as for `create`.
         """
         answer: Answer = self._ask(self._edit(job_id, schedule, tz, times, policy, data))
         return answer
@@ -228,6 +240,10 @@ class Scheduler(Shell[Nas]):
         """Put a job's schedule out of force, with a note why, and disarm it. See `create`.
 
         Its run in flight goes on. What is due and was not taken yet is skipped.
+
+        Raises:
+            LocalMessageError: as for `create`.
+            TypeError: *note* is no text.
         """
         answer: Answer = self._ask(self._pause(job_id, note))
         return answer
@@ -236,6 +252,10 @@ class Scheduler(Shell[Nas]):
         """Put a paused job's schedule in force again, and arm it. See `create`.
 
         It keeps the slots that it had; with *from_now*, an interval counts anew from the present instant.
+
+        Raises:
+            LocalMessageError: as for `create`.
+            TypeError: *from_now* is no truth value.
         """
         answer: Answer = self._ask(self._resume(job_id, from_now))
         return answer
@@ -244,6 +264,9 @@ class Scheduler(Shell[Nas]):
         """Take a job and its history out of the store, and disarm it. See `create`.
 
         Its run in flight goes on, and its end is not recorded.
+
+        Raises:
+            LocalMessageError: as for `create`.
         """
         answer: Answer = self._ask(self._remove(job_id))
         return answer
@@ -266,7 +289,10 @@ class Scheduler(Shell[Nas]):
             before the run could start. Without a verdict the agent drains, or the store failed: ask again.
 
         Raises:
-            ValueError: *asked_us* is in the future; nothing was done.
+            LocalMessageError: as for `create`.
+            ScheduleError: the instant is none; nothing was done.
+            ValueError: it is in the future, or more than a year ago: then nobody repeats a request with it,
+                and it is a number in another unit. Nothing was done.
 
         Source: incidents D2, L1.
         """
@@ -334,7 +360,12 @@ class Scheduler(Shell[Nas]):
 
         Returns:
             What is still unfinished.
+
+        Raises:
+            TypeError: *timeout_s* is no number.
+            ValueError: *timeout_s* is negative, none, or longer than thirty years.
         """
+        arguments.seconds("timeout_s", timeout_s)
         deadline_s = time.monotonic() + timeout_s
         with self._changed:
             self._work.begin_drain()
@@ -564,6 +595,7 @@ class AsyncScheduler(Shell[AsyncNas]):
 
     async def drain(self, timeout_s: float) -> tuple[Pending, ...]:
         """As `Scheduler.drain`."""
+        arguments.seconds("timeout_s", timeout_s)
         self._work.begin_drain()
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):

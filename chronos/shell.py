@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -23,12 +22,14 @@ from chronos.protocol.job import Job, Policy
 from chronos.protocol.machine import Answer
 from chronos.protocol.moments import GivenInstant, instant_of, needed
 from chronos.protocol.schedule import (
+    DAY_US,
     Cron,
     GivenSchedule,
     Instant,
     ScheduleError,
     format_instant,
     schedule_of,
+    zone_of,
 )
 from chronos.protocol.transitions import CLOCK_MARGIN_US, Changes
 from chronos.runner import Runner
@@ -40,6 +41,12 @@ logger = logging.getLogger(__name__)
 
 N = TypeVar("N")
 T = TypeVar("T")
+
+
+# How old the identity of a run by hand may be: longer than anything that repeats a request keeps it (90
+# days are the longest window of deduplication). What is older is no time at which somebody asked, but a
+# number in another unit, or none: it would run once, and be a duplicate of every later run for ever.
+OLDEST_REQUEST_US = 366 * DAY_US
 
 
 class Shell(Generic[N]):
@@ -59,16 +66,23 @@ class Shell(Generic[N]):
         is_stopped: Callable[[], bool] = lambda: False,
         hooks: Iterable[events.Hook] = (),
     ) -> None:
+        arguments.methods("store", store, "a JobStore", "load", "load_all", "swap", "history", "latest")
         self._check_nas(nas)
+        arguments.function("runner", runner, may_be_async=True)
+        if owner is not None:
+            arguments.filled("owner", owner)
+        arguments.clock_us("clock", clock)
+        arguments.function("is_dead", is_dead)
+        arguments.function("is_stopped", is_stopped)
         self._store = store
         self._nas = nas
         self._runner = runner
         self._clock = clock
         self._prepare()
         measuring = telemetry.hook()
-        self._hooks = (*hooks, *((measuring,) if measuring is not None else ()))
+        self._hooks = (*arguments.functions("hooks", hooks), *((measuring,) if measuring is not None else ()))
         self._work = Worker(
-            owner=owner or new_owner(),
+            owner=new_owner() if owner is None else owner,
             clock=clock,
             monotonic=time.monotonic,
             is_dead=is_dead,
@@ -79,11 +93,13 @@ class Shell(Generic[N]):
         )
 
     def _check_nas(self, nas: N | None) -> None:
-        """Refuse the client that is made for the other scheduler."""
-        is_async = inspect.iscoroutinefunction(getattr(nas, "cancel", None))
-        if nas is not None and is_async != self._is_async:
-            wanted = "AsyncNasClient" if self._is_async else "NasClient"
-            raise TypeError(f"{type(self).__name__} takes an {wanted} or the like, not {type(nas).__name__}")
+        """Refuse what is no client of NAS, and the client that is made for the other scheduler."""
+        if nas is None:
+            return
+        wanted = "an AsyncNasClient or the like" if self._is_async else "a NasClient or the like"
+        arguments.methods("nas", nas, wanted, "provision", "cancel", "list_arms", "reset")
+        if arguments.is_async(getattr(nas, "cancel", None)) != self._is_async:
+            raise TypeError(f"nas is {nas!r}; {type(self).__name__} takes {wanted}")
 
     def _prepare(self) -> None:
         """Make what the way to perform work needs."""
@@ -122,7 +138,7 @@ class Shell(Generic[N]):
         data: object,
     ) -> Spawn:
         checked_id(job_id)
-        _check_policy(policy)
+        arguments.instance("policy", policy, Policy, None)
         now_us = self._clock()
         parsed = schedule_of(schedule, now_us=now_us, tz=tz)
         job = transitions.new_job(
@@ -140,9 +156,11 @@ class Shell(Generic[N]):
         data: object,
     ) -> Spawn:
         checked_id(job_id)
-        _check_policy(policy)
+        arguments.instance("policy", policy, Policy, None)
         now_us = self._clock()
-        parsed = None if schedule is None else schedule_of(schedule, now_us=now_us, tz=tz or "UTC")
+        zone = "UTC" if tz is None else tz
+        zone_of(zone)
+        parsed = None if schedule is None else schedule_of(schedule, now_us=now_us, tz=zone)
         data_json = None if data is attrs.NOTHING else json_of(data)
         changes = Changes(
             schedule=parsed,
@@ -184,16 +202,20 @@ class Shell(Generic[N]):
         return self._work.ask(machine.Pause(job_id=checked_id(job_id), note=note))
 
     def _resume(self, job_id: str, from_now: bool) -> Spawn:
-        return self._work.ask(machine.Resume(job_id=checked_id(job_id), from_now=bool(from_now)))
+        arguments.flag("from_now", from_now)
+        return self._work.ask(machine.Resume(job_id=checked_id(job_id), from_now=from_now))
 
     def _remove(self, job_id: str) -> Spawn:
         return self._work.ask(machine.Remove(job_id=checked_id(job_id)))
 
     def _run_now(self, job_id: str, asked: GivenInstant) -> Spawn:
-        asked_us = instant_of("asked", *asked)
-        if asked_us is not None and asked_us > self._clock() + CLOCK_MARGIN_US:
+        asked_us, now_us = instant_of("asked", *asked), self._clock()
+        if asked_us is not None and asked_us > now_us + CLOCK_MARGIN_US:
             # It would make older requests of all that come.
             raise ValueError(f"asked is {format_instant(asked_us)}, which is still to come")
+        if asked_us is not None and asked_us < now_us - OLDEST_REQUEST_US:
+            since = format_instant(now_us - OLDEST_REQUEST_US)
+            raise ValueError(f"asked is {format_instant(asked_us)}; expected an instant after {since}")
         return self._work.ask(machine.RunNow(job_id=checked_id(job_id), asked_us=asked_us))
 
     def _start(self) -> Spawn:
@@ -230,8 +252,3 @@ class Shell(Generic[N]):
 def _read(ask: Callable[[JobStore], T]) -> Work[T]:
     answer: T = yield Read(ask)
     return answer
-
-
-def _check_policy(policy: Policy | None) -> None:
-    if policy is not None and not isinstance(policy, Policy):
-        raise TypeError(f"policy is {policy!r}; expected a Policy")

@@ -394,7 +394,7 @@ def test_unknown_zones_are_refused(tz: str) -> None:
 @pytest.mark.parametrize("tz", [None, 1, ["UTC"], b"UTC"])
 def test_zones_are_text(tz: str) -> None:
     """A zone that is not text is refused as such."""
-    with pytest.raises(ScheduleError, match="not a time zone"):
+    with pytest.raises(ScheduleError, match=r"tz is .*; expected text such as UTC"):
         zone_of(tz)
 
 
@@ -405,14 +405,14 @@ def test_zones_are_found() -> None:
     assert zone_of("Europe/Berlin") is zone_of("Europe/Berlin")
 
 
-@pytest.mark.parametrize("period", [0, -1, 1.5, True, None, "60"])
+@pytest.mark.parametrize("period", [0, -1, 1.5, True, "60"])
 def test_periods_are_whole_and_positive(period: int) -> None:
     """An interval that does not advance is refused."""
     with pytest.raises(ScheduleError, match=f"period_us is {period!r}; expected whole microseconds"):
         Interval(period_us=period, anchor_us=0)
 
 
-@pytest.mark.parametrize("value", [1.5, True, None, "60", LAST + 1, FIRST - 1])
+@pytest.mark.parametrize("value", [1.5, True, "60", LAST + 1, FIRST - 1])
 def test_instants_of_a_schedule_are_whole_and_in_range(value: int) -> None:
     """An anchor or an instant that could not be written down is refused."""
     with pytest.raises(ScheduleError, match=f"anchor_us is {value!r}; expected whole epoch microseconds"):

@@ -636,7 +636,7 @@ def test_a_start_in_a_thread_does_not_undo_a_drain() -> None:
             is_drained.set()
             is_started.wait(30)
 
-        fire = None
+        fire = print
 
     async def scenario() -> None:
         slow: Any = Slow()
@@ -667,7 +667,7 @@ def test_a_start_that_begins_after_the_drain_does_not_undo_it() -> None:
             self.is_draining = True
             is_drained.set()
 
-        fire = None
+        fire = print
 
     late: Any = Late()
 
@@ -693,7 +693,7 @@ def test_a_start_that_has_no_thread_by_the_end_of_the_drain_never_begins() -> No
         async def drain(self, _timeout_s: float) -> None:
             self.is_draining = True
 
-        fire = None
+        fire = print
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from chronos import arguments
 from chronos.errors import TokenError
 from chronos.fire.jwks import ALGORITHMS_OF, Fetch, NasKeys, read_jwk, read_jwks, read_pem
 from chronos.protocol.messages import FireClaims
@@ -56,6 +57,7 @@ class FireVerifier:
         clock: returns the present instant, seconds since the epoch.
 
     Raises:
+        TypeError: an argument is of another type than its own, or *clock* is async.
         ValueError: no audience, an empty issuer, no key at all or one that cannot be used, or a
             `jwks_url` that is none.
     """
@@ -71,10 +73,18 @@ class FireVerifier:
         fetch: Fetch | None = None,
         clock: Callable[[], float] = lambda: time.time(),  # looked up at each call: a test may freeze it
     ) -> None:
+        arguments.text("audience", audience)
         if not audience:
             raise ValueError("the audience is empty; expected agent:{instance_id}")
+        arguments.instance("issuer", issuer, str, None)
         if issuer == "":
             raise ValueError("the issuer is empty; expected NAS's base URL, or None to accept any")
+        arguments.instance("jwks_url", jwks_url, str, None)
+        arguments.instance("jwks", jwks, Mapping, None)
+        arguments.instance("key", key, str | bytes | Mapping, None)
+        if fetch is not None:
+            arguments.function("fetch", fetch, may_be_async=True)
+        arguments.function("clock", clock)
         if key is None and jwks_url is None and jwks is None:
             raise ValueError("expected jwks_url, jwks or key: without NAS's keys no fire can be verified")
         if key is not None and (jwks_url is not None or jwks is not None):
@@ -120,7 +130,11 @@ class FireVerifier:
 
         Raises:
             TokenError: it was used for this fire before. Answer 401 and run nothing.
+            TypeError: an argument is of another type than its own.
         """
+        arguments.text("token", token)
+        arguments.instance("claims", claims, FireClaims)
+        arguments.text("fire", fire)
         self._use(token, claims, fire)
 
     async def _verify(self, token: str) -> FireClaims:

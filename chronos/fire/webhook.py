@@ -24,6 +24,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, NoReturn, Protocol, TypeAlias, runtime_checkable
 
+from chronos import arguments
 from chronos.calls import call
 from chronos.clock import now_us
 from chronos.errors import TokenError
@@ -119,6 +120,11 @@ class FireEndpoint:
         clock: returns the present instant, epoch microseconds, UTC: when a fire has come.
         body_timeout_s: how long the body of a fire may take to arrive, seconds.
         drain_timeout_s: how long the server's stop may wait for work in progress, seconds.
+
+    Raises:
+        TypeError: an argument is of another type than its own, or *clock* is async.
+        ValueError: a time is out of its range.
+        ScheduleError: what *clock* returns is no instant.
     """
 
     def __init__(
@@ -131,6 +137,12 @@ class FireEndpoint:
         body_timeout_s: float = BODY_TIMEOUT_S,
         drain_timeout_s: float = DRAIN_TIMEOUT_S,
     ) -> None:
+        arguments.methods("scheduler", scheduler, "a scheduler", "start", "fire", "drain")
+        arguments.methods("verifier", verifier, "a FireVerifier or the like", "verify")
+        arguments.text("prefix", prefix)
+        arguments.clock_us("clock", clock)
+        arguments.seconds("body_timeout_s", body_timeout_s, may_be_zero=False)
+        arguments.seconds("drain_timeout_s", drain_timeout_s)
         self._scheduler = scheduler
         self._verifier = verifier
         self._path = (f"/{prefix.strip('/')}" if prefix.strip("/") else "") + messages.FIRE.path

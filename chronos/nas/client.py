@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
+from chronos import arguments
 from chronos.calls import call, call_in_time
 from chronos.errors import NasUnavailable
 from chronos.nas.answer import MAX_ANSWER_BYTES
@@ -117,8 +118,13 @@ class _Client:
 
     def __init__(self, portal_url: str, callback_url: str, *, timeout_s: float, terms: Terms) -> None:
         for name, url in (("portal_url", portal_url), ("callback_url", callback_url)):
+            arguments.text(name, url)
             if not re.match(r"https?://[^/\s]", url):
                 raise ValueError(f"{name} is {url!r}; expected an http or https URL")
+        arguments.seconds("timeout_s", timeout_s, may_be_zero=False)
+        arguments.seconds("retry_for_s", terms.retry_for_s)
+        for name in ("clock", "monotonic", "random"):
+            arguments.function(name, getattr(terms, name))
         self._portal_url = portal_url.rstrip("/")
         self._timeout_s = timeout_s
         self._exchanges = Exchanges(callback_url, terms)
@@ -214,7 +220,8 @@ class NasClient(_Client):
         sleep: waits for that many seconds.
 
     Raises:
-        ValueError: `portal_url` or `callback_url` is no http or https URL.
+        TypeError: an argument is of another type than its own, or `token_provider` is async.
+        ValueError: `portal_url` or `callback_url` is no http or https URL, or a time is out of its range.
     """
 
     def __init__(
@@ -233,6 +240,10 @@ class NasClient(_Client):
     ) -> None:
         terms = Terms(retry_for_s=retry_for_s, clock=clock, monotonic=monotonic, random=random)
         super().__init__(portal_url, callback_url, timeout_s=timeout_s, terms=terms)
+        arguments.function("token_provider", token_provider)
+        if transport is not None:
+            arguments.methods("transport", transport, "a transport of httpx", "handle_request")
+        arguments.function("sleep", sleep)
         self._token_provider = token_provider
         self._transport = transport
         self._sleep = sleep
@@ -377,7 +388,8 @@ class AsyncNasClient(_Client):
         sleep: waits for that many seconds.
 
     Raises:
-        ValueError: `portal_url` or `callback_url` is no http or https URL.
+        TypeError: an argument is of another type than its own.
+        ValueError: as for `NasClient`.
     """
 
     def __init__(
@@ -396,6 +408,10 @@ class AsyncNasClient(_Client):
     ) -> None:
         terms = Terms(retry_for_s=retry_for_s, clock=clock, monotonic=monotonic, random=random)
         super().__init__(portal_url, callback_url, timeout_s=timeout_s, terms=terms)
+        arguments.function("token_provider", token_provider, may_be_async=True)
+        if transport is not None:
+            arguments.methods("transport", transport, "an async transport of httpx", "handle_async_request")
+        arguments.function("sleep", sleep, may_be_async=True)
         self._token_provider = token_provider
         self._transport = transport
         self._sleep = sleep

@@ -23,9 +23,11 @@ from typing import Generic, TypeAlias, TypeVar
 
 import attrs
 
+from chronos import arguments
 from chronos.errors import InvalidClient, NasError, NasRefused, NasUnavailable, StaleRevision
 from chronos.nas.answer import read_answer
 from chronos.protocol import messages, wire
+from chronos.protocol.moments import instant_of, needed
 from chronos.protocol.schedule import Instant, ScheduleError, format_instant, parse_instant, whole_second
 
 # Who calls comes back by itself: a scheduler after 5, 15 and 45 s, a redelivered fire after 10 s and
@@ -162,6 +164,7 @@ class Exchanges:
     ) -> Exchange[ArmAnswer]:
         """Arm a job. The exchange raises `NasError`, as `chronos.nas.client.NasClient` describes it."""
         try:
+            fire_at_us = needed("fire_at", instant_of("fire_at", None, fire_at_us))
             request = messages.ProvisionRequest(
                 job_id=job_id,
                 fire_at=format_instant(fire_at_us),
@@ -213,6 +216,8 @@ class Exchanges:
             standing=self._standing,
             within_s=within_s,
         )
+        if within_s is not None:
+            arguments.seconds("within_s", within_s)
         logins = self._standing.logins
         try:
             return (yield from call.steps())

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from chronos import arguments
 from chronos.protocol.wire import is_number
 
 # How long before its end a token is no longer used: as long as a call to NAS takes with all its
@@ -21,7 +22,9 @@ EXPIRY_MARGIN_S = 60.0
 class _Cache:
     """The last token. A fetch that ended after somebody asked has made what they asked for."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, fetch: object, clock: Callable[[], float], *, may_be_async: bool) -> None:
+        arguments.function("fetch", fetch, may_be_async=may_be_async)
+        arguments.function("clock", clock)
         self._clock = clock
         self._token: str | None = None
         self._good_until_s = float("-inf")
@@ -49,6 +52,9 @@ class CachedToken(_Cache):
     Args:
         fetch: returns an access token that is new. What it raises is raised to who asked.
         clock: returns the present instant, seconds since the epoch.
+
+    Raises:
+        TypeError: *fetch* or *clock* is no function, or async.
     """
 
     def __init__(
@@ -57,7 +63,7 @@ class CachedToken(_Cache):
         *,
         clock: Callable[[], float] = lambda: time.time(),  # looked up at each call: a test may freeze it
     ) -> None:
-        super().__init__(clock)
+        super().__init__(fetch, clock, may_be_async=False)
         self._fetch = fetch
         self._fetching = threading.Lock()
 
@@ -76,6 +82,9 @@ class AsyncCachedToken(_Cache):
         fetch: returns an access token that is new, async. What is not async goes into `CachedToken`,
             which `AsyncNasClient` calls in a thread.
         clock: returns the present instant, seconds since the epoch.
+
+    Raises:
+        TypeError: *fetch* or *clock* is no function.
     """
 
     def __init__(
@@ -84,7 +93,7 @@ class AsyncCachedToken(_Cache):
         *,
         clock: Callable[[], float] = lambda: time.time(),
     ) -> None:
-        super().__init__(clock)
+        super().__init__(fetch, clock, may_be_async=True)
         self._fetch = fetch
         self._fetching = asyncio.Lock()
 

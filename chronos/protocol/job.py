@@ -529,7 +529,13 @@ class Lateness:
 
 
 def lateness(outcome: Outcome) -> Lateness | None:
-    """Return how late the occurrence of *outcome* was claimed; None when no first attempt was ended by it."""
+    """Return how late the occurrence of *outcome* was claimed; None when no first attempt was ended by it.
+
+    Raises:
+        TypeError: it is no `Outcome`.
+    """
+    if not isinstance(outcome, Outcome):
+        raise TypeError(f"outcome is {outcome!r}; expected an Outcome")
     if outcome.attempt != 1 or outcome.claimed_us is None:
         return None
     due_us, minted_us, received_us = outcome.occurrence_us, outcome.minted_us, outcome.received_us

@@ -157,7 +157,7 @@ def zone_of(text: str) -> tzinfo:
         ScheduleError: no such zone.
     """
     if not isinstance(text, str):
-        raise ScheduleError(f"not a time zone: {text!r}; expected text such as UTC or Europe/Berlin")
+        raise ScheduleError(f"tz is {text!r}; expected text such as UTC or Europe/Berlin")
     return _zone(text)
 
 
@@ -539,6 +539,7 @@ def schedule_of(given: GivenSchedule, *, now_us: Instant, tz: str = "UTC") -> Sc
     Raises:
         ScheduleError: it is none of these; the message says what was expected.
     """
+    zone_of(tz)  # a zone that is none is a mistake, also where it does not matter
     if isinstance(given, str):
         return parse_schedule(given, now_us=now_us, tz=tz)
     if isinstance(given, timedelta):

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from chronos import arguments
 from chronos.clock import now_us
 from chronos.errors import JobsFileError, NotSettled, SettingsError
 from chronos.nas.client import Nas, NasClient
@@ -27,6 +28,7 @@ from chronos.provider import hermes_host
 from chronos.provider.hermes_arms import Arms
 from chronos.provider.hermes_host import Host, Ticker
 from chronos.provider.hermes_jobs import HermesJob, read_hermes_job
+from chronos.provider.interface import check_stop_event, given_id
 from chronos.runner import words_of
 from chronos.stores import unreadable
 from chronos.stores.record import id_of
@@ -67,6 +69,7 @@ class HermesCron:
     name = "chronos"
 
     def __init__(self, nas: Nas | None = None, *, clock: Callable[[], Instant] = now_us) -> None:
+        arguments.function("clock", clock)
         self._nas = nas
         self._clock = clock
         self._lock = threading.Lock()
@@ -130,6 +133,7 @@ class HermesCron:
 
         At the first start of the process, Hermes records the runs that an earlier process left.
         """
+        check_stop_event(stop_event)
         if stop_event.is_set():
             return
         is_first = self._host is None
@@ -186,7 +190,8 @@ class HermesCron:
         Raises:
             NotSettled: NAS has not agreed; it is tried again, ever more slowly.
         """
-        self._settled(str(job["id"]), self._arms.try_to_converge(str(job["id"])))
+        job_id = given_id("job", job)
+        self._settled(job_id, self._arms.try_to_converge(job_id))
 
     def reconcile(self) -> None:
         """Make NAS agree with all jobs: one list request, and one request for each difference."""
@@ -317,7 +322,7 @@ class HermesCron:
         Its job may have been paused, removed or completed meanwhile (incidents D6, O4), and a NAS of
         contract 1.0 may have deleted the new arm with the old one (L10).
         """
-        job_id = str(claimed_job["id"])
+        job_id = given_id("claimed_job", claimed_job)
         with self._lock:
             self._claimed.pop(job_id, None)
             self._running[job_id] += 1

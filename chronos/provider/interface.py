@@ -8,9 +8,29 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
+from chronos import arguments
 from chronos.protocol.schedule import Instant
+
+
+def check_stop_event(stop_event: object) -> None:
+    """Refuse what cannot be waited for."""
+    arguments.methods("stop_event", stop_event, "a threading.Event", "is_set", "wait")
+
+
+def given_id(name: str, job: object) -> str:
+    """Return the id in the record of a job.
+
+    Raises:
+        TypeError: it is no record.
+        ValueError: it has no id.
+    """
+    arguments.instance(name, job, Mapping)
+    job_id = cast(Mapping[str, Any], job).get("id")
+    if not isinstance(job_id, str) or not job_id:
+        raise ValueError(f"{name} has the id {job_id!r}; expected text that is not empty")
+    return job_id
 
 
 class CronScheduler(Protocol):

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from chronos import arguments
 from chronos.clock import now_us
 from chronos.errors import JobsFileError, NotSettled, StoreError
 from chronos.nas.client import Nas, NasClient
@@ -17,6 +18,7 @@ from chronos.operations import Pending
 from chronos.protocol.job import CLOCK_ALLOWANCE_US, Verdict, wake_at
 from chronos.protocol.machine import Answer
 from chronos.protocol.schedule import Instant
+from chronos.provider.interface import check_stop_event, given_id
 from chronos.provider.settings import Settings
 from chronos.runner import Runner, words_of
 from chronos.scheduler import Scheduler
@@ -61,9 +63,9 @@ class _OverScheduler:
 
     def register_job(self, job: Mapping[str, Any]) -> None:
         """Arm a job that was just saved; see `CronScheduler.register_job`."""
-        answer = self.scheduler.edit(job["id"])  # nothing of it, which makes NAS agree and no more
+        answer = self.scheduler.edit(given_id("job", job))  # nothing of it, which makes NAS agree and no more
         if not answer.settled:
-            raise NotSettled(f"job {job['id']}: {answer.reason}")
+            raise NotSettled(f"job {answer.job_id}: {answer.reason}")
 
     def pending(self) -> tuple[Pending, ...]:
         """Return what is unfinished; the host may stop the machine when none of it `is_busy`."""
@@ -135,6 +137,10 @@ class ManagedCron(_OverScheduler):
 
     Attributes:
         scheduler: the scheduler behind it, for changes of jobs, status and drain.
+
+    Raises:
+        TypeError: an argument is of another type than its own, or *has_login* is async.
+        ValueError: as for `chronos.Scheduler`.
     """
 
     name = "chronos"
@@ -142,6 +148,11 @@ class ManagedCron(_OverScheduler):
     def __init__(
         self, store: JobStore, nas: Nas, runner: Runner, *, has_login: Callable[[], bool], **options: Any
     ) -> None:
+        if nas is None:
+            raise TypeError(
+                "nas is None; expected a NasClient or the like. Where there is none, use BuiltinCron"
+            )
+        arguments.function("has_login", has_login)
         super().__init__(store, nas, runner, **options)
         self._has_login = has_login
         # It guards what follows.
@@ -170,6 +181,7 @@ class ManagedCron(_OverScheduler):
             has_login: as for the class.
             options: as for the class.
         """
+        arguments.instance("settings", settings, Settings)
         nas = NasClient(
             settings.portal_url, token_provider=token_provider, callback_url=settings.callback_url
         )
@@ -195,6 +207,7 @@ class ManagedCron(_OverScheduler):
 
         Calling it again is harmless, and asks NAS again after it has refused the agent's identity.
         """
+        check_stop_event(stop_event)
         if stop_event.is_set():
             return
         self._watch_for(stop_event)
@@ -263,6 +276,8 @@ class BuiltinCron(_OverScheduler):
             interval: how soon it returns after `stop` alone, seconds. Jobs are fired when they are due,
                 whatever the interval.
         """
+        check_stop_event(stop_event)
+        arguments.seconds("interval", interval)
         self._is_on = True
         self._is_stopped = False
         self.scheduler.start()

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, cast
 
+from chronos import arguments
 from chronos.provider.interface import CronScheduler
 from chronos.runner import words_of
 
@@ -34,14 +35,20 @@ def resolve(
     calls `sys.exit` while it is imported must not take the agent along.
 
     Args:
-        wanted: the name, as configured; empty or None for the built-in ticker.
+        wanted: the name, as configured; empty or None for the built-in ticker. What is no name at all is
+            one of no provider, since a configuration must not take the trigger away.
         discovered: the providers that are there, by name.
         fallback: the built-in ticker; it is used when the named provider is missing, fails to load, is
             not available, or raises when it is started.
 
     Returns:
         The fallback itself, or the named provider behind a `Guarded`.
+
+    Raises:
+        TypeError: *discovered* is no mapping, or *fallback* no provider.
     """
+    arguments.instance("discovered", discovered, Mapping)
+    arguments.methods("fallback", fallback, "a provider", "start", "stop")
     name = wanted.strip() if isinstance(wanted, str) else wanted
     if name is None or name in BUILTIN_NAMES:
         return fallback

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from chronos import arguments
 from chronos.errors import JobsFileError
 from chronos.protocol.job import Job, Outcome, Unreadable
 
@@ -32,6 +33,22 @@ def check_history_length(history_length: int) -> int:
     if type(history_length) is not int or history_length < 1:
         raise ValueError(f"history_length is {history_length!r}; expected a whole number of at least 1")
     return history_length
+
+
+def check_swap(
+    job_id: str, expected: Job | None, replacement: Job | None, outcomes: tuple[Outcome, ...]
+) -> None:
+    """Check the arguments of `JobStore.swap`.
+
+    Raises:
+        TypeError: one is of another type than its own.
+    """
+    arguments.text("job_id", job_id)
+    arguments.instance("expected", expected, Job, None)
+    arguments.instance("replacement", replacement, Job, None)
+    arguments.instance("outcomes", outcomes, tuple)
+    for place, outcome in enumerate(outcomes):
+        arguments.instance(f"outcomes[{place}]", outcome, Outcome)
 
 
 def told_apart(records: Iterable[Job | Unreadable]) -> tuple[tuple[Job, ...], tuple[Unreadable, ...]]:
@@ -107,6 +124,7 @@ class JobStore(Protocol):
             was changed: load it and decide again.
 
         Raises:
+            TypeError: an argument is of another type than its own.
             StoreError: the store could not be written; `definite` says whether it may have been.
             JobsFileError: as for `load`; nothing was changed.
 

@@ -22,11 +22,12 @@ from typing import Any
 import attrs
 from filelock import FileLock, Timeout
 
+from chronos import arguments
 from chronos.clock import now_us as real_now_us
 from chronos.errors import JobsFileError, StoreError
 from chronos.protocol.job import Job, Outcome, Unreadable
 from chronos.protocol.schedule import Instant, parse_instant
-from chronos.stores import HISTORY_LENGTH, belonging, check_history_length, refusal, unreadable
+from chronos.stores import HISTORY_LENGTH, belonging, check_history_length, check_swap, refusal, unreadable
 from chronos.stores.belonging import Belonging
 from chronos.stores.layout import TOO_DEEP, encode_file
 from chronos.stores.reader import offset_of
@@ -63,7 +64,8 @@ class JsonFileStore:
         now_us: the clock that `updated_at` is taken from, epoch microseconds.
 
     Raises:
-        ValueError: a history of less than one outcome.
+        TypeError: an argument is of another type than its own.
+        ValueError: a history of less than one outcome, or a wait that is out of its range.
     """
 
     def __init__(
@@ -74,8 +76,11 @@ class JsonFileStore:
         lock_wait_s: float = LOCK_WAIT_S,
         now_us: Callable[[], Instant] = real_now_us,
     ) -> None:
+        arguments.instance("path", path, str | os.PathLike)
         self.path = Path(path)
         self._history_length = check_history_length(history_length)
+        arguments.seconds("lock_wait_s", lock_wait_s)
+        arguments.function("now_us", now_us)
         self._lock_wait_s = lock_wait_s
         self._now_us = now_us
         self._newest: _Version | None = None
@@ -114,6 +119,7 @@ class JsonFileStore:
 
     def load(self, job_id: str) -> Job | None:
         """Return the job of that id, or None when there is none. See `JobStore`."""
+        arguments.text("job_id", job_id)
         return _find(self._read().document, job_id)[1]
 
     def load_all(self) -> tuple[Job | Unreadable, ...]:
@@ -124,6 +130,7 @@ class JsonFileStore:
 
     def history(self, job_id: str) -> tuple[Outcome, ...]:
         """Return the newest outcomes of a job, oldest first. See `JobStore`."""
+        arguments.text("job_id", job_id)
         document = self._read().document
         index, _ = _find(document, job_id)
         if index is None:
@@ -148,6 +155,7 @@ class JsonFileStore:
         outcomes: tuple[Outcome, ...] = (),
     ) -> bool:
         """Put *replacement* in the place of *expected*, with the outcomes, by one write. See `JobStore`."""
+        check_swap(job_id, expected, replacement, outcomes)
         with self._locked():
             version = self._read()
             index, job = _find(version.document, job_id)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping
 
+from chronos import arguments
 from chronos.protocol.job import Job, Outcome, Unreadable
-from chronos.stores import HISTORY_LENGTH, check_history_length
+from chronos.stores import HISTORY_LENGTH, check_history_length, check_swap
 
 
 class MemoryStore:
@@ -17,17 +18,21 @@ class MemoryStore:
         history_length: how many outcomes of a job it keeps, at least 1.
 
     Raises:
+        TypeError: something among *jobs* is no `Job`.
         ValueError: a history of less than one outcome.
     """
 
     def __init__(self, jobs: Iterable[Job] = (), *, history_length: int = HISTORY_LENGTH) -> None:
         self._history_length = check_history_length(history_length)
         self._lock = threading.Lock()
+        for place, job in enumerate(jobs := tuple(jobs)):
+            arguments.instance(f"jobs[{place}]", job, Job)
         self._jobs = {job.id: job for job in jobs}
         self._history: dict[str, tuple[Outcome, ...]] = {}
 
     def load(self, job_id: str) -> Job | None:
         """Return the job of that id, or None when there is none."""
+        arguments.text("job_id", job_id)
         with self._lock:
             return self._jobs.get(job_id)
 
@@ -45,6 +50,7 @@ class MemoryStore:
         outcomes: tuple[Outcome, ...] = (),
     ) -> bool:
         """Put *replacement* in the place of *expected*, with the outcomes. See `JobStore`."""
+        check_swap(job_id, expected, replacement, outcomes)
         with self._lock:
             if self._jobs.get(job_id) != expected:
                 return False
@@ -59,6 +65,7 @@ class MemoryStore:
 
     def history(self, job_id: str) -> tuple[Outcome, ...]:
         """Return the newest outcomes of a job, oldest first."""
+        arguments.text("job_id", job_id)
         with self._lock:
             return self._history.get(job_id, ())
 

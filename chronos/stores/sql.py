@@ -29,11 +29,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.engine import URL
 
+from chronos import arguments
 from chronos.clock import now_us as real_now_us
 from chronos.errors import JobsFileError, StoreError
 from chronos.protocol.job import Job, Outcome, Unreadable, wake_at
 from chronos.protocol.schedule import Instant, ScheduleError, format_instant
-from chronos.stores import HISTORY_LENGTH, check_history_length, unreadable
+from chronos.stores import HISTORY_LENGTH, check_history_length, check_swap, unreadable
 from chronos.stores.codec import DocumentError, decode, encode
 from chronos.stores.database import Database
 
@@ -65,6 +66,7 @@ class SqlStore:
         now_us: the clock that the column `updated_at` is taken from, epoch microseconds.
 
     Raises:
+        TypeError: an argument is of another type than its own.
         ValueError: no such URL, a database of another make, one in memory, a history of less than one
             outcome, or a prefix that is none.
         ImportError: the database's driver is not installed.
@@ -80,6 +82,10 @@ class SqlStore:
         now_us: Callable[[], Instant] = real_now_us,
     ) -> None:
         self._history_length = check_history_length(history_length)
+        arguments.instance("url_or_engine", url_or_engine, str | URL | Engine)
+        arguments.text("table_prefix", table_prefix)
+        arguments.seconds("wait_s", wait_s)
+        arguments.function("now_us", now_us)
         if _PREFIX.fullmatch(table_prefix) is None:
             raise ValueError(
                 f"table_prefix is {table_prefix!r}; expected lower-case letters, digits and _, at most 50"
@@ -137,6 +143,7 @@ class SqlStore:
 
     def load(self, job_id: str) -> Job | None:
         """Return the job of that id, or None when there is none. See `JobStore`."""
+        arguments.text("job_id", job_id)
         found = select(self._jobs.c.document).where(self._jobs.c.id == _key(job_id))
         with self._database.reading() as connection:
             document = connection.execute(found).scalar()
@@ -151,6 +158,7 @@ class SqlStore:
 
     def history(self, job_id: str) -> tuple[Outcome, ...]:
         """Return the newest outcomes of a job, oldest first. See `JobStore`."""
+        arguments.text("job_id", job_id)
         jobs, kept = self._jobs.c, self._history.c
         is_kept = (kept.job_id == jobs.id) & (kept.number > jobs.outcomes - self._history_length)
         found = (
@@ -183,6 +191,7 @@ class SqlStore:
         outcomes: tuple[Outcome, ...] = (),
     ) -> bool:
         """Put *replacement* in the place of *expected*, with the outcomes, at once. See `JobStore`."""
+        check_swap(job_id, expected, replacement, outcomes)
         key = _key(job_id)
         row = None if replacement is None else self._job_row(job_id, replacement)
         ended = [self._outcome_row(job_id, outcome) for outcome in outcomes]
