@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from chronos.errors import InvalidClient, JobsFileError, StaleRevision, StoreError
+from chronos.errors import InvalidClient, JobsFileError, StaleRevision, StoreError, one_line
 from chronos.protocol import machine
 from chronos.protocol.job import Job
 from chronos.protocol.schedule import SECOND_US
@@ -90,7 +90,7 @@ def event_of(effect: machine.Effect, result: Any) -> machine.Event:
             return machine.JobUnreadable(str(error))
         case _, Failed(error):
             _log_store(error)
-            return machine.StoreFailed()
+            return machine.StoreFailed(one_line(words_of(error)))
         case machine.LoadJob(), _:
             return machine.JobLoaded(result)
         case machine.LoadJobs(), _:

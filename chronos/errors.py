@@ -57,7 +57,7 @@ class JobsFileError(ChronosError):
 
     def __str__(self) -> str:
         parts = (self.source, f"job {self.job}" if self.job is not None else None, self.field, self.problem)
-        return ": ".join(_one_line(part) for part in parts if part is not None)
+        return ": ".join(one_line(part) for part in parts if part is not None)
 
 
 class StoreError(ChronosError):
@@ -75,7 +75,7 @@ class StoreError(ChronosError):
 
     def __str__(self) -> str:
         what = "nothing was written" if self.definite else "the write may have happened all the same"
-        return f"{_one_line(self.problem)}; {what}"
+        return f"{one_line(self.problem)}; {what}"
 
 
 class NasError(ChronosError):
@@ -93,7 +93,7 @@ class NasError(ChronosError):
         self.definite = definite
 
     def __str__(self) -> str:
-        return _one_line(self.problem)
+        return one_line(self.problem)
 
 
 class NasRefused(NasError):
@@ -155,7 +155,7 @@ class TokenError(ChronosError):
     """
 
     def __str__(self) -> str:
-        return _one_line(super().__str__())  # it may quote the token's maker
+        return one_line(super().__str__())  # it may quote the token's maker
 
 
 class ScheduleError(ChronosError, ValueError):
@@ -229,7 +229,7 @@ class NotSettled(ChronosError):
     """
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Return *text* with what is not printable escaped, and not longer than a message should be."""
     if len(text) > _LONGEST_PART:
         text = text[:_LONGEST_PART] + "…"

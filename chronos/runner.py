@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import threading
+import traceback
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -16,7 +18,9 @@ from chronos import telemetry
 from chronos.calls import in_own_thread
 from chronos.protocol.job import Origin
 from chronos.protocol.moments import moment
-from chronos.protocol.schedule import Instant
+from chronos.protocol.schedule import Instant, format_instant
+
+logger = logging.getLogger("chronos.scheduler")
 
 # The text of a failed run goes into the job's history, which is kept whole.
 MAX_DETAIL_LENGTH = 1000
@@ -86,7 +90,7 @@ def run_job(runner: Runner, context: RunContext) -> tuple[bool, str]:
             if inspect.isawaitable(result):
                 asyncio.run(_awaited(result, context))
     except BaseException as error:  # noqa: BLE001 - a job that exits must not take the agent along
-        return False, words_of(error)
+        return _failure(error, context)
     return True, ""
 
 
@@ -117,14 +121,28 @@ async def run_job_async(runner: Runner, context: RunContext) -> tuple[bool, str]
             )
             if inspect.isawaitable(result):
                 await _awaited(result, context)
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise  # the process ends; the next start finds the run interrupted
-        return False, "the runner was cancelled"
+        return _failure(error, context, "the runner was cancelled")
     except BaseException as error:  # noqa: BLE001 - a job that exits must not take the agent along
-        return False, words_of(error)
+        return _failure(error, context)
     return True, ""
+
+
+def _failure(error: BaseException, context: RunContext, words: str = "") -> tuple[bool, str]:
+    """Log the traceback of a run, of which the history keeps one line. Source: incident V2."""
+    at = format_instant(context.occurrence_us)
+    said = (context.job_id, at, context.attempt)
+    extra = {"job_id": context.job_id, "attempt": context.attempt}
+    trace = "".join(traceback.format_exception(error))
+    if trace == trace.encode("utf-8", "replace").decode():
+        logger.error("the run of %s of %s failed, attempt %d", *said, exc_info=error, extra=extra)
+    else:  # a handler could not write it as it is
+        told = trace.encode("utf-8", "backslashreplace").decode()
+        logger.error("the run of %s of %s failed, attempt %d\n%s", *said, told, extra=extra)
+    return False, words or words_of(error)
 
 
 def words_of(error: BaseException) -> str:

@@ -112,6 +112,14 @@ class Shell(Generic[N]):
         """Whether fires are turned away, for NAS to deliver them again."""
         return self._work.draining.is_set()
 
+    def fire_was_refused(self, why: str) -> None:
+        """Note that the endpoint turned a fire away, for `status()`.
+
+        Args:
+            why: the reason, for the agent's own people.
+        """
+        self._work.refused = self._work.refused.one_more(self._clock(), why)
+
     def _publish(self, event: events.Event) -> None:
         for hook in self._hooks:
             try:

@@ -12,10 +12,40 @@ from chronos.protocol import machine
 from chronos.protocol.job import Job, JobState, Lateness, Outcome, Unreadable, lateness, wake_at
 from chronos.protocol.moments import moment_or_none
 from chronos.protocol.schedule import Instant, format_instant
+from chronos.protocol.transitions import CLOCK_MARGIN_US
 from chronos.stores import told_apart
 
 if TYPE_CHECKING:
     from chronos.work import Worker
+
+_UNSAID = "NAS could not say what is armed"
+
+
+@attrs.frozen(kw_only=True)
+class RefusedFires:
+    """The fires that the endpoint turned away since the process began: no job ran for them.
+
+    Attributes:
+        count: how many.
+        last_us: when the last one came, epoch microseconds, UTC; None when none did.
+        why: what was wrong with the last one, such as the audience of its token.
+    """
+
+    count: int = 0
+    last_us: Instant | None = None
+    why: str = ""
+
+    last = moment_or_none()
+
+    def one_more(self, at_us: Instant, why: str) -> RefusedFires:
+        """Return the same with one more, which came at *at_us*."""
+        return RefusedFires(count=self.count + 1, last_us=at_us, why=why)
+
+    def __str__(self) -> str:
+        if self.last_us is None:
+            return "no fire was refused"
+        were = "1 fire was refused" if self.count == 1 else f"{self.count} fires were refused, the last"
+        return f"{were} at {format_instant(self.last_us)}: {self.why}"
 
 
 @attrs.frozen(kw_only=True)
@@ -25,8 +55,9 @@ class JobStatus:
     Attributes:
         job: as the store holds it.
         wake_us: when the agent must next be woken for it, epoch microseconds, UTC; None for never.
-        is_armed: whether something is sure to do that in time; None when NAS could not say.
-        why: the same in words, such as `armed` or what keeps it from being armed.
+        is_armed: whether something is sure to do that in time; None when NAS could not say. What is overdue
+            by more than clocks may differ is not.
+        why: the same in words, such as `armed`, `overdue since …` or what keeps it from being armed.
         last: how its latest occurrence ended; None when none has, or that is no longer kept.
         lateness: how late that one was claimed, by hop; None when it was not, or not at once.
     """
@@ -56,6 +87,7 @@ class Status:
         unreadable: the records that cannot be read, each with its field and what is wrong with it. Its
             job does not run and its arm stays as it is, until somebody mends the record. What is wrong
             with a history alone is listed as well; it stops nothing.
+        refused: the fires that were turned away at the endpoint, and why the last of them was.
     """
 
     jobs: tuple[JobStatus, ...]
@@ -65,6 +97,7 @@ class Status:
     may_stop: bool
     trouble: str = ""
     unreadable: tuple[Unreadable, ...] = ()
+    refused: RefusedFires = RefusedFires()
 
 
 def status(worker: Worker) -> Work[Status]:
@@ -88,8 +121,9 @@ def status(worker: Worker) -> Work[Status]:
         trigger=trigger,
         pending=pending,
         may_stop=not any(each.is_busy for each in pending),
-        trouble="" if arms is not None else "NAS could not say what is armed",
+        trouble="" if arms is not None else because(_UNSAID, getattr(listed, "reason", "")),
         unreadable=unreadable + tuple(last for last in newest.values() if isinstance(last, Unreadable)),
+        refused=worker.refused,
     )
 
 
@@ -100,12 +134,14 @@ def _job_status(
     worker: Worker,
     trigger: str,
 ) -> JobStatus:
-    wake_us = wake_at(job)
+    wake_us, now_us = wake_at(job), worker.clock()
     is_armed: bool | None = None
     if wake_us is None:
-        is_armed, why = False, _why_no_wake(job)
+        is_armed, why = False, _why_no_wake(job, now_us)
+    elif now_us - wake_us > CLOCK_MARGIN_US:
+        is_armed, why = False, _why_overdue(job, wake_us, arms, worker, trigger)
     elif arms is None:
-        why = "NAS could not say what is armed"
+        why = _UNSAID
     elif job.id not in arms:
         is_armed, why = False, worker.why_unsettled(job.id) or _why_no_arm(worker, trigger)
     else:
@@ -122,19 +158,43 @@ def _job_status(
     )
 
 
+def _why_overdue(
+    job: Job, wake_us: Instant, arms: Mapping[str, Instant | None] | None, worker: Worker, trigger: str
+) -> str:
+    """Say since when nothing has come for a job, and what is known of the cause."""
+    refused = worker.refused
+    if refused.last_us is not None and refused.last_us >= wake_us:
+        cause = str(refused)
+    elif arms is None:
+        cause = _UNSAID
+    elif job.id not in arms:
+        cause = worker.why_unsettled(job.id) or _why_no_arm(worker, trigger)
+    else:
+        cause = f"{trigger} has it armed for {_shown(arms[job.id])}, and no fire was taken"
+    return f"overdue since {format_instant(wake_us)}: {cause}"
+
+
 def _why_no_arm(worker: Worker, trigger: str) -> str:
     if worker.ticker.is_ticking and not worker.ticker.is_running:
         return "nothing fires the jobs: the scheduler is not started, or it drains"
     return f"{trigger} has no arm for it"
 
 
-def _why_no_wake(job: Job) -> str:
+def _why_no_wake(job: Job, now_us: Instant) -> str:
     if job.state is JobState.PAUSED:
         return f"paused: {job.note}" if job.note else "paused"
     if job.state is JobState.COMPLETED:
         return "completed"
+    lease_us = max((run.lease_until_us for run in job.runs), default=now_us)
+    if now_us - lease_us > CLOCK_MARGIN_US:
+        return f"its last run has not renewed its lease, which ended at {format_instant(lease_us)}"
     return "its last run is in flight"
 
 
 def _shown(at_us: Instant | None) -> str:
     return "an instant that cannot be read" if at_us is None else format_instant(at_us)
+
+
+def because(what: str, cause: str) -> str:
+    """Return *what*, with its cause where that is known."""
+    return f"{what}: {cause}" if cause else what

@@ -43,6 +43,7 @@ from chronos.protocol.job import (
 from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, Answer, Intent
 from chronos.protocol.schedule import SECOND_US, Instant, format_instant
 from chronos.runner import RunContext
+from chronos.status import RefusedFires, because
 from chronos.stores import refusal, told_apart
 from chronos.ticker import Ticker
 
@@ -77,10 +78,12 @@ class Started:
         settled: whether the store agrees on every job with what fires the jobs: NAS, or the in-process
             ticker where NAS cannot be had, which `pending()` tells. When False, `pending()` says why;
             the scheduler goes on trying for a while, unless it is told to run no jobs.
+        trouble: why it could not be read what NAS has armed, or what the store holds; empty when it could.
     """
 
     flows: int
     settled: bool
+    trouble: str = ""
 
 
 @attrs.define(eq=False)
@@ -150,6 +153,7 @@ class Worker:
         self._overtime: dict[object, tuple[Pending, object]] = {}
         self._is_started = False
         self._logins = 0
+        self.refused = RefusedFires()
 
     # --- what is going on ---
 
@@ -182,9 +186,8 @@ class Worker:
         if self._list_tries is None:
             return ()
         is_busy = self._list_tries < len(FOLLOW_UP_DELAYS_US)
-        return (
-            Pending(job_id="", reason=f"{_UNKNOWN}; it is tried again", is_busy=is_busy, is_waiting=True),
-        )
+        reason = f"{self._unsettled.get('', _UNKNOWN)}; it is tried again"
+        return (Pending(job_id="", reason=reason, is_busy=is_busy, is_waiting=True),)
 
     def why_unsettled(self, job_id: str) -> str | None:
         """Return why the store and NAS may disagree on a job; None when nothing is known of that."""
@@ -422,7 +425,8 @@ class Worker:
             self._owe_no_more(answer.job_id.__eq__)
         level = logging.WARNING if not answer.settled else logging.DEBUG if is_renewal else logging.INFO
         extra = {"job_id": answer.job_id, "verdict": answer.verdict, "reason": answer.reason}
-        said = (_name_of(intent), answer.job_id, answer.verdict or "unsettled", answer.reason or "done")
+        reason = because(answer.reason or "done", answer.trouble)
+        said = (_name_of(intent), answer.job_id, answer.verdict or "unsettled", reason)
         logger.log(level, "%s of %s: %s: %s", *said, extra=extra | {"settled": answer.settled})
         self._publish(events.FlowEnded(intent=intent, answer=answer))
         return answer
@@ -473,7 +477,7 @@ class Worker:
                 if self._list_tries == tries:  # nobody has asked for it anew
                     self._list_tries += 1
                 if self._list_tries == len(FOLLOW_UP_DELAYS_US):
-                    logger.error("%s: %s", _UNKNOWN, TRIED_SLOWLY)
+                    logger.error("%s: %s", self._unsettled.get("", _UNKNOWN), TRIED_SLOWLY)
                 if self.draining.is_set() and self._list_tries >= len(FOLLOW_UP_DELAYS_US):
                     return
         finally:
@@ -510,14 +514,17 @@ class Worker:
             self._unsettled = {job_id: why for job_id, why in self._unsettled.items() if job_id in disagree}
             self._owe_no_more(lambda job_id: job_id not in disagree)
         else:
-            self._unsettled[""] = _UNKNOWN
+            self._unsettled[""] = because(_UNKNOWN, effect.trouble)
         answers = yield from self._all(self.settle, effect.intents, "the start looks after the jobs")
         are_settled = (answer.settled and answer.verdict is not Verdict.STOPPED for answer in answers)
         # One that ended with a bug has no answer.
         is_settled = effect.settled and all(are_settled) and len(answers) == len(effect.intents)
         is_settled = is_settled and not self._unreadable
-        started = Started(flows=len(effect.intents), settled=is_settled)
-        logger.info("reconciled", extra=attrs.asdict(started))
+        started = Started(flows=len(effect.intents), settled=is_settled, trouble=effect.trouble)
+        if effect.settled:
+            logger.info("reconciled", extra=attrs.asdict(started))
+        else:
+            logger.warning("not reconciled: %s", self._unsettled[""], extra=attrs.asdict(started))
         return started, effect.settled, retry_after_us
 
     def _all(
@@ -702,8 +709,10 @@ class Worker:
     def _explained(self, intent: Intent) -> Work[Answer]:
         """Settle a change or a fire, and say of a change that is saved but not armed what that means."""
         answer = yield from self.settle(intent)
-        if answer.settled or answer.verdict is None or isinstance(intent, machine.Fire):
+        if answer.settled or isinstance(intent, machine.Fire):
             return answer
+        if answer.verdict is None:
+            return attrs.evolve(answer, reason=because(answer.reason, answer.trouble))
         trouble = f" ({answer.trouble})" if answer.trouble else ""
         if answer.job is None or wake_at(answer.job) is None:
             saved = f"NAS was not told{trouble}, and may still wake this machine for the job"
@@ -787,7 +796,7 @@ def _stopped(job_id: str) -> Answer:
 
 def _why_unsettled(answer: Answer) -> str:
     has_a_reason = answer.verdict in (None, Verdict.LOST, Verdict.EARLY)
-    return answer.reason if has_a_reason else "NAS has not agreed to the job's arm"
+    return because(answer.reason if has_a_reason else "NAS has not agreed to the job's arm", answer.trouble)
 
 
 def _nas_timeout_s(intent: Intent) -> float:

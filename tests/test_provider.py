@@ -673,7 +673,7 @@ def test_a_password_in_a_url_is_refused_and_not_shown(portal_url: Any, problem: 
 
 def test_an_at_sign_after_the_host_is_no_user() -> None:
     """It may be part of a path."""
-    chronos_section = CONFIG["cron"]["chronos"] | {"callback_url": "https://agent.example/@me?to=a@b"}
+    chronos_section = CONFIG["cron"]["chronos"] | {"callback_url": "https://agent.example/@me/a@b"}
     assert settings_from({"cron": {"chronos": chronos_section}}).callback_url.endswith("@b")
 
 

@@ -10,6 +10,8 @@ from chronos.protocol.schedule import HOUR_US, MINUTE_US, SECOND_US, Interval, O
 from chronos.status import JobStatus
 from tests.agents import T0, MakeWorld, World, at, every_hour, later, until
 
+DOWN = "NasUnavailable: NAS answered 503 with a body that is no message"
+
 
 def told(world: World, job_id: str = "j") -> JobStatus:
     (found,) = [each for each in world.agent.status().jobs if each.job.id == job_id]
@@ -47,7 +49,7 @@ def test_a_job_that_is_not_armed_says_why(make_world: MakeWorld) -> None:
     status = world.agent.status()
     assert [(each.is_armed, each.why) for each in status.jobs] == [
         (False, "NAS has no arm for it"),
-        (False, "NAS has not agreed to the job's arm"),
+        (False, "NAS has not agreed to the job's arm: " + DOWN),
     ]
     assert [each.job_id for each in status.pending] == ["known"]
 
@@ -145,7 +147,7 @@ def test_nas_that_is_not_reached_is_a_trouble_and_no_error(make_world: MakeWorld
     world = make_world(later(), every_hour("paused", state=JobState.PAUSED, note="why not"))
     world.nas.is_down = True
     status = world.agent.status()
-    assert status.trouble == "NAS could not say what is armed"
+    assert status.trouble == "NAS could not say what is armed: " + DOWN
     assert [(each.is_armed, each.why) for each in status.jobs] == [
         (None, "NAS could not say what is armed"),
         (False, "paused: why not"),

@@ -27,7 +27,7 @@ from typing import Any, NoReturn, Protocol, TypeAlias, runtime_checkable
 from chronos import arguments
 from chronos.calls import call
 from chronos.clock import now_us
-from chronos.errors import TokenError
+from chronos.errors import TokenError, one_line
 from chronos.protocol import messages, wire
 from chronos.protocol.machine import Answer
 from chronos.protocol.messages import ErrorResponse, FireClaims, FireRequest, HttpAnswer, dedup_key
@@ -47,6 +47,9 @@ DRAIN_TIMEOUT_S = 25.0
 # How many fires a sync scheduler answers at once. Each may wait 10 s for NAS, which waits 30 s for
 # the answer: in the loop's own pool, which can have five threads, a burst would wait for too long.
 SYNC_FIRES_AT_ONCE = 32
+
+# No path of a fire is nearly as long.
+_LOGGED_PATH_LENGTH = 200
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -85,6 +88,14 @@ class Verifier(Protocol):
 
 
 @runtime_checkable
+class InformedScheduler(FireScheduler, Protocol):
+    """A scheduler that tells its operators which fires did not reach it, as those of this library do."""
+
+    def fire_was_refused(self, why: str, /) -> None:
+        """Note that the endpoint turned a fire away; must not block."""
+
+
+@runtime_checkable
 class SpendingVerifier(Verifier, Protocol):
     """A verifier that also knows for which fires a token was used, as `FireVerifier` does."""
 
@@ -93,12 +104,13 @@ class SpendingVerifier(Verifier, Protocol):
 
 
 class _Refused(Exception):
-    """The request is answered without asking the scheduler."""
+    """The request is answered without asking the scheduler; `why` is for the agent's own people."""
 
-    def __init__(self, answer: HttpAnswer, headers: tuple[tuple[bytes, bytes], ...]) -> None:
-        super().__init__(answer, headers)
+    def __init__(self, answer: HttpAnswer, headers: tuple[tuple[bytes, bytes], ...], why: str) -> None:
+        super().__init__(answer, headers, why)
         self.answer = answer
         self.headers = headers
+        self.why = why
 
 
 class _ClientGone(Exception):
@@ -151,6 +163,7 @@ class FireEndpoint:
         self._drain_timeout_s = drain_timeout_s
         self._threads = ThreadPoolExecutor(SYNC_FIRES_AT_ONCE, thread_name_prefix="chronos-fire")
         self._starting: asyncio.Task[object] | None = None
+        self._has_told_of_path = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection. No exception leaves it."""
@@ -225,6 +238,8 @@ class FireEndpoint:
             return
         except _Refused as refused:
             answer, headers = refused.answer, refused.headers
+            if refused.why and isinstance(self._scheduler, InformedScheduler):
+                self._scheduler.fire_was_refused(refused.why)
         except Exception:
             logger.exception("a fire was not answered as it should")
             answer = messages.unsettled("the agent could not answer")
@@ -234,7 +249,7 @@ class FireEndpoint:
         """Return the answer to a request, or raise why it is refused."""
         received_us = self._clock()
         if self._path not in _paths_of(scope):
-            raise _refused(404, "not_found")
+            raise _refused(404, "not_found", why=self._why_not_served(scope))
         if scope["method"] != messages.FIRE.method:
             raise _refused(405, "method_not_allowed", headers=((b"allow", b"POST"),))
         headers = list(scope["headers"])
@@ -247,6 +262,18 @@ class FireEndpoint:
         minted_us = None if claims.iat is None else round(claims.iat * SECOND_US)
         answer = await self._fire(request, received_us=received_us, minted_us=minted_us)
         return messages.answer_to_fire(answer)
+
+    def _why_not_served(self, scope: Scope) -> str:
+        """Return what is wrong with a path that looks like that of a fire, and log it once; else nothing."""
+        path = str(scope["path"])
+        if scope["method"] != messages.FIRE.method or not messages.leads_to_fires(path):
+            return ""
+        sent = path[:_LOGGED_PATH_LENGTH]
+        why = f"a fire was sent to {sent!r}; this endpoint serves {self._path!r} below its mount"
+        if not self._has_told_of_path:
+            self._has_told_of_path = True
+            logger.error("%s: mend the agent's callback URL, the mount or the prefix", why)
+        return why
 
     async def _verify(self, token: str) -> FireClaims:
         """Return what the token says. Whatever else the verifier does, the token is not good."""
@@ -304,8 +331,10 @@ def _bearer(headers: Headers) -> str:
 
 def _unauthorized(why: str, token: str = "", *, level: int = logging.WARNING) -> _Refused:
     """Return the refusal of whoever has no good token, which does not say why; the log says it."""
-    logger.log(level, "a fire was refused: %s", why.replace(token, "<the token>") if token else why)
-    return _refused(401, "unauthorized", headers=((b"www-authenticate", b"Bearer"),))
+    told = why.replace(token, "<the token>") if token else why
+    logger.log(level, "a fire was refused: %s", told)
+    newest = told.strip().rpartition("\n")[2]  # of a traceback
+    return _refused(401, "unauthorized", headers=((b"www-authenticate", b"Bearer"),), why=one_line(newest))
 
 
 def _read(headers: Headers, body: bytes) -> FireRequest:
@@ -356,9 +385,15 @@ def _paths_of(scope: Scope) -> tuple[str, ...]:
 
 
 def _refused(
-    status: int, error: str, *, reason: str | None = None, headers: tuple[tuple[bytes, bytes], ...] = ()
+    status: int,
+    error: str,
+    *,
+    reason: str | None = None,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    why: str = "",
 ) -> _Refused:
-    return _Refused(HttpAnswer(status=status, body=ErrorResponse(error=error, reason=reason)), headers)
+    answer = HttpAnswer(status=status, body=ErrorResponse(error=error, reason=reason))
+    return _Refused(answer, headers, why or reason or "")
 
 
 async def _respond(send: Send, answer: HttpAnswer, headers: tuple[tuple[bytes, bytes], ...]) -> None:

@@ -33,6 +33,7 @@ from chronos.nas.exchange import (
     Step,
     Terms,
 )
+from chronos.protocol.messages import callback_url_problem
 from chronos.protocol.schedule import Instant
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ class _Client:
         arguments.seconds("retry_for_s", terms.retry_for_s)
         for name in ("clock", "monotonic", "random"):
             arguments.function(name, getattr(terms, name))
+        if problem := callback_url_problem(callback_url):
+            raise ValueError(f"callback_url is {callback_url!r}, which {problem}")
         self._portal_url = portal_url.rstrip("/")
         self._timeout_s = timeout_s
         self._exchanges = Exchanges(callback_url, terms)
@@ -221,7 +224,8 @@ class NasClient(_Client):
 
     Raises:
         TypeError: an argument is of another type than its own, or `token_provider` is async.
-        ValueError: `portal_url` or `callback_url` is no http or https URL, or a time is out of its range.
+        ValueError: `portal_url` or `callback_url` is no http or https URL, `callback_url` is no base to
+            which NAS can append the path of a fire, or a time is out of its range.
     """
 
     def __init__(

@@ -229,9 +229,9 @@ class StartRun:
 class Answer:
     """Tell whoever asked. `settled` says that the store and NAS agree: nobody need ask again.
 
-    A verdict of None means that the store could not be moved. `trouble` says what NAS had against
-    it, where that is known, and `retry_after_us` how long it is not to be asked; without a verdict,
-    how long there is no use in asking this agent again.
+    A verdict of None means that the store could not be moved. `trouble` says what the store or NAS had
+    against it, where that is known: it is for the agent's own people. `retry_after_us` says how long it
+    is not to be asked; without a verdict, how long there is no use in asking this agent again.
     """
 
     job_id: str
@@ -257,10 +257,14 @@ class LoadJobs:
 
 @attrs.frozen(cache_hash=True)
 class Begin:
-    """Begin these flows, in any order. Nothing comes back to the reconciliation."""
+    """Begin these flows, in any order. Nothing comes back to the reconciliation.
+
+    `settled` says that all was seen that is armed and that the store wants; otherwise `trouble` says why not.
+    """
 
     intents: tuple[Intent, ...]
     settled: bool
+    trouble: str = ""
 
 
 Effect: TypeAlias = (
@@ -301,7 +305,9 @@ class SwapConflicted:
 
 @attrs.frozen
 class StoreFailed:
-    """The store answered with an error; a write may have happened all the same."""
+    """The store answered with an error, `reason`; a write may have happened all the same."""
+
+    reason: str = ""
 
 
 @attrs.frozen(cache_hash=True)
@@ -471,7 +477,7 @@ def _on_loaded(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -
 def _on_conflict(flow: Flow, event: SwapConflicted, now_us: Instant) -> Step:
     """Start over with the job as another process left it."""
     if flow.conflicts >= MAX_CONFLICTS:
-        return _on_store_failed(flow, StoreFailed(), now_us)
+        return _on_store_failed(flow, StoreFailed("other processes changed the job again and again"), now_us)
     # A move that NAS has been told of stands; only what was not made yet is decided again.
     move = flow.move if flow.nas_revision is not None else None
     return _on_loaded(attrs.evolve(flow, move=move, conflicts=flow.conflicts + 1), event, now_us)
@@ -483,13 +489,17 @@ def _on_swapped(flow: Flow, _event: Event, now_us: Instant) -> Step:
     return _arm(flow, flow.move, now_us)
 
 
-def _on_store_failed(flow: Flow, _event: Event, now_us: Instant) -> Step:
+def _on_store_failed(flow: Flow, event: StoreFailed, now_us: Instant) -> Step:
     """Nothing can be promised: whoever asked must ask again."""
-    failed = Answer(
-        job_id=flow.intent.job_id, verdict=None, reason="the job store could not be moved", settled=False
-    )
     if flow.nas_revision is not None and flow.move is not None:
-        return _close(flow, flow.move, now_us, settled=False, echoed=False)
+        return _close(flow, flow.move, now_us, settled=False, echoed=False, failed=ArmFailed(event.reason))
+    failed = Answer(
+        job_id=flow.intent.job_id,
+        verdict=None,
+        reason="the job store could not be moved",
+        settled=False,
+        trouble=event.reason,
+    )
     return attrs.evolve(flow, phase=Phase.DONE), (failed,)
 
 
@@ -501,7 +511,7 @@ def _on_unreadable(flow: Flow, event: JobUnreadable, now_us: Instant) -> Step:
     """
     intent = flow.intent
     if flow.nas_revision is not None:
-        return _on_store_failed(flow, StoreFailed(), now_us)
+        return _on_store_failed(flow, StoreFailed(event.reason), now_us)
     is_repeated = isinstance(intent, Fire | Finish | Renew)
     by_nas = isinstance(intent, Fire) and intent.fired.origin is Origin.SCHEDULE
     answer = Answer(
@@ -792,10 +802,12 @@ class Reconciliation:
     Attributes:
         phase: what it waits for.
         arms: what NAS has armed; None when NAS could not say.
+        trouble: why it could not.
     """
 
     phase: Phase = Phase.LISTING
     arms: Mapping[str, Instant | None] | None = None
+    trouble: str = ""
 
 
 def begin_reconciliation() -> tuple[Reconciliation, tuple[Effect, ...]]:
@@ -814,15 +826,17 @@ def step_reconciliation(
     match reconciliation.phase, event:
         case Phase.LISTING, ArmsListed(arms=arms):
             return Reconciliation(phase=Phase.LOADING, arms=arms), (LoadJobs(),)
-        case Phase.LISTING, ArmFailed():
-            return Reconciliation(phase=Phase.LOADING), (LoadJobs(),)
+        case Phase.LISTING, ArmFailed(reason=reason):
+            return Reconciliation(phase=Phase.LOADING, trouble=reason), (LoadJobs(),)
         case Phase.LOADING, JobsLoaded(jobs=jobs, converging=converging, unreadable=unreadable):
             found = differences(jobs, reconciliation.arms, now_us, unreadable)
             intents = tuple(intent for intent in found if intent.job_id not in converging)
             done = attrs.evolve(reconciliation, phase=Phase.DONE)
-            return done, (Begin(intents, settled=reconciliation.arms is not None),)
-        case Phase.LOADING, StoreFailed():
-            return attrs.evolve(reconciliation, phase=Phase.DONE), (Begin((), settled=False),)
+            is_known = reconciliation.arms is not None
+            return done, (Begin(intents, settled=is_known, trouble=reconciliation.trouble),)
+        case Phase.LOADING, StoreFailed(reason=reason):
+            done = attrs.evolve(reconciliation, phase=Phase.DONE)
+            return done, (Begin((), settled=False, trouble=reason),)
     raise ProtocolError(f"{type(event).__name__} cannot happen while {reconciliation.phase}")
 
 

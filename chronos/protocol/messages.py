@@ -14,6 +14,7 @@ Contract 1.0 is what is deployed. 1.1 adds what is below, and who speaks 1.0 can
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -366,6 +367,22 @@ class HttpAnswer:
 def unsettled(reason: str, *, error: str = "not_settled", retry_after_s: int = RETRY_AFTER_S) -> HttpAnswer:
     """Return the answer that makes NAS deliver a fire again, not sooner than after so many seconds."""
     return HttpAnswer(status=503, body=ErrorResponse(error=error, reason=reason), retry_after_s=retry_after_s)
+
+
+def callback_url_problem(url: str) -> str | None:
+    """Return why *url* is no base to which NAS could append the path of a fire; None when it is one.
+
+    Source: contract, "NAS to agent"; incident V1.
+    """
+    bare = url.split("#")[0].split("?")[0]
+    if leads_to_fires(bare):
+        return f"ends in {FIRE.path}, which NAS appends itself; expected the base URL before that"
+    return None if bare == url else "has a query or a fragment; expected a base URL without"
+
+
+def leads_to_fires(path: str) -> bool:
+    """Return whether *path* ends like that of a fire, in whatever case and with whatever slashes."""
+    return re.sub(r"/+", "/", f"/{path.rstrip('/')}").lower().endswith(FIRE.path)
 
 
 def answer_to_fire(answer: Answer) -> HttpAnswer:

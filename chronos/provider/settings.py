@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 
 from chronos.errors import SettingsError
+from chronos.protocol.messages import callback_url_problem
 
 _URL = re.compile(r"https?://[^/\s]\S*")
 _USER = re.compile(r"https?://[^/?#\s]*@")
@@ -132,6 +133,8 @@ class _Reader:
             self.problems.append(
                 f"cron.chronos.{name}{self._where} has a user or a password in it; expected a URL without"
             )
+        elif name == "callback_url" and (problem := callback_url_problem(url)):
+            self.problems.append(f"cron.chronos.{name} {problem}")
         return url
 
     def text(self, name: str, pattern: re.Pattern[str], expected: str) -> str:
