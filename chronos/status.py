@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import attrs
@@ -10,7 +11,7 @@ import attrs
 from chronos.operations import Pending, Read, Work
 from chronos.protocol import machine
 from chronos.protocol.job import Job, JobState, Lateness, Outcome, Unreadable, lateness, wake_at
-from chronos.protocol.moments import moment_or_none
+from chronos.protocol.moments import datetime_of, moment_or_none
 from chronos.protocol.schedule import Instant, format_instant
 from chronos.protocol.transitions import CLOCK_MARGIN_US
 from chronos.stores import told_apart
@@ -78,7 +79,8 @@ class Status:
 
     Attributes:
         jobs: each job, in the order of the store.
-        orphans: the arms that NAS has for jobs that need none, and the instant of each.
+        orphans: the arms that NAS has for jobs that need none, and the instant of each, aware, in UTC; None
+            where its text is no instant.
         trigger: what fires the jobs: `NAS`, or `this process` where NAS cannot be had.
         pending: what is unfinished, and why; as `pending()` returns it.
         may_stop: whether the host may stop the machine: this process is at work on nothing. Where this
@@ -91,7 +93,7 @@ class Status:
     """
 
     jobs: tuple[JobStatus, ...]
-    orphans: Mapping[str, Instant | None]
+    orphans: Mapping[str, datetime | None]
     trigger: str
     pending: tuple[Pending, ...]
     may_stop: bool
@@ -117,7 +119,11 @@ def status(worker: Worker) -> Work[Status]:
         jobs=tuple(
             _job_status(job, {} if is_idle else arms, latest.get(job.id), worker, trigger) for job in jobs
         ),
-        orphans={job_id: at_us for job_id, at_us in (arms or {}).items() if job_id not in wanted},
+        orphans={
+            job_id: None if at_us is None else datetime_of(at_us)
+            for job_id, at_us in (arms or {}).items()
+            if job_id not in wanted
+        },
         trigger=trigger,
         pending=pending,
         may_stop=not any(each.is_busy for each in pending),

@@ -347,6 +347,24 @@ def test_the_example_of_a_provider_runs(monkeypatch: pytest.MonkeyPatch) -> None
     assert names["answer"]("job-7", 0) == 200
 
 
+def test_the_example_of_declared_jobs_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """A reader sees four days of them, and that a restart makes nothing anew."""
+    names = runpy.run_path(str(DOCS / "examples" / "jobs.py"))
+    names["preview"]()
+    assert "refused: schedule is 2027-01-01 09:00:00, which has no time zone" in capsys.readouterr().out
+    ran = names["main"]()
+    assert [each for each in ran if not each.startswith("sweep")] == [
+        "warm-up of 01 00:00:30",
+        "report to ops of 01 02:00:00",
+        "review of 02 09:00:00",
+        "report to ops of 04 02:00:00",
+        "report to ops of 05 00:00:00",
+    ]
+    said = capsys.readouterr().out
+    assert said.count(": created\n") == said.count(": already so\n") == 4
+    assert "4 jobs; sweep runs every 6:00:00" in said
+
+
 AGENT = DOCS / "examples" / "agent.py"
 
 

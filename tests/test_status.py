@@ -6,6 +6,7 @@ import pytest
 
 from chronos.errors import JobsFileError, StoreError
 from chronos.protocol.job import JobState, Lateness, Policy, Result
+from chronos.protocol.moments import datetime_of
 from chronos.protocol.schedule import HOUR_US, MINUTE_US, SECOND_US, Interval, Once
 from chronos.status import JobStatus
 from tests.agents import T0, MakeWorld, World, at, every_hour, later, until
@@ -98,7 +99,11 @@ def test_arms_of_jobs_that_need_none_are_orphans(make_world: MakeWorld) -> None:
     """Those of no job, and those of jobs that are paused; the next start takes them away."""
     world = make_world(later(), every_hour("paused", state=JobState.PAUSED))
     world.nas.arms = {"j": at(HOUR_US), "nobody": at(5 * SECOND_US), "paused": at(0), "strange": "soon"}
-    assert world.agent.status().orphans == {"nobody": T0 + 5 * SECOND_US, "paused": T0, "strange": None}
+    assert world.agent.status().orphans == {
+        "nobody": datetime_of(T0 + 5 * SECOND_US),
+        "paused": datetime_of(T0),
+        "strange": None,
+    }
     world.agent.start()
     assert world.agent.status().orphans == {}
 
