@@ -21,7 +21,9 @@ from hypothesis import strategies as st
 from chronos.errors import JobsFileError, NasError
 from chronos.nas.answer import read_answer
 from chronos.protocol import messages, schema, wire
+from chronos.protocol.job import Unreadable
 from chronos.protocol.schedule import Cron, ScheduleError, next_after, parse_instant, parse_schedule, zone_of
+from chronos.stores import refusal
 from chronos.stores.record import FileFacts, read_document, read_history
 from tests.fires import (
     AT,
@@ -332,7 +334,11 @@ def reads_or_refuses(text: str, now_us: int | None) -> None:
         assert str(error).startswith("jobs.json")
         assert str(error).isprintable()
         return
-    for job, record in zip(document.jobs, document.raw["jobs"], strict=True):
+    for job, record in zip(document.records, document.raw["jobs"], strict=True):
+        if isinstance(job, Unreadable):
+            assert str(refusal(job)).startswith("jobs.json: job ")
+            assert str(refusal(job)).isprintable()
+            continue
         assert job.id == record["id"]
         outcome(JobsFileError, lambda record=record: read_history(record, FileFacts(source="jobs.json")))
 

@@ -347,7 +347,7 @@ def test_time_limit_of_a_jobs_file_is_in_seconds() -> None:
         ({"time_limit_us": 90}, "policy.time_limit_us: no such choice; did you mean time_limit_seconds?"),
         (
             {"time_limit": 90},
-            "policy.time_limit: no such choice here; in a jobs file it is policy.time_limit_s",
+            "policy.time_limit: no such choice; did you mean time_limit_seconds?",
         ),
         ({"timeout_seconds": 90}, "policy.timeout_seconds: no such choice"),
     ],

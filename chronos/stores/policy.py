@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import tzinfo
-from difflib import get_close_matches
 from enum import StrEnum
 from typing import Any
 
@@ -16,6 +15,7 @@ import attrs
 
 from chronos.protocol.job import CatchUp, OnInterrupt, Overlap, Policy
 from chronos.protocol.schedule import SECOND_US, ScheduleError
+from chronos.stores.near_misses import Names, plain
 from chronos.stores.reader import Reader, counted, put, written_in
 
 
@@ -71,6 +71,41 @@ _CHOICES = (
     _bound("ends_at", "ends_us"),
 )
 
+_SYNONYMS = {
+    **dict.fromkeys(("retries", "maxretries", "retrycount", "maxattempts", "tries"), ("retry", "attempts")),
+    **dict.fromkeys(("backoff", "retrybackoff"), ("retry", "delay_seconds")),
+    **dict.fromkeys(("grace", "misfire", "misfiregracetime"), ("", "misfire_grace_seconds")),
+    "coalesce": ("", "catch_up"),
+    **dict.fromkeys(("maxinstances", "concurrency", "concurrencypolicy"), ("", "overlap")),
+    **dict.fromkeys(("timeout", "timelimit", "maxruntime"), ("", "time_limit_seconds")),
+    **dict.fromkeys(("start", "startdate", "startat", "notbefore"), ("", "starts_at")),
+    **dict.fromkeys(("end", "enddate", "endat", "notafter", "until"), ("", "ends_at")),
+}
+_OF_RETRY = {
+    **dict.fromkeys(("count", "times", "max", "limit"), ("retry", "attempts")),
+    **dict.fromkeys(("delay", "wait"), ("retry", "delay_seconds")),
+}
+
+
+def _names(holder: str) -> Names:
+    """Return the names of the choices in one object, and those by which others are asked for in it."""
+    meant = dict(_SYNONYMS) | (_OF_RETRY if holder else {})
+    for each in _CHOICES:
+        for name in (each.key, each.name, each.key.removesuffix("_seconds")):
+            meant[plain(name)] = (each.holder, each.key)
+    paths = {name: _path(*place, seen_from=holder) for name, place in meant.items()}
+    known = [each.key for each in _CHOICES if each.holder == holder] + ([] if holder else ["retry"])
+    return Names(tuple(known), paths, noun="choice")
+
+
+def _path(holder: str, key: str, *, seen_from: str) -> str:
+    if holder == seen_from:
+        return key
+    return f"{holder}.{key}" if holder else f"policy.{key}"
+
+
+_NAMES = {holder: _names(holder) for holder in ("", "retry")}
+
 
 def read_policy(given: Reader) -> Policy:
     """Return the policy that the object *given* is.
@@ -78,8 +113,8 @@ def read_policy(given: Reader) -> Policy:
     Raises:
         JobsFileError: a choice is not what it should be, by itself or beside those before it.
     """
-    _refuse_misspelled(given, "")
-    _refuse_misspelled(given.child("retry"), "retry")
+    _NAMES[""].check(given)
+    _NAMES["retry"].check(given.child("retry"))
     policy = Policy()
     if not given.raw:
         return policy
@@ -121,21 +156,3 @@ def rewrite_policy(policy: Policy, before: Policy, raw: Mapping[str, Any], zone:
         put(holder, choice.key, text)
         put(written, choice.holder, holder)
     return written
-
-
-def _refuse_misspelled(given: Reader, holder: str) -> None:
-    """Refuse a key that was meant for a choice and is none; whatever else is there is the agent's own."""
-    known = [each.key for each in _CHOICES if each.holder == holder] + ([] if holder else ["retry"])
-    elsewhere = {
-        name: each for each in _CHOICES for name in (each.key, each.name, each.key.removesuffix("_seconds"))
-    }
-    for key in given.raw:
-        if key in known:
-            continue
-        close = get_close_matches(key, known, n=1, cutoff=0.75)
-        if close:
-            raise given.refusal(key, f"no such choice; did you mean {close[0]}?")
-        if key in elsewhere:
-            meant = elsewhere[key]
-            path = f"{meant.holder}.{meant.key}" if meant.holder else meant.key
-            raise given.refusal(key, f"no such choice here; in a jobs file it is policy.{path}")

@@ -34,18 +34,17 @@ from chronos.protocol.job import (
     following,
 )
 from chronos.protocol.schedule import (
-    MINUTE_US,
     Cron,
     Instant,
     Interval,
     Once,
     Schedule,
-    ScheduleError,
 )
-from chronos.stores import refusal, told_apart, unreadable
+from chronos.stores import near_misses, refusal, told_apart, unreadable
 from chronos.stores.layout import texts_of_records
 from chronos.stores.policy import read_policy
 from chronos.stores.reader import Reader, offset_of, parse_object, shown
+from chronos.stores.schedule_field import read_schedule
 
 
 @attrs.frozen(kw_only=True)
@@ -123,6 +122,7 @@ def read_document(text: str, *, source: str, now_us: Instant | None = None) -> D
     """
     raw = parse_object(text, source)
     reader = Reader(source=source, job=None, raw=raw)
+    near_misses.FILE.check(reader)
     stamp = next((name for name in ("updated_at", "exported_at") if raw.get(name) is not None), None)
     exported_us, updated_us = reader.instant("exported_at"), reader.instant("updated_at")
     as_of_us = exported_us if updated_us is None else updated_us
@@ -194,8 +194,11 @@ def read_job(raw: object, facts: FileFacts, *, index: int = 0) -> Job:
         wanted = "text that is not empty" if job_id is None or isinstance(job_id, str) else "text"
         raise JobsFileError(facts.source, f"#{index}", "id", f"expected {wanted}, got {found}")
     record = Reader(source=facts.source, job=job_id, raw=raw)
+    near_misses.RECORD.check(record)
     own = record.child("chronos")
+    near_misses.OWN.check(own)
     repeat = record.child("repeat")
+    near_misses.REPEAT.check(repeat)
     state = _state(record)
     policy = read_policy(record.child("policy"))
     runs = tuple(_run(entry) for entry in own.items("runs"))
@@ -252,7 +255,8 @@ def zone_of_job(record: Reader, facts: FileFacts) -> str:
     the record are written in it. An offset knows no clock changes; a job that shall follow them
     needs an IANA name in its schedule.
     """
-    named = record.child("schedule").zone("tz") or facts.tz
+    is_text = isinstance(record.get("schedule"), str)
+    named = (None if is_text else record.child("schedule").zone("tz")) or facts.tz
     if named is not None:
         return named
     if record.get("next_run_at") is not None:
@@ -291,23 +295,18 @@ def _schedule(
     next_us, last_us, created_us = (
         record.instant(name) for name in ("next_run_at", "last_run_at", "created_at")
     )
-    if record.get("schedule") is None:
-        raise record.refusal("schedule", f"expected an object with a kind, got {record.found('schedule')}")
-    given = record.child("schedule")
     known = tuple(instant_us for instant_us in (last_us, created_us) if instant_us is not None)
-    tz = zone_of_job(record, facts)
+    schedule = read_schedule(record, zone_of_job(record, facts), created_us)
     is_sought = wants_slot and next_us is None
-    match given.text("kind"):
-        case "cron":
-            cron = _cron(given, tz)
-            return cron, _first(cron, policy, _now(record, facts, known)) if is_sought else next_us
-        case "interval":
-            return _interval(record, facts, policy, known, next_us, is_sought=is_sought)
-        case "once":
-            once = Once(at_us=given.required_instant("run_at"))
+    match schedule:
+        case Cron():
+            first_us = _first(schedule, policy, _now(record, facts, known)) if is_sought else next_us
+            return schedule, first_us
+        case Interval(period_us=period_us):
+            return _interval(record, facts, policy, period_us, known, next_us, is_sought=is_sought)
+        case Once(at_us=at_us):
             is_ahead = is_sought and completed == 0
-            return once, _first(once, policy, once.at_us - 1) if is_ahead else next_us
-    raise given.refusal("kind", f"expected cron, interval or once, got {shown(given.get('kind'))}")
+            return schedule, _first(schedule, policy, at_us - 1) if is_ahead else next_us
 
 
 def _first(schedule: Schedule, policy: Policy, instant_us: Instant) -> Instant | None:
@@ -328,14 +327,13 @@ def _interval(
     record: Reader,
     facts: FileFacts,
     policy: Policy,
+    period_us: int,
     known: tuple[Instant, ...],
     next_us: Instant | None,
     *,
     is_sought: bool,
 ) -> tuple[Interval, Instant | None]:
     """Return an interval anchored at its next occurrence, unless the anchor it had fits that as well."""
-    given = record.child("schedule")
-    period_us = given.duration("minutes", MINUTE_US, at_least_us=1)
     anchor_us = record.child("chronos").instant("anchor")
     if anchor_us is not None:
         known = (anchor_us, *known)
@@ -348,14 +346,8 @@ def _interval(
     return Interval(period_us=period_us, anchor_us=known[0] if known else 0), next_us
 
 
-def _cron(given: Reader, tz: str) -> Cron:
-    try:
-        return Cron(expr=given.text("expr"), tz=tz)
-    except ScheduleError as error:
-        raise given.refusal("expr", str(error)) from None
-
-
 def _run(entry: Reader) -> Run:
+    near_misses.RUN.check(entry)
     return Run(
         occurrence_us=entry.required_instant("occurrence"),
         attempt=entry.whole("attempt", at_least=1),
@@ -369,6 +361,7 @@ def _run(entry: Reader) -> Run:
 
 
 def _waiting(entry: Reader) -> Waiting:
+    near_misses.WAITING.check(entry)
     return Waiting(
         occurrence_us=entry.required_instant("occurrence"),
         attempt=entry.whole("attempt", at_least=1),
@@ -378,6 +371,7 @@ def _waiting(entry: Reader) -> Waiting:
 
 
 def _outcome(entry: Reader) -> Outcome:
+    near_misses.OUTCOME.check(entry)
     occurrence_us = entry.required_instant("occurrence")
     last_us = entry.instant("last_occurrence")
     return Outcome(

@@ -14,12 +14,10 @@ from chronos.errors import JobsFileError, StoreError
 from chronos.protocol.data import json_of
 from chronos.protocol.job import Job, JobState, Origin, Outcome, Policy, Result, Run, Waiting
 from chronos.protocol.schedule import (
-    MINUTE_US,
     SECOND_US,
     Cron,
     Instant,
     Interval,
-    Once,
     Schedule,
     ScheduleError,
     format_instant,
@@ -28,8 +26,9 @@ from chronos.protocol.schedule import (
 )
 from chronos.stores import HISTORY_LENGTH
 from chronos.stores.policy import rewrite_policy
-from chronos.stores.reader import Reader, counted, put, written_in
+from chronos.stores.reader import Reader, put, written_in
 from chronos.stores.record import FileFacts, read_job, zone_of_job
+from chronos.stores.schedule_field import write_schedule
 
 # A reason may quote a program's last words; the file is read and written as a whole with every claim.
 LONGEST_REASON = 500
@@ -82,7 +81,7 @@ def _rewrite(
     """Return *raw*, which reads as *before*, with what differs in *job*, the key `chronos` aside."""
     record = dict(raw)
     if not _is_same_schedule(before.schedule, job.schedule):
-        record["schedule"] = _write_schedule(job.schedule, raw["schedule"])
+        record["schedule"] = write_schedule(job.schedule, raw["schedule"])
     if before.state is not job.state:
         record["state"], record["enabled"] = job.state.value, job.state is JobState.SCHEDULED
         if raw.get("paused_at") is not None:
@@ -129,7 +128,7 @@ def _describe(job: Job, facts: FileFacts, created_us: Instant | None) -> dict[st
     record: dict[str, Any] = {
         "id": job.id,
         "name": job.id,
-        "schedule": _write_schedule(job.schedule, {}),
+        "schedule": write_schedule(job.schedule, {}),
         "repeat": {"times": job.times, "completed": job.completed},
         "enabled": job.state is JobState.SCHEDULED,
         "state": job.state.value,
@@ -188,22 +187,6 @@ def _is_same_schedule(one: Schedule, other: Schedule) -> bool:
     if isinstance(one, Interval) and isinstance(other, Interval):
         return one.period_us == other.period_us
     return one == other
-
-
-def _write_schedule(schedule: Schedule, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the field `schedule`, with what the agent had in it besides."""
-    theirs = {
-        key: raw[key] for key in raw if key not in ("kind", "expr", "tz", "minutes", "run_at", "display")
-    }
-    match schedule:
-        case Cron(expr=expr, tz=tz):
-            return {"kind": "cron", "expr": expr, "tz": tz, "display": expr, **theirs}
-        case Interval(period_us=period_us):
-            minutes = counted(period_us, MINUTE_US)
-            return {"kind": "interval", "minutes": minutes, "display": f"every {minutes}m", **theirs}
-        case Once(at_us=at_us):
-            run_at = format_instant(at_us)
-            return {"kind": "once", "run_at": run_at, "display": f"once at {run_at}", **theirs}
 
 
 def _write_instant(instant_us: Instant | None, zone: tzinfo) -> str | None:
