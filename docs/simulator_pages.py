@@ -218,6 +218,7 @@ def _cases() -> str:
         instants = ", ".join(str(instant_us // SECOND_US) for instant_us in case.instants_us)
         size = "only with `--deep`" if case.is_deep else "always"
         asked = code(type(case.change).__name__) if case.change else ""
+        asked = "to run no jobs, and later to run them again" if case.is_stopped else asked
         rows.append([case.name, instants, asked, size])
     return table(["Case", "Where time may stand, s", "What somebody may ask for", "Searched"], rows)
 

@@ -23,6 +23,8 @@ class Case:
         instants_us: where time may stand.
         job: the job at the start; its arm is in place.
         change: what somebody may ask for, once; None for nothing.
+        is_stopped: whether the agent may be told to run no jobs, once; then that is lifted, and somebody
+            starts a process.
         is_deep: whether it is too large for an everyday check.
     """
 
@@ -30,6 +32,7 @@ class Case:
     instants_us: tuple[int, ...]
     job: Job
     change: Intent | None = None
+    is_stopped: bool = False
     is_deep: bool = False
 
 
@@ -39,6 +42,7 @@ def _case(
     instants_s: tuple[int, ...],
     *,
     change: Intent | None = None,
+    is_stopped: bool = False,
     is_deep: bool = False,
     **fields: Any,
 ) -> Case:
@@ -50,6 +54,7 @@ def _case(
         instants_us=tuple(instant * SECOND_US for instant in instants_s),
         job=job,
         change=change,
+        is_stopped=is_stopped,
         is_deep=is_deep,
     )
 
@@ -66,6 +71,7 @@ CASES = (
     _case("close occurrences, interruptions are retried", 200, (0, 200, 400), policy=_RETRY),
     _case("one occurrence, and somebody pauses the job", 200, (0, 200), change=_PAUSE),
     _case("one occurrence, and somebody runs the job by hand", 200, (0, 200), change=_RUN_NOW),
+    _case("one occurrence, and the agent is stopped for a while", 200, (0, 200), is_stopped=True),
     _case(
         "one occurrence, and a failed run is attempted again",
         400,

@@ -95,7 +95,7 @@ class NasServer:
         self._fire = fire
         self._rows: list[Row] = [EMPTY] * len(job_ids)
         self._sweeping = [False] * len(job_ids)
-        self._relays_open = [0] * len(job_ids)
+        self._relays: list[list[OneShot]] = [[] for _ in job_ids]
         self.is_up = True
         self.calls = {"provision": 0, "cancel": 0, "list": 0, "fire": 0}
         self.external = ExternalScheduler(kernel, relay=self._relay, spent=self._spent, horizon_us=horizon_us)
@@ -123,17 +123,21 @@ class NasServer:
             return
         subject = call.subject
         self.calls["provision"] += 1
+        row = self._rows[subject]
         decision = nas.provision(
             self._promises,
-            self._rows[subject],
+            row,
             job_id=self._job_ids[subject],
             fire_at_us=fire_at_us,
             revision=revision,
+            relays=self._relays[subject],
         )
         self._rows[subject] = decision.row
         self._kernel.record(Kind.PROVISIONED, subject, fire_at_us)
         self._delete(decision.delete)
         if decision.create is not None:
+            if row.shot is not None and row.shot.fire_at_us == decision.create.fire_at_us:
+                self._watch.marks["armed-again-while-delivered"] += 1
             if self._kernel.fault("nas.create"):
                 self._crash_before_create(subject, decision.create)
                 self._lose(call)
@@ -157,8 +161,9 @@ class NasServer:
         if not self._is_reached(call):
             return
         self.calls["list"] += 1
-        arms = {row.shot.job_id: row.shot.fire_at_us for row in self._rows if row.shot is not None}
-        self._reply(call, ArmsListed(arms))
+        rows = zip(self._rows, self._relays, strict=True)
+        shots = (nas.listed(self._promises, row, relays=relays) for row, relays in rows)
+        self._reply(call, ArmsListed({shot.job_id: shot.fire_at_us for shot in shots if shot is not None}))
 
     def _is_reached(self, call: Call) -> bool:
         """Return whether NAS is up; otherwise the call fails."""
@@ -262,8 +267,8 @@ class NasServer:
         subject = relay.subject
         self._watch.hold(subject)  # until the relay is closed
         self.calls["fire"] += 1
-        self._relays_open[subject] += 1
-        if self._relays_open[subject] > 1:
+        self._relays[subject].append(relay.pending.shot)
+        if len(self._relays[subject]) > 1:
             self._watch.marks["fire-overlaps-its-retry"] += 1
         self._kernel.record(Kind.RELAYED, subject, relay.pending.shot.fire_at_us)
         if self._network.request(subject, self._fire, relay) is None:
@@ -288,7 +293,7 @@ class NasServer:
             return
         relay.is_open = False
         subject, shot = relay.subject, relay.pending.shot
-        self._relays_open[subject] -= 1
+        self._relays[subject].remove(shot)
         if is_accepted:
             row = self._rows[subject]
             self._rows[subject] = nas.delivered(self._promises, row, shot)

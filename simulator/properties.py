@@ -60,7 +60,7 @@ NO_LOST_REARM = Property(
         "instant, or work in progress that somebody repeats until it is done. What waits for another "
         "attempt, or behind another run, may wait as much longer as the lease of that run lasts."
     ),
-    incidents=("L1", "L2", "L3", "L5", "L6", "L7", "L8", "L9", "L10", "L11", "T1"),
+    incidents=("L1", "L2", "L3", "L5", "L6", "L7", "L8", "L9", "L10", "L11", "L13", "T1"),
 )
 NO_ORPHAN = Property(
     id="NO-ORPHAN",

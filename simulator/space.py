@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import attrs
+
 from chronos.protocol.job import Job, Liveness, Run, wake_at
 from chronos.protocol.machine import (
     FOLLOW_UP_DELAYS_US,
@@ -75,13 +77,23 @@ class Message(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A flow or a reconciliation of a process that waits for NAS, and whom it answers."""
+    """A flow or a reconciliation of a process that waits for NAS, and whom it answers.
+
+    Attributes:
+        number: tells it from the others of its process.
+        flow: how far it is.
+        relay: the relay whose fire it answers.
+        is_asked: whether it answers who asked for the change.
+        tries: how often it was tried before.
+        is_old: of a reconciliation, whether its process has begun a flow since it asked for the arms.
+    """
 
     number: int
     flow: Any
     relay: int = NOBODY
     is_asked: bool = False
     tries: int = 0
+    is_old: bool = False
 
 
 class Proc(NamedTuple):
@@ -92,7 +104,6 @@ class Proc(NamedTuple):
     tasks: tuple[Task, ...] = ()
     runs: tuple[StartRun, ...] = ()
     memory: tuple[tuple[str, int], ...] = ()
-    converging: bool = False
 
 
 class State(NamedTuple):
@@ -112,6 +123,8 @@ class State(NamedTuple):
         losses: how many losses are left.
         change: whether somebody may still ask for the case's change (0), wants to again (1), waits for
             the answer (2) or has it (3).
+        stop: whether the agent may still be told to run no jobs (0), is told so (1), is no longer and has
+            to be started (2), or was started since (3).
         acknowledged: whether the job as stored was reported as settled.
         started: the attempts that were started, in order.
     """
@@ -128,6 +141,7 @@ class State(NamedTuple):
     duplicates: int
     losses: int
     change: int
+    stop: int
     acknowledged: bool
     started: tuple[properties.Attempt, ...]
 
@@ -182,7 +196,7 @@ class Space:
         job = self.case.job
         assert job.next_us is not None
         decision = nas.provision(
-            self.promises, EMPTY, job_id=JOB_ID, fire_at_us=job.next_us, revision=job.revision
+            self.promises, EMPTY, job_id=JOB_ID, fire_at_us=job.next_us, revision=job.revision, relays=()
         )
         assert decision.create is not None
         crashes, duplicates, losses = self._budget
@@ -200,6 +214,7 @@ class Space:
             duplicates=duplicates,
             losses=losses,
             change=3 if self.case.change is None else 0,
+            stop=0 if self.case.is_stopped else 3,
             acknowledged=True,
             started=(),
         )
@@ -217,6 +232,7 @@ class Space:
         yield from self._scheduler_events(state)
         yield from self._message_events(state)
         yield from self._process_events(state)
+        yield from self._stop_events(state)
         if state.change in (0, 1):
             asked = type(self.case.change).__name__.lower()
             for number in self._callable(state):
@@ -225,6 +241,15 @@ class Space:
                     False,
                     _bind(self._ask_change, state, number),
                 )
+
+    def _stop_events(self, state: State) -> Iterator[tuple[str, bool, Callable[[], State]]]:
+        if state.stop == 0:
+            yield "somebody tells the agent to run no jobs", False, lambda: state._replace(stop=1)
+        elif state.stop == 1:
+            yield "somebody lifts that", False, lambda: state._replace(stop=2)
+        elif state.stop == 2:
+            for number in self._callable(state):
+                yield f"somebody starts process {number}", False, _bind(self._start_again, state, number)
 
     def _callable(self, state: State) -> range:
         """Return the processes that may be called next; one of two that nothing tells apart is enough."""
@@ -243,12 +268,12 @@ class Space:
         return all(started.run.lease_until_us > then_us for proc in state.procs for started in proc.runs)
 
     def _scheduler_events(self, state: State) -> Iterator[tuple[str, bool, Callable[[], State]]]:
-        waiting = {shot for _, shot in state.relays}
+        in_delivery_us = {shot.fire_at_us for shot in _called_for(state)}
         for shot in state.held:
             if shot.fire_at_us > self.now_us(state):
                 continue
             at = _time(shot.fire_at_us)
-            if shot not in waiting:
+            if shot.fire_at_us not in in_delivery_us:
                 yield f"the external scheduler calls for {at}", False, _bind(self._relay, state, shot)
 
     def _message_events(self, state: State) -> Iterator[tuple[str, bool, Callable[[], State]]]:
@@ -350,7 +375,8 @@ class Space:
             case "answer":
                 return self._close_relay(state, message.relay, bool(message.number))
             case "list":
-                armed = state.row.shot.fire_at_us if state.row.shot is not None else NOBODY
+                shot = nas.listed(self.promises, state.row, relays=_called_for(state))
+                armed = shot.fire_at_us if shot is not None else NOBODY
                 return _reply(state, message, "arms", armed, NOBODY)
             case "provision" | "cancel":
                 return self._decide(state, message)
@@ -365,6 +391,7 @@ class Space:
                 job_id=JOB_ID,
                 fire_at_us=message.instant_us,
                 revision=revision,
+                relays=_called_for(state),
             )
         else:
             decision = nas.cancel(self.promises, state.row, revision=revision)
@@ -431,6 +458,8 @@ class Space:
                 state = self._close_relay(state, task.relay, False)
             if task.is_asked and state.change == 2:
                 state = state._replace(change=1)
+            if task.relay == NOBODY and self.case.is_stopped and state.stop == 3:
+                state = state._replace(stop=2)  # what the start began is lost: somebody starts again
         messages = _sorted(
             message._replace(process=NOBODY, flow=NOBODY) if message.process == number else message
             for message in state.messages
@@ -462,18 +491,40 @@ class Space:
         proc = state.procs[number]
         if proc.is_up:
             return state
-        start, effects = self.agent.begin_reconciliation({})
-        task = Task(0, start)
-        state = _with_proc(state, number, Proc(life=proc.life + 1, tasks=(task,)))
+        return self._start(_with_proc(state, number, Proc(life=proc.life + 1)), number)
+
+    def _start(self, state: State, number: int) -> State:
+        """Let a process that is up reconcile."""
+        proc = state.procs[number]
+        start, effects = self.agent.begin_reconciliation(dict(proc.memory))
+        task = Task(_free(proc), start)
+        state = _with_proc(state, number, proc._replace(tasks=(*proc.tasks, task)))
         return self._perform(state, number, task, effects)
 
-    def _begin(self, state: State, number: int, intent: Intent, **fields: Any) -> State:
+    def _start_again(self, state: State, number: int) -> State:
+        """Let somebody start a process after a stop was lifted."""
+        state = state._replace(stop=3)
+        return self._start(state, number) if state.procs[number].is_up else self._up(state, number)
+
+    def _begin(
+        self, state: State, number: int, intent: Intent, *, is_owed: bool = False, **fields: Any
+    ) -> State:
+        if state.stop == 1 and isinstance(intent, Fire | Finish):
+            if isinstance(intent, Fire) and not is_owed:
+                return self._answer_stopped(state, number, **fields)
+            intent = attrs.evolve(intent, may_start=False)
         proc = state.procs[number]
         flow, effects = self.agent.begin(intent, owner=_owner(number, proc), now_us=self.now_us(state))
-        taken = {task.number for task in proc.tasks}
-        task = Task(next(n for n in range(99) if n not in taken), flow, **fields)
-        state = _with_proc(state, number, proc._replace(tasks=(*proc.tasks, task), converging=True))
+        task = Task(_free(proc), flow, **fields)
+        others = (each if _is_flow(each) else each._replace(is_old=True) for each in proc.tasks)
+        state = _with_proc(state, number, proc._replace(tasks=(*others, task)))
         return self._perform(state, number, task, effects)
+
+    def _answer_stopped(self, state: State, number: int, relay: int = NOBODY) -> State:
+        """Answer a fire of an agent that is told to run no jobs; nobody is asked for one of its own."""
+        if relay == NOBODY:
+            return state
+        return _send(state, Message("answer", process=number, relay=relay, number=1))
 
     def _deliver_fire(self, state: State, message: Message, number: int) -> State:
         state = self._up(state._replace(messages=_without(state.messages, message)), number)
@@ -529,14 +580,16 @@ class Space:
                     loaded = JobLoaded(state.job, self._liveness(state, number, task.number))
                     return self._step(state, number, task, loaded)
                 case LoadJobs():
-                    return self._step(state, number, task, self._jobs_loaded(state, number))
+                    return self._step(state, number, task, self._jobs_loaded(state, number, task))
                 case ProvisionArm() | CancelArm() | ListArms():
                     state = _send(state, _request(number, task.number, effect))
                 case Answer():
                     state = self._answer(state, number, task, effect)
                 case StartRun():
                     state = self._start_run(state, number, effect)
-                case Begin(intents=intents):
+                case Begin(intents=intents, settled=is_known):
+                    if not is_known and self.case.is_stopped and state.stop == 3:
+                        state = state._replace(stop=2)  # it is tried again
                     for intent in intents:
                         state = self._begin(state, number, intent)
                 case Remember(fire_at_us=fire_at_us):
@@ -544,10 +597,10 @@ class Space:
                     state = _with_proc(state, number, state.procs[number]._replace(memory=memory))
         return _without_done(state, number, task.number)
 
-    def _jobs_loaded(self, state: State, number: int) -> JobsLoaded:
+    def _jobs_loaded(self, state: State, number: int, task: Task) -> JobsLoaded:
         job = state.job
         jobs = () if job is None else ((job, self._liveness(state, number, None)),)
-        return JobsLoaded(jobs, (JOB_ID,) if state.procs[number].converging else ())
+        return JobsLoaded(jobs, (JOB_ID,) if task.is_old else ())
 
     def _decide_move(self, effect: SwapJob) -> None:
         """Decide the properties of a move of the store."""
@@ -568,7 +621,7 @@ class Space:
         owed = follow_up(task.flow.intent, answer, self.now_us(state))
         if owed is None or task.tries >= len(FOLLOW_UP_DELAYS_US):
             return state
-        return self._begin(state, number, owed, tries=task.tries + 1)
+        return self._begin(state, number, owed, is_owed=True, tries=task.tries + 1)
 
     def _start_run(self, state: State, number: int, effect: StartRun) -> State:
         in_flight = sum(len(proc.runs) for proc in state.procs if proc.is_up)
@@ -588,8 +641,7 @@ class Space:
 
         A message with an older revision than NAS has seen, whose reply nobody awaits, will never do
         anything; who sent an answer matters while a crash may take it back, and when it arrives, while it
-        may be lost or could clean up more than its own arm; which jobs a process has begun to work on
-        matters while it starts.
+        may be lost, is about the arm that stands, or could clean up more than its own.
         """
         seen = state.row.revision if self.promises.orders else NOBODY
         changed = False
@@ -605,12 +657,10 @@ class Space:
         if changed:
             state = state._replace(messages=_sorted(messages))
         if not state.crashes and not state.losses and self.promises.deletes_own_generation:
+            superseded = {relay for relay, shot in state.relays if shot.generation != state.row.generation}
             for message in state.messages:
-                if message.kind == "answer":
+                if message.kind == "answer" and message.relay in superseded:
                     state = self._deliver(state, message)
-        for number, proc in enumerate(state.procs):
-            if proc.converging and all(map(_is_flow, proc.tasks)):
-                state = _with_proc(state, number, proc._replace(converging=False))
         return state
 
     # --- what is decided of a state ---
@@ -621,6 +671,7 @@ class Space:
             not state.messages
             and not state.relays
             and state.change in (0, 3)
+            and state.stop in (0, 3)
             and not any(proc.tasks or proc.runs for proc in state.procs)
         )
 
@@ -715,6 +766,17 @@ def _without(things: tuple[Any, ...], thing: Any) -> tuple[Any, ...]:
         return things
     index = things.index(thing)
     return things[:index] + things[index + 1 :]
+
+
+def _called_for(state: State) -> tuple[OneShot, ...]:
+    """Return the one-shots whose relays are open."""
+    return tuple(shot for _, shot in state.relays)
+
+
+def _free(proc: Proc) -> int:
+    """Return a number for a new task."""
+    taken = {task.number for task in proc.tasks}
+    return next(number for number in range(99) if number not in taken)
 
 
 def _with_proc(state: State, number: int, proc: Proc) -> State:

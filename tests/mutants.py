@@ -23,6 +23,7 @@ from chronos.protocol import draft, job, machine, transitions
 from chronos.protocol.job import Job, OnInterrupt, Policy
 from chronos.protocol.machine import Intent, Pause
 from chronos.protocol.schedule import SECOND_US, Interval
+from chronos.testing.nas import HARDENED, Promises
 from simulator.agents import Agent
 from simulator.cases import JOB_ID, Case
 from simulator.properties import (
@@ -81,6 +82,11 @@ BETWEEN = attrs.evolve(
 PAUSED = _case("somebody pauses the job", (0, 200), change=Pause(job_id=JOB_ID))
 
 
+# With the promise (L13), an agent that arms the very instant of the fire that it accepts is fired again
+# and again, and loses nothing.
+TAKES_A_DELIVERY_FOR_AN_ARM = attrs.evolve(HARDENED, sets_deliveries_apart=False)
+
+
 @attrs.frozen(kw_only=True)
 class Mutant:
     """A protocol with one mistake.
@@ -95,6 +101,7 @@ class Mutant:
         case: the small world in which the exhaustive search finds it, or None.
         found_by: the properties of which the search names one.
         states: how many states the search looks at, at most.
+        promises: of the NAS there; one that keeps more may mend what the mistake does.
     """
 
     name: str
@@ -106,6 +113,7 @@ class Mutant:
     case: Case | None = None
     found_by: tuple[Property, ...] = ()
     states: int = 8_000
+    promises: Promises = HARDENED
 
 
 class StaleMutantError(Exception):
@@ -283,6 +291,7 @@ _WHAT_IS_TAKEN = (
         rule="test_wake_is_a_whole_second",
         case=BETWEEN,
         found_by=(NO_LOST_REARM,),
+        promises=TAKES_A_DELIVERY_FOR_AN_ARM,
     ),
     Mutant(
         name="the next occurrence is counted from the clock",

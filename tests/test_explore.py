@@ -18,6 +18,7 @@ def case(name: str) -> Case:
 
 
 CLOSE = case("close occurrences, interruptions are recorded")
+STOPPED = case("one occurrence, and the agent is stopped for a while")
 PAUSE = case("one occurrence, and somebody pauses the job")
 
 
@@ -56,6 +57,7 @@ def test_two_faults_anywhere_are_survived(budget: tuple[int, int, int]) -> None:
         ("orders", "NO-ORPHAN", PAUSE),
         ("fires_past_at_once", "NO-LOST-REARM", CLOSE),
         ("deletes_own_generation", "NO-LOST-REARM", CLOSE),
+        ("sets_deliveries_apart", "NO-LOST-REARM", STOPPED),
     ],
 )
 def test_promise_of_nas_is_earned_by_the_search(promise: str, violated: str, within: Case) -> None:

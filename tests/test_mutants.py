@@ -27,6 +27,7 @@ from tests.mutants import (
     ONE_RUN,
     PAUSED,
     RETRIED,
+    TAKES_A_DELIVERY_FOR_AN_ARM,
     TOGETHER,
     Mutant,
     StaleMutantError,
@@ -69,7 +70,7 @@ MAX_EVENTS = 14
 def test_search_names_the_property_that_a_mutant_breaks(mutant: Mutant) -> None:
     """Each mistake is told by a property that speaks of it, after a history of a few steps."""
     assert mutant.case is not None
-    result = search(Space(mutant.case, agent_of(mutant), nas.HARDENED), limit=mutant.states)
+    result = search(Space(mutant.case, agent_of(mutant), mutant.promises), limit=mutant.states)
     found = {each.property: len(each.history) for each in result.counterexamples}
     named = [found[each.id] for each in mutant.found_by if each.id in found]
     assert named, found
@@ -90,15 +91,19 @@ def _retried(fleet: Fleet) -> Fleet:
 
 
 def test_simulation_finds_what_only_a_wrong_clock_brings_to_light(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Accepting the guard's fire by a clock that is behind loses the arm: some simulated weeks show it."""
+    """Accepting the guard's fire by a clock that is behind loses the arm: some simulated weeks show it.
+
+    So it does where NAS takes the new arm, of the very instant that it delivers, for the old one.
+    """
     broken = agent_of(ACCEPTS_THE_ARM_ITSELF)
+    monkeypatch.setitem(nas.BUILDS, "hardened but for deliveries", TAKES_A_DELIVERY_FOR_AN_ARM)
     monkeypatch.setitem(AGENTS, broken.name, broken)
     plan = scenario.Plan(
         scenario="two machines that retry",
         fleet=_retried(load_shipped("fleet-12")),
         days=20,
         faults="heavy",
-        nas="hardened",
+        nas="hardened but for deliveries",
         agent=broken.name,
         machines=2,
     )

@@ -162,7 +162,7 @@ def test_naive_agent_works_while_nothing_goes_wrong() -> None:
 
 
 # Each promise of NAS is earned: without it alone, this is what a run with these faults violates. The
-# two that need a message to be late at the wrong moment are earned by the exhaustive search.
+# three that need a message to be late at the wrong moment are earned by the exhaustive search.
 EARNED = {
     "names_by_generation": ("fleet-12", {"operator.change": (0, 1, 0)}, "NO-LOST-REARM"),
     "deletes_own_generation": ("fleet-02", {"machine.crash": (0.98, 0.02)}, "NO-LOST-REARM"),

@@ -84,8 +84,8 @@ _DEDUP_KEY = kinds.text(
 class ProvisionRequest(Message):
     """Arm exactly one one-shot for a job, in place of any other arm of that job.
 
-    The same `fire_at` again is a no-op where the arm still stands, and arms anew where it does not;
-    a past `fire_at` fires at once.
+    The same `fire_at` again is a no-op where the arm still stands, and arms anew where it does not, or
+    where it is being delivered; a past `fire_at` fires at once.
     """
 
     job_id: str = attrs.field(metadata=_JOB_ID)

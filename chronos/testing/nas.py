@@ -7,6 +7,8 @@ simulation and the exhaustive search perform the same decisions.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import attrs
 
 from chronos.protocol.schedule import DAY_US, MINUTE_US, SECOND_US, Instant
@@ -45,6 +47,8 @@ class Promises:
             created again (L11).
         sweeps_undelivered: spent retries leave the row, and it is fired again later (L2).
         fires_past_at_once: an instant in the past is fired at once (L2).
+        sets_deliveries_apart: an arm counts as none while a relay of it is open: a provision of its
+            instant makes a new generation, and a list leaves it out (L13).
     """
 
     orders: bool = True
@@ -54,6 +58,7 @@ class Promises:
     sweeps_missing: bool = True
     sweeps_undelivered: bool = True
     fires_past_at_once: bool = True
+    sets_deliveries_apart: bool = True
 
 
 HARDENED = Promises()
@@ -65,6 +70,7 @@ MINIMAL = Promises(
     sweeps_missing=False,
     sweeps_undelivered=False,
     fires_past_at_once=False,
+    sets_deliveries_apart=False,
 )
 BUILDS = {"minimal": MINIMAL, "hardened": HARDENED}
 
@@ -121,18 +127,27 @@ class Decision:
 
 
 def provision(
-    promises: Promises, row: Row, *, job_id: str, fire_at_us: Instant, revision: int | None
+    promises: Promises,
+    row: Row,
+    *,
+    job_id: str,
+    fire_at_us: Instant,
+    revision: int | None,
+    relays: Iterable[OneShot],
 ) -> Decision:
     """Arm the job at *fire_at_us*: nothing to do when it is, otherwise a new generation.
 
     Of an instant it keeps whole seconds, which is all that the contract has it keep (incident T1).
+    *relays* are the one-shots whose relays are open: from the external scheduler's call until NAS has
+    handled the agent's answer, or waits for it no longer.
     """
     fire_at_us -= fire_at_us % SECOND_US
     if _is_outdated(promises, row, revision):
         return Decision(row, Reply(outdated=row.revision))
     reply = _ECHOED if promises.orders and revision is not None else _ACCEPTED
     seen = max(row.revision, revision if revision is not None else -1)
-    if row.shot is not None and row.shot.fire_at_us == fire_at_us:
+    armed = _counted(promises, row, relays)
+    if armed is not None and armed.fire_at_us == fire_at_us:
         kept = row if seen == row.revision else attrs.evolve(row, revision=seen)
         return Decision(kept, reply)
     generation = row.generation + 1
@@ -148,6 +163,11 @@ def cancel(promises: Promises, row: Row, *, revision: int | None) -> Decision:
     reply = _ECHOED if promises.orders and revision is not None else _ACCEPTED
     seen = max(row.revision, revision if revision is not None else -1)
     return Decision(Row(None, row.generation, seen), reply, None, row.shot)
+
+
+def listed(promises: Promises, row: Row, *, relays: Iterable[OneShot]) -> OneShot | None:
+    """Return the arm that a list shows; *relays* are the one-shots whose relays are open."""
+    return _counted(promises, row, relays)
 
 
 def forwards(promises: Promises, row: Row, shot: OneShot) -> bool:
@@ -181,6 +201,19 @@ def sweep_delay_us(row: Row) -> int:
 
 _ACCEPTED = Reply()
 _ECHOED = Reply(echoed=True)
+
+
+def _counted(promises: Promises, row: Row, relays: Iterable[OneShot]) -> OneShot | None:
+    """Return what counts as armed.
+
+    While a relay of the row's arm is open, that arm is not sure to fire again, since a 2xx ends it, and
+    not gone, since anything else does not: it counts as none. Source: incident L13.
+    """
+    shot = row.shot
+    if shot is None or not promises.sets_deliveries_apart:
+        return shot
+    arm = shot.job_id, shot.generation
+    return None if any((each.job_id, each.generation) == arm for each in relays) else shot
 
 
 def _is_outdated(promises: Promises, row: Row, revision: int | None) -> bool:

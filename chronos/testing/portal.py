@@ -145,6 +145,7 @@ class Portal:
         self._texts: dict[str, tuple[Instant, str]] = {}
         self._callback_urls: dict[str, str] = {}
         self._held: list[Held] = []
+        self._relays: list[OneShot] = []
         self._names_used_until_us: dict[tuple[str | int, ...], Instant] = {}
         self._numbers, self._token_numbers = count(), count(1)
         self._lock = threading.RLock()
@@ -207,7 +208,12 @@ class Portal:
         job_id, fire_at_us = asked.job_id, parse_instant(asked.fire_at)
         row = self._rows.get(job_id, EMPTY)
         decision = nas.provision(
-            self.promises, row, job_id=job_id, fire_at_us=fire_at_us, revision=asked.revision
+            self.promises,
+            row,
+            job_id=job_id,
+            fire_at_us=fire_at_us,
+            revision=asked.revision,
+            relays=self._relays,
         )
         request = attrs.evolve(request, job_id=job_id, fire_at_us=fire_at_us, revision=asked.revision)
         status, body = self._decided(job_id, decision, asked.revision)
@@ -245,12 +251,12 @@ class Portal:
         armed = (
             messages.Armed(
                 job_id=job_id,
-                fire_at=self.spelled(row.shot),
+                fire_at=self.spelled(shot),
                 schedule_id=_schedule_id(row),
                 revision=row.revision if self.promises.orders and row.revision >= 0 else None,
             )
             for job_id, row in sorted(self._rows.items())
-            if row.shot is not None
+            if (shot := nas.listed(self.promises, row, relays=self._relays)) is not None
         )
         return messages.ListResponse(armed=tuple(armed))
 
@@ -314,6 +320,7 @@ class Portal:
                 if held.is_sweep:
                     self._sweep(row, held)
                 elif nas.forwards(self.promises, row, held.shot):
+                    self._relays.append(held.shot)
                     return held
             return None
 
@@ -322,6 +329,7 @@ class Portal:
         with self._lock:
             job_id = held.shot.job_id
             row = self._rows.get(job_id, EMPTY)
+            self._relays.remove(held.shot)
             if is_accepted:
                 self._rows[job_id] = nas.delivered(self.promises, row, held.shot)
                 if self._rows[job_id].shot is None and row.shot is not None:

@@ -125,6 +125,11 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         again = process.worker.ask(pick(self.world.fired, fire))
         self.world.go_on(self.world.begin(process, again), stride)
 
+    @precondition(lambda self: self.world.answers)
+    @rule(answer=picks)
+    def answer_to_a_fire_arrives(self, answer: int) -> None:
+        self.world.hear(answer % len(self.world.answers))
+
     @precondition(lambda self: self.world.relays)
     @rule(relay=picks)
     def nas_waits_no_longer(self, relay: int) -> None:
@@ -329,6 +334,8 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
             draining = [each for each in world.processes if each.worker and each.worker.draining.is_set()]
             if ready := world.ready():
                 world.go_on(ready[0], ALL)
+            elif world.answers:
+                world.hear(0)
             elif world.late:
                 world.arrive(world.late.pop())
             elif executing := world.executing():

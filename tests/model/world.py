@@ -136,6 +136,7 @@ class World:
         self.rows: dict[str, Row] = {}
         self.processes = (Process("a"), Process("b"))
         self.relays: list[Relay] = []
+        self.answers: list[tuple[Relay, bool]] = []
         self.fired: list[Fire] = []
         self.late: list[ProvisionArm | CancelArm] = []
         self.asking: list[Intent] = []
@@ -220,6 +221,11 @@ class World:
             self.rows[relay.shot.job_id] = nas.delivered(HARDENED, row, relay.shot)
         relay.shot = None
 
+    def hear(self, number: int) -> None:
+        """Let an answer to a fire reach NAS."""
+        relay, is_accepted = self.answers.pop(number)
+        self.close(relay, is_accepted=is_accepted)
+
     # --- work, one operation at a time ---
 
     def begin(self, process: Process, spawn: Spawn, **fields: Any) -> Strand:
@@ -292,7 +298,7 @@ class World:
         assert process.worker is not None
         process.worker.tasks.pop(strand, None)
         if strand.relay is not None:
-            self.close(strand.relay, is_accepted=value.settled)
+            self.answers.append((strand.relay, value.settled))
         if strand.asked is not None and not value.settled:
             self.asking.append(strand.asked)
         elif strand.asked is not None and value.settled:
@@ -344,9 +350,10 @@ class World:
 
     def provision(self, job_id: str, fire_at_us: int, *, revision: int, **_: object) -> ArmAnswer:
         row = self.rows.get(job_id, nas.EMPTY)
-        return self._decided(
-            job_id, nas.provision(HARDENED, row, job_id=job_id, fire_at_us=fire_at_us, revision=revision)
+        decision = nas.provision(
+            HARDENED, row, job_id=job_id, fire_at_us=fire_at_us, revision=revision, relays=self._called_for()
         )
+        return self._decided(job_id, decision)
 
     def cancel(self, job_id: str, *, revision: int, **_: object) -> ArmAnswer:
         return self._decided(
@@ -354,8 +361,12 @@ class World:
         )
 
     def list_arms(self, **_: object) -> Mapping[str, int | None]:
-        shots = [row.shot for row in self.rows.values() if row.shot is not None]
-        return {shot.job_id: shot.fire_at_us for shot in shots}
+        shots = (nas.listed(HARDENED, row, relays=self._called_for()) for row in self.rows.values())
+        return {shot.job_id: shot.fire_at_us for shot in shots if shot is not None}
+
+    def _called_for(self) -> list[OneShot]:
+        """Return the one-shots whose relays are open."""
+        return [relay.shot for relay in self.relays if relay.shot is not None]
 
     def _decided(self, job_id: str, decision: nas.Decision) -> ArmAnswer:
         self.rows[job_id] = decision.row
