@@ -67,7 +67,7 @@ def function(name: str, value: object, *, may_be_async: bool = False) -> None:
     """Refuse what cannot be called; and what is async, where nobody would await it."""
     if not callable(value):
         raise TypeError(f"{name} is {value!r}; expected a function")
-    if not may_be_async and is_async(value):
+    if not may_be_async and has_to_be_awaited(value):
         raise TypeError(f"{name} is {value!r}, which is async; expected a function that is not")
 
 
@@ -81,7 +81,7 @@ def functions(name: str, values: object) -> tuple[Any, ...]:
     return found
 
 
-def is_async(value: Any) -> bool:
+def has_to_be_awaited(value: Any) -> bool:
     """Return whether what is called there has to be awaited."""
     return inspect.iscoroutinefunction(value) or inspect.iscoroutinefunction(type(value).__call__)
 
@@ -92,7 +92,11 @@ def clock_us(name: str, clock: Callable[[], object]) -> None:
     needed(f"what {name} returns", instant_of(f"what {name} returns", None, clock()))  # type: ignore[arg-type]
 
 
-def methods(name: str, value: object, expected: str, *names: str) -> None:
-    """Refuse what lacks one of the methods by which it would be used."""
-    if isinstance(value, type) or not all(callable(getattr(value, each, None)) for each in names):
+def methods(name: str, value: object, expected: str, *names: str, is_async: bool | None = None) -> None:
+    """Refuse what lacks one of the methods by which it would be used, or has it async where that is told."""
+    found = [getattr(value, each, None) for each in names]
+    if isinstance(value, type) or not all(map(callable, found)):
         raise TypeError(f"{name} is {value!r}; expected {expected}, with {', '.join(names)}")
+    if is_async is not None and any(has_to_be_awaited(each) != is_async for each in found):
+        kind = "async" if is_async else "not async"
+        raise TypeError(f"{name} is {value!r}; expected {expected}, whose {', '.join(names)} are {kind}")

@@ -17,7 +17,7 @@ from chronos.protocol.messages import CancelRequest
 from chronos.protocol.schedule import GivenSchedule, Instant, counts_from_now, declared_as, schedule_of
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen
 class JobSpec:
     """A job as an agent declares it, for `Scheduler.declare`. It is checked when it is made.
 
@@ -41,7 +41,7 @@ class JobSpec:
     tz: str = attrs.field(default="UTC", kw_only=True)
     times: int | None = attrs.field(default=None, kw_only=True)
     policy: Policy | None = attrs.field(default=None, kw_only=True)
-    data: Any = attrs.field(default=None, kw_only=True)
+    data: Any = attrs.field(default=None, kw_only=True, hash=False)
 
     def __attrs_post_init__(self) -> None:
         checked_id(self.id)

@@ -66,7 +66,8 @@ class Shell(Generic[N]):
         is_stopped: Callable[[], bool] = lambda: False,
         hooks: Iterable[events.Hook] = (),
     ) -> None:
-        arguments.methods("store", store, "a JobStore", "load", "load_all", "swap", "history", "latest")
+        asked = ("load", "load_all", "swap", "history", "latest")
+        arguments.methods("store", store, "a JobStore", *asked, is_async=False)
         self._check_nas(nas)
         arguments.function("runner", runner, may_be_async=True)
         if owner is not None:
@@ -97,9 +98,9 @@ class Shell(Generic[N]):
         if nas is None:
             return
         wanted = "an AsyncNasClient or the like" if self._is_async else "a NasClient or the like"
-        arguments.methods("nas", nas, wanted, "provision", "cancel", "list_arms", "reset")
-        if arguments.is_async(getattr(nas, "cancel", None)) != self._is_async:
-            raise TypeError(f"nas is {nas!r}; {type(self).__name__} takes {wanted}")
+        asked = ("provision", "cancel", "list_arms")
+        arguments.methods("nas", nas, wanted, *asked, is_async=self._is_async)
+        arguments.methods("nas", nas, wanted, "reset", is_async=False)
 
     def _prepare(self) -> None:
         """Make what the way to perform work needs."""
@@ -117,7 +118,11 @@ class Shell(Generic[N]):
 
         Args:
             why: the reason, for the agent's own people.
+
+        Raises:
+            TypeError: *why* is no text.
         """
+        arguments.text("why", why)
         self._work.refused = self._work.refused.one_more(self._clock(), why)
 
     def _publish(self, event: events.Event) -> None:

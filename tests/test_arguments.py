@@ -80,8 +80,16 @@ NO_JOBS = ("j", 7, None, ["j"], [("j", "1h")])
 NO_URL = ("", "agent.example", "ftp://agent.example", 7, None)
 CLOCK = (*NO_SYNC_FUNCTION, lambda: 1.5, lambda: None)
 
+
+class AsyncStore(MemoryStore):
+    """A store whose answers would have to be awaited, which nobody does."""
+
+    async def load_all(self) -> Any:
+        return ()
+
+
 SCHEDULER: dict[str, tuple[object, ...]] = {
-    "store": ("jobs.json", None, Path("jobs.json"), MemoryStore),
+    "store": ("jobs.json", None, Path("jobs.json"), MemoryStore, AsyncStore()),
     "runner": ("run", None, 7),
     "owner": ("", 7),
     "clock": CLOCK,
@@ -104,6 +112,7 @@ STORE: dict[str, tuple[object, ...]] = {
 }
 METHODS: dict[str, dict[str, tuple[object, ...]]] = {
     "start": {},
+    "fire_was_refused": {"why": (7, None)},
     "fire": {
         "job_id": NO_ID,
         "fire_at_us": (*NO_INSTANT_US, None),
@@ -499,7 +508,10 @@ def test_the_mistakes_of_a_new_user_are_told_in_a_line() -> None:
         Scheduler(MemoryStore(), None, print, is_stopped=True)
     with pytest.raises(TypeError, match=r"^hooks\[0\] is <function async_no_op .*, which is async; expected"):
         Scheduler(MemoryStore(), None, print, hooks=[async_no_op])
-    with pytest.raises(TypeError, match=r"^nas is <chronos.nas.client.NasClient .* takes an AsyncNasClient"):
+    with pytest.raises(
+        TypeError,
+        match=r"^nas is <chronos.nas.client.NasClient .* expected an AsyncNasClient or the like",
+    ):
         AsyncScheduler(MemoryStore(), NasClient(**client("threads")), print)
     with pytest.raises(TypeError, match=r"^token_provider is 'abc'; expected a function$"):
         NasClient(**client("threads") | {"token_provider": "abc"})

@@ -19,16 +19,18 @@ from chronos import (
     Once,
     Outcome,
     Policy,
-    RunContext,
     ScheduleError,
     Verdict,
+    events,
+    operations,
     parse_schedule,
+    runner,
+    status,
 )
-from chronos.operations import Pending
 from chronos.protocol import draft, job, machine
 from chronos.protocol.moments import FIRST_US, LAST_US, datetime_of, duration_of, instant_of, timedelta_of
 from chronos.protocol.schedule import HOUR_US, SECOND_US, format_instant
-from chronos.status import JobStatus
+from chronos.testing import portal
 from tests.agents import T0, MakeWorld, at, every_hour, until
 
 NOON = datetime(2026, 6, 26, 12, tzinfo=UTC)
@@ -199,26 +201,14 @@ def test_a_choice_that_cannot_be_meant_is_one_clear_error(options: dict[str, Any
 
 
 def values_for_people() -> list[type]:
-    """Return every class that people read, by where it stands."""
-    found = {getattr(chronos, name) for name in chronos.__all__} | {
-        JobStatus,
-        Pending,
-        RunContext,
-        draft.Fired,
-    }
-    found |= {
-        value
-        for module in (job, machine, chronos.events)
-        for value in vars(module).values()
-        if inspect.isclass(value)
-    }
-    return sorted(
-        (each for each in found if inspect.isclass(each) and attrs.has(each)), key=lambda each: each.__name__
-    )
+    """Return every value that people read, by where it stands."""
+    modules = (draft, events, job, machine, operations, portal, runner, status)
+    found = {value for module in modules for value in vars(module).values() if inspect.isclass(value)}
+    return sorted((each for each in found if attrs.has(each)), key=lambda each: each.__name__)
 
 
 # What is a value of the protocol alone, and told to nobody.
-INSIDE = {"ArmFailed", "Flow", "ProvisionArm", "StartRun"}
+INSIDE = {"ArmFailed", "Flow", "Held", "OneShot", "ProvisionArm", "Sleep", "StartRun", "Stretch"}
 
 
 @pytest.mark.parametrize("cls", values_for_people(), ids=lambda cls: cls.__name__)
