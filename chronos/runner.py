@@ -133,6 +133,8 @@ async def run_job_async(runner: Runner, context: RunContext) -> tuple[bool, str]
 
 def _failure(error: BaseException, context: RunContext, words: str = "") -> tuple[bool, str]:
     """Log the traceback of a run, of which the history keeps one line. Source: incident V2."""
+    if isinstance(error, asyncio.CancelledError) and context.timed_out.is_set():
+        return False, "the runner was cancelled"  # that is no failure of its own
     at = format_instant(context.occurrence_us)
     said = (context.job_id, at, context.attempt)
     extra = {"job_id": context.job_id, "attempt": context.attempt}

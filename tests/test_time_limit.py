@@ -100,12 +100,21 @@ def test_run_that_lasts_too_long_ends_failed_and_its_slot_is_free(
 
 
 @pytest.mark.parametrize("how", ["wait", "wait_on", "wait_later"])
-def test_async_runner_is_cancelled_once_at_the_limit(how: str, slow: Slow, make_world: MakeWorld) -> None:
-    """Below either scheduler; one that does not want to end is not told again and again."""
+def test_async_runner_is_cancelled_once_at_the_limit(
+    how: str, slow: Slow, make_world: MakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Below either scheduler; one that does not want to end is not told again and again.
+
+    To be cancelled is no failure with a traceback of its own.
+    """
     world = make_world(every_hour(policy=LIMITED), runner=getattr(slow, how))
     limited(world)
     until(lambda: slow.cancelled)
     assert slow.cancelled == 1
+    slow.release.set()
+    until(lambda: not world.agent.pending())
+    assert slow.cancelled == 1
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_blocking_runner_sees_that_its_time_is_over(make_world: MakeWorld) -> None:
