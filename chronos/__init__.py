@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         Overlap,
         Policy,
         Result,
+        Unreadable,
         Verdict,
         lateness,
     )
@@ -92,6 +93,7 @@ _MODULES = {
         "Overlap",
         "Policy",
         "Result",
+        "Unreadable",
         "Verdict",
         "lateness",
     ),
@@ -122,6 +124,7 @@ __all__ = [  # noqa: RUF022 - by subject, as the documentation has them
     "Origin",
     "Lateness",
     "lateness",
+    "Unreadable",
     "Verdict",
     "Answer",
     "Cron",

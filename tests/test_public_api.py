@@ -91,6 +91,7 @@ EXPORTED = [
     "Status",
     "StoreError",
     "TokenError",
+    "Unreadable",
     "Verdict",
     "lateness",
     "next_after",
