@@ -15,7 +15,7 @@ import attrs
 from chronos.errors import InvalidClient, JobsFileError, StaleRevision, StoreError, one_line
 from chronos.protocol import machine
 from chronos.protocol.job import Job
-from chronos.protocol.schedule import SECOND_US
+from chronos.protocol.schedule import SECOND_US, Instant
 from chronos.runner import words_of
 from chronos.stores import JobStore, told_apart
 
@@ -41,6 +41,8 @@ def question(effect: machine.Effect, store: JobStore) -> Callable[[], Any] | Non
     match effect:
         case machine.LoadJob(job_id):
             return lambda: store.load(job_id)
+        case machine.LoadHistory(job_id):
+            return lambda: store.history(job_id)
         case machine.LoadJobs():
             return store.load_all
         case machine.SwapJob():
@@ -83,22 +85,33 @@ def event_of(effect: machine.Effect, result: Any) -> machine.Event:
         case ((machine.ProvisionArm() | machine.CancelArm() | machine.ListArms()), Failed(error)):
             return _refusal(effect, error)
         case machine.ListArms(), _:
-            return machine.ArmsListed(result)
+            return machine.ArmsListed(result, _date_us(result))
         case ((machine.ProvisionArm() | machine.CancelArm()), _):
-            return machine.ArmAccepted(echoed=result.echoed)
-        case ((machine.LoadJob() | machine.SwapJob()), Failed(JobsFileError(job=str()) as error)):
+            return machine.ArmAccepted(echoed=result.echoed, date_us=_date_us(result))
+        case (
+            (machine.LoadJob() | machine.LoadHistory() | machine.SwapJob()),
+            Failed(JobsFileError(job=str()) as error),
+        ):
             return machine.JobUnreadable(str(error))
         case _, Failed(error):
             _log_store(error)
             return machine.StoreFailed(one_line(words_of(error)))
         case machine.LoadJob(), _:
             return machine.JobLoaded(result)
+        case machine.LoadHistory(), _:
+            return machine.HistoryLoaded(tuple(result))
         case machine.LoadJobs(), _:
             jobs, unreadable = told_apart(result)
             return machine.JobsLoaded([(job, ()) for job in jobs], unreadable=unreadable)
         case machine.SwapJob(), (has_moved, job):
             return machine.JobSwapped() if has_moved else machine.SwapConflicted(job)
     raise machine.ProtocolError(f"nothing comes back to {effect}")
+
+
+def _date_us(answer: object) -> Instant | None:
+    """Return NAS's time when it answered, where a client has handed it on."""
+    date_us: Instant | None = getattr(answer, "date_us", None)
+    return date_us
 
 
 def read(ask: Callable[[JobStore], T], store: JobStore) -> T:
@@ -127,14 +140,14 @@ def _swap(effect: machine.SwapJob, store: JobStore) -> tuple[bool, Job | None]:
 def _refusal(effect: machine.Effect, error: BaseException) -> machine.Event:
     match error:
         case StaleRevision(revision=revision):
-            return machine.ArmOutdated(revision)
+            return machine.ArmOutdated(revision, _date_us(error))
         case InvalidClient():
-            return IdentityRefused(words_of(error))
+            return IdentityRefused(words_of(error), date_us=_date_us(error))
     job_id, words = getattr(effect, "job_id", ""), words_of(error)
     extra = {"job_id": job_id, "error": words}
     logger.warning("NAS did not agree: %s: %s", job_id or "the list of arms", words, extra=extra)
     retry_after_s = getattr(error, "retry_after_s", None) or 0.0
-    return machine.ArmFailed(words, int(retry_after_s * SECOND_US))
+    return machine.ArmFailed(words, int(retry_after_s * SECOND_US), _date_us(error))
 
 
 def _log_store(error: BaseException) -> None:

@@ -85,12 +85,14 @@ class NasError(ChronosError):
         problem: what NAS answered, or why it did not.
         definite: whether the effect definitely did not happen, by any of the sends of one call. When
             False, it may have.
+        date_us: NAS's time when it last answered, epoch microseconds, UTC; None when it did not say.
     """
 
     def __init__(self, problem: str, *, definite: bool) -> None:
         super().__init__(problem)
         self.problem = problem
         self.definite = definite
+        self.date_us: int | None = None
 
     def __str__(self) -> str:
         return one_line(self.problem)

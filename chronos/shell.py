@@ -16,6 +16,7 @@ from chronos.declaring import JobSpec, checked_id, checked_set
 from chronos.operations import Pending, Read, Signal, Spawn, Work
 from chronos.owner import is_dead, new_owner
 from chronos.protocol import machine, transitions
+from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.data import json_of
 from chronos.protocol.draft import Fired
 from chronos.protocol.job import Job, Policy
@@ -31,7 +32,7 @@ from chronos.protocol.schedule import (
     schedule_of,
     zone_of,
 )
-from chronos.protocol.transitions import CLOCK_MARGIN_US, Changes
+from chronos.protocol.transitions import Changes
 from chronos.runner import Runner
 from chronos.status import status
 from chronos.stores import JobStore, told_apart
@@ -78,7 +79,6 @@ class Shell(Generic[N]):
         self._store = store
         self._nas = nas
         self._runner = runner
-        self._clock = clock
         self._prepare()
         measuring = telemetry.hook()
         self._hooks = (*arguments.functions("hooks", hooks), *((measuring,) if measuring is not None else ()))
@@ -123,7 +123,7 @@ class Shell(Generic[N]):
             TypeError: *why* is no text.
         """
         arguments.text("why", why)
-        self._work.refused = self._work.refused.one_more(self._clock(), why)
+        self._work.refused = self._work.refused.one_more(self._work.clock(), why)
 
     def _publish(self, event: events.Event) -> None:
         for hook in self._hooks:
@@ -152,7 +152,7 @@ class Shell(Generic[N]):
     ) -> Spawn:
         checked_id(job_id)
         arguments.instance("policy", policy, Policy, None)
-        now_us = self._clock()
+        now_us = self._work.clock()
         parsed = schedule_of(schedule, now_us=now_us, tz=tz)
         job = transitions.new_job(
             job_id, parsed, now_us=now_us, times=times, policy=policy, data_json=json_of(data)
@@ -170,7 +170,7 @@ class Shell(Generic[N]):
     ) -> Spawn:
         checked_id(job_id)
         arguments.instance("policy", policy, Policy, None)
-        now_us = self._clock()
+        now_us = self._work.clock()
         zone = "UTC" if tz is None else tz
         zone_of(zone)
         parsed = None if schedule is None else schedule_of(schedule, now_us=now_us, tz=zone)
@@ -205,7 +205,7 @@ class Shell(Generic[N]):
 
     def _declare(self, jobs: Iterable[JobSpec], remove_others: bool) -> Spawn:
         arguments.flag("remove_others", remove_others)
-        specs, now_us = checked_set(jobs), self._clock()
+        specs, now_us = checked_set(jobs), self._work.clock()
         wanted = [spec.declared(now_us) for spec in specs]
         work = self._work.declare(wanted, removes_others=remove_others)
         return self._listed(work, "the declared jobs are looked after")
@@ -222,7 +222,7 @@ class Shell(Generic[N]):
         return self._work.ask(machine.Remove(job_id=checked_id(job_id)))
 
     def _run_now(self, job_id: str, asked: GivenInstant) -> Spawn:
-        asked_us, now_us = instant_of("asked", *asked), self._clock()
+        asked_us, now_us = instant_of("asked", *asked), self._work.clock()
         if asked_us is not None and asked_us > now_us + CLOCK_MARGIN_US:
             # It would make older requests of all that come.
             raise ValueError(f"asked is {format_instant(asked_us)}, which is still to come")

@@ -10,10 +10,10 @@ import attrs
 
 from chronos.operations import Pending, Read, Work
 from chronos.protocol import machine
+from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.job import Job, JobState, Lateness, Outcome, Unreadable, lateness, wake_at
 from chronos.protocol.moments import datetime_of, moment_or_none
 from chronos.protocol.schedule import Instant, format_instant
-from chronos.protocol.transitions import CLOCK_MARGIN_US
 from chronos.stores import told_apart
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ class Status:
             job does not run and its arm stays as it is, until somebody mends the record. What is wrong
             with a history alone is listed as well; it stops nothing.
         refused: the fires that were turned away at the endpoint, and why the last of them was.
+        clock: why this machine's clock is not believed, and what follows; empty while it is.
     """
 
     jobs: tuple[JobStatus, ...]
@@ -100,6 +101,7 @@ class Status:
     trouble: str = ""
     unreadable: tuple[Unreadable, ...] = ()
     refused: RefusedFires = RefusedFires()
+    clock: str = ""
 
 
 def status(worker: Worker) -> Work[Status]:
@@ -130,6 +132,7 @@ def status(worker: Worker) -> Work[Status]:
         trouble="" if arms is not None else because(_UNSAID, getattr(listed, "reason", "")),
         unreadable=unreadable + tuple(last for last in newest.values() if isinstance(last, Unreadable)),
         refused=worker.refused,
+        clock=worker.why_doubted(),
     )
 
 

@@ -3,7 +3,8 @@
 An agent without NAS, or one whose identity NAS refuses, still has a trigger: its arms are kept in
 memory here, and fired by the process itself. What is fired takes the same way as a fire from NAS, so
 that claims, policies and history are the same. What other processes change in the store is noticed
-by looking at it again every `LOOK_EVERY_S`.
+by looking at it again every `LOOK_EVERY_S`. When the clock is set, it does as Debian's cron(8): see
+`chronos.protocol.clocks.Change`.
 """
 
 from __future__ import annotations
@@ -41,13 +42,19 @@ class Ticker:
         self._arms: dict[str, Instant] = {}
         self._not_before_s: dict[str, float] = {}
         self._looked_s: float | None = None
+        self._base_us: int | None = None
+
+    def jump_us(self, now_us: Instant, steady_us: int) -> int:
+        """Return by how much the clock was set since this was last asked; *steady_us* is one nobody sets."""
+        base_us, self._base_us = self._base_us, now_us - steady_us
+        return 0 if base_us is None else self._base_us - base_us
 
     def stop(self) -> None:
         """Leave the firing to NAS."""
         self.is_ticking = False
         self._arms.clear()
         self._not_before_s.clear()
-        self._looked_s = None
+        self._looked_s = self._base_us = None
         self.nudge.set()
 
     def perform(self, effect: machine.Effect) -> machine.Event:
@@ -71,6 +78,10 @@ class Ticker:
             return False
         self.looked(now_s)
         return True
+
+    def look_now(self) -> None:
+        """Let it be time to look at the store again."""
+        self._looked_s = None
 
     def looked(self, now_s: float) -> None:
         """Count from now on until the next look at the store."""

@@ -23,9 +23,11 @@ from typing import Any, TypeVar
 import attrs
 
 from chronos import events
+from chronos.clock import steady_us
 from chronos.effects import IdentityRefused
 from chronos.operations import Execute, Join, Pending, Perform, Read, Signal, Sleep, Spawn, Work
 from chronos.protocol import machine
+from chronos.protocol.clocks import Belief, Change, Reading, change_of, clock_trouble, compared, said_of
 from chronos.protocol.data import value_of
 from chronos.protocol.draft import Fired
 from chronos.protocol.job import (
@@ -115,6 +117,7 @@ class Worker:
         has_nas: whether there is a NAS at all; without one the in-process ticker fires the jobs.
         new_signal: makes a `Signal`.
         publish: told what happens (`chronos.events`).
+        steady: returns microseconds by a clock that nobody sets, those in which the machine slept included.
     """
 
     def __init__(
@@ -128,9 +131,12 @@ class Worker:
         has_nas: bool,
         new_signal: Callable[[], Signal],
         publish: Callable[[events.Event], None],
+        steady: Callable[[], int] = steady_us,
     ) -> None:
         self.owner = owner
-        self.clock = clock
+        self._wall, self._steady = clock, steady
+        self._reading: Reading | None = None
+        self._looks: int | None = None
         self.is_stopped = is_stopped
         self.draining = new_signal()
         self.tasks: dict[object, Pending] = {}
@@ -155,6 +161,51 @@ class Worker:
         self._logins = 0
         self.refused = RefusedFires()
 
+    # --- the clock ---
+
+    def clock(self) -> Instant:
+        """Return the present instant: NAS's, while this machine's clock is not believed."""
+        now_us = self._wall()
+        return now_us if self._reading is None else self._reading.corrected(now_us, self._steady())
+
+    def belief(self) -> Belief:
+        """Return whether this machine's clock is believed."""
+        return Belief.UNKNOWN if self._reading is None else self._reading.belief(self._wall(), self._steady())
+
+    def why_doubted(self) -> str:
+        """Say how this machine's clock differs from NAS's; empty while it is believed."""
+        if self._reading is None or self.belief() is not Belief.DOUBTED:
+            return ""
+        return clock_trouble(self._reading)
+
+    def _hear(self, sent_us: Instant, date_us: Instant | None) -> Work[None]:
+        """Compare the clock with NAS's, and see to it that one which is wrong is looked at again."""
+        heard = compared(sent_us, self._wall(), date_us, self._steady())
+        if heard is None:
+            return
+        was_doubted, self._reading = self.belief() is Belief.DOUBTED, heard
+        if was_doubted and not heard.is_doubted:
+            logger.warning("this machine's clock agrees with NAS's again, and is believed")
+        if heard.is_doubted and not was_doubted:
+            logger.error("%s", clock_trouble(heard))
+        if heard.is_doubted and self._looks is None and self._is_started and not self.draining.is_set():
+            self._looks = 0
+            yield from _announced(Spawn(self._look_at_clock(), _FOLLOWING), self._look_no_more)
+
+    def _look_no_more(self) -> None:
+        self._looks = None
+
+    def _look_at_clock(self) -> Work[None]:
+        """Ask NAS for its time, ever more slowly, until this clock is believed; then reconcile by it."""
+        try:
+            while self._looks is not None and not (yield Sleep(_delay_us(self._looks), self.draining)):
+                self._looks += 1
+                yield from self._reconcile()
+                if self.belief() is not Belief.DOUBTED:
+                    return
+        finally:
+            self._look_no_more()
+
     # --- what is going on ---
 
     def pending(self) -> tuple[Pending, ...]:
@@ -169,7 +220,7 @@ class Worker:
             )
             for each in self._owed
         )
-        busy = (*tasks, *left_over, *self._pending_list())
+        busy = (*tasks, *left_over, *self._pending_list(), *self._pending_clock())
         at_work_on = {each.job_id for each in busy}
         left = [(job_id, reason) for job_id, reason in self._unsettled.items() if job_id not in at_work_on]
         known = at_work_on | self._unsettled.keys()
@@ -188,6 +239,14 @@ class Worker:
         is_busy = self._list_tries < len(FOLLOW_UP_DELAYS_US)
         reason = f"{self._unsettled.get('', _UNKNOWN)}; it is tried again"
         return (Pending(job_id="", reason=reason, is_busy=is_busy, is_waiting=True),)
+
+    def _pending_clock(self) -> tuple[Pending, ...]:
+        """Return what is to be said of a clock that is not believed."""
+        why = self.why_doubted()
+        if not why:
+            return ()
+        is_busy = self._looks is not None and self._looks < len(FOLLOW_UP_DELAYS_US)
+        return (Pending(job_id="", reason=why, is_busy=is_busy, is_waiting=True),)
 
     def why_unsettled(self, job_id: str) -> str | None:
         """Return why the store and NAS may disagree on a job; None when nothing is known of that."""
@@ -332,7 +391,7 @@ class Worker:
         key = object()
         answer: Answer | None = None
         deadline_s: float | None = None
-        flow, first = machine.begin(intent, owner=self.owner, now_us=self.clock())
+        flow, first = machine.begin(intent, owner=self.owner, now_us=self.clock(), belief=self.belief())
         todo: deque[machine.Effect] = deque(first)
         try:
             while todo:
@@ -386,7 +445,10 @@ class Worker:
 
     def _ask_for(self, effect: machine.Effect, deadline_s: float | None) -> Work[machine.Event]:
         left_s = None if deadline_s is None else max(0.0, deadline_s - self._monotonic())
+        sent_us = self._wall()
         event: machine.Event = yield Perform(effect, left_s)
+        if isinstance(event, _OF_NAS):
+            yield from self._hear(sent_us, event.date_us)
         return event
 
     def _list(self, deadline_s: float, *, asks_nas: bool) -> Work[machine.Event]:
@@ -503,7 +565,7 @@ class Worker:
                 else:
                     event = yield from self.perform(effect)
                 known = self._known(event, key)
-                state, (effect, *_) = machine.step_reconciliation(state, known, self.clock())
+                state, (effect, *_) = machine.step_reconciliation(state, known, self.clock(), self.belief())
         finally:
             del self._reconciling[key]
         if effect.settled and self.ticker.is_ticking:
@@ -649,10 +711,11 @@ class Worker:
                 self.ticker.nudge.clear()
                 now_us = self.clock()
                 try:
+                    before_us = self._before_the_clock_was_set(now_us)
                     if not self._reconciling and self.ticker.must_look(self._monotonic()):
                         yield from self._reconcile()
                         now_us = self.clock()
-                    yield from self._fire_due(now_us)
+                    yield from self._fire_due(now_us, before_us)
                 except Exception:  # nothing else would fire the jobs
                     logger.exception("the in-process ticker failed, and goes on")
                 # What has become due since then was not fired: the pause counts from the same instant.
@@ -660,10 +723,32 @@ class Worker:
         finally:
             self._stopped_ticking()
 
-    def _fire_due(self, now_us: Instant) -> Work[None]:
+    def _before_the_clock_was_set(self, now_us: Instant) -> Instant | None:
+        """Look whether the clock was set: what stands ahead of one that was set back is put back at once.
+
+        Returns:
+            What it would show had it not been set forward by three hours or more: what has become due since
+            then was jumped over. None when that is not so.
+        """
+        jump_us = self.ticker.jump_us(now_us, self._steady())
+        change = change_of(jump_us)
+        if change is Change.NONE:
+            return None
+        logger.warning("the clock was set %s, by %s", *said_of(jump_us))
+        if change is Change.BACKWARD:
+            self._reading = compared(now_us, now_us, now_us, self._steady())  # nobody here knows better
+            self.ticker.look_now()
+        if change is not Change.CORRECTION:
+            return None
+        self.ticker.looked(self._monotonic())  # a look would take what was jumped over
+        return now_us - jump_us
+
+    def _fire_due(self, now_us: Instant, before_us: Instant | None) -> Work[None]:
         due = () if self.is_told_to_stop() else self.ticker.due(now_us, self._monotonic())
         for job_id, fire_at_us in due:
-            tick = machine.Fire(job_id=job_id, fire_at_us=fire_at_us, fired=_TICKED)
+            was_jumped_over = before_us is not None and fire_at_us > before_us
+            fired = Fired(origin=Origin.SCHEDULE, was_jumped_over=was_jumped_over)
+            tick = machine.Fire(job_id=job_id, fire_at_us=fire_at_us, fired=fired)
             yield self._spawn(self._ticked(tick), job_id, "a fire is being answered")
 
     def _ticked(self, tick: machine.Fire) -> Work[None]:
@@ -737,7 +822,7 @@ WITHOUT_NAS = "without NAS, the jobs run for as long as this process lives, and 
 _UNKNOWN = "what NAS has armed, or what the store holds, could not be read"
 _REMEDY = "It is tried again for as long as this process lives, ever more slowly; call `start` to try sooner"
 TRIED_SLOWLY = "given up for the moment; it is tried ever more slowly for as long as this process lives"
-_TICKED = Fired(origin=Origin.SCHEDULE)
+_OF_NAS = machine.ArmAccepted | machine.ArmOutdated | machine.ArmFailed | machine.ArmsListed
 _FOLLOWING = Pending(job_id="", reason="what is owed is tried again", is_busy=True)
 
 

@@ -13,7 +13,7 @@ from chronos import work
 from chronos.fire import jwks, verify
 from chronos.nas import client as nas_client
 from chronos.protocol import kinds, messages, schema, wire
-from chronos.protocol.transitions import CLOCK_MARGIN_US
+from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.wire import Endpoint, Message
 from chronos.testing import nas
 

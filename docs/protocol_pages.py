@@ -36,10 +36,10 @@ from chronos.protocol.schedule import HOUR_US, Interval
 from chronos.protocol.transitions import Changes
 
 _OWNER = "this process"
-_AT_US = 1_000 * HOUR_US
+_AT_US = 500_000 * HOUR_US
 _LATE_US = _AT_US + LEASE_US + CLOCK_ALLOWANCE_US
 # An arm that was refused as old is looked into again, so often at most: the walk goes that deep.
-_DEPTH = 4
+_DEPTH = 5
 
 Found = Mapping[tuple[str, type], Mapping[str, set[tuple[str, ...]]]]
 
@@ -58,6 +58,7 @@ def _jobs() -> Iterator[Job | None]:
     due = Job(id="job", schedule=Interval(period_us=HOUR_US, anchor_us=0), next_us=_AT_US)
     retried = Policy(on_interrupt=OnInterrupt.RETRY)
     yield due
+    yield attrs.evolve(due, next_us=_AT_US + 9 * HOUR_US)
     yield attrs.evolve(due, state=JobState.PAUSED)
     yield attrs.evolve(due, state=JobState.COMPLETED, next_us=None)
     for owner in (_OWNER, "another process"):
@@ -97,6 +98,7 @@ def _events() -> Iterator[machine.Event]:
             yield machine.JobLoaded(job, known)
             yield machine.SwapConflicted(job, known)
     yield machine.JobUnreadable("schedule.expr: no expression")
+    yield machine.HistoryLoaded(())
     yield machine.JobSwapped()
     yield machine.StoreFailed()
     yield machine.ArmAccepted(echoed=True)

@@ -6,13 +6,14 @@ a flow does next is the agent's code, and whether the machine may stop is the sc
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import attrs
 
 from chronos.protocol.draft import Fired
-from chronos.protocol.job import RENEW_EVERY_US, Job, Liveness, Run, Verdict
+from chronos.protocol.job import RENEW_EVERY_US, Job, Liveness, Outcome, Run, Verdict
 from chronos.protocol.machine import (
     FOLLOW_UP_DELAYS_US,
     Answer,
@@ -21,11 +22,13 @@ from chronos.protocol.machine import (
     Event,
     Finish,
     Fire,
+    HistoryLoaded,
     Intent,
     JobLoaded,
     JobsLoaded,
     JobSwapped,
     ListArms,
+    LoadHistory,
     LoadJob,
     LoadJobs,
     ProvisionArm,
@@ -40,6 +43,7 @@ from chronos.protocol.machine import (
     timed_out,
 )
 from chronos.protocol.schedule import MINUTE_US, SECOND_US, Instant
+from chronos.stores import HISTORY_LENGTH
 from chronos.testing.nas import TOKEN_LIFE_US
 from simulator.agents import Agent
 from simulator.history import Kind
@@ -87,12 +91,19 @@ class Store:
         self.watch = watch
         self.subjects = {job.id: subject for subject, job in enumerate(jobs)}
         self.jobs = watch.store
+        self._histories: dict[int, deque[Outcome]] = {}
+
+    def history(self, subject: int) -> tuple[Outcome, ...]:
+        """Return the newest outcomes of a job, the oldest first."""
+        return tuple(self._histories.get(subject, ()))
 
     def swap(self, subject: int, effect: SwapJob) -> bool:
         """Make the move if the job still is the expected one."""
         if self.jobs[subject] != effect.expected:
             return False
         self.watch.swapped(subject, effect.expected, effect.replacement, effect.outcomes)
+        if effect.outcomes:
+            self._histories.setdefault(subject, deque(maxlen=HISTORY_LENGTH)).extend(effect.outcomes)
         return True
 
 
@@ -361,8 +372,8 @@ class Machine:
                     self.crash()
                     return
                 kind = type(effect)
-                if kind is LoadJob:
-                    event = self._load(activity)
+                if kind is LoadJob or kind is LoadHistory:
+                    event = self._load(activity, kind)
                 elif kind is SwapJob:
                     event = self._swap(activity, effect)
                 elif kind is ProvisionArm or kind is CancelArm:
@@ -390,11 +401,13 @@ class Machine:
             activity.flow, effects = self._agent.step(activity.flow, event, self.now_us())
             self._drive(activity, effects)
 
-    def _load(self, activity: Activity) -> Event:
+    def _load(self, activity: Activity, kind: type[LoadJob | LoadHistory]) -> Event:
         subject = activity.subject
         if self._kernel.fault("store.failure"):
             self._kernel.record(Kind.STORE_FAILED, subject)
             return _STORE_FAILED
+        if kind is LoadHistory:
+            return HistoryLoaded(self._store.history(subject))
         job = self._store.jobs[subject]
         return JobLoaded(job, self._liveness(job, activity))
 

@@ -26,11 +26,13 @@ from chronos.protocol.machine import (
     Event,
     Finish,
     Fire,
+    HistoryLoaded,
     Intent,
     JobLoaded,
     JobsLoaded,
     JobSwapped,
     ListArms,
+    LoadHistory,
     LoadJob,
     LoadJobs,
     ProvisionArm,
@@ -576,9 +578,8 @@ class Space:
                     self._decide_move(effect)
                     state = state._replace(job=effect.replacement, acknowledged=False)
                     return self._step(state, number, task, _SWAPPED)
-                case LoadJob():
-                    loaded = JobLoaded(state.job, self._liveness(state, number, task.number))
-                    return self._step(state, number, task, loaded)
+                case LoadJob() | LoadHistory():
+                    return self._step(state, number, task, self._read(state, number, task, effect))
                 case LoadJobs():
                     return self._step(state, number, task, self._jobs_loaded(state, number, task))
                 case ProvisionArm() | CancelArm() | ListArms():
@@ -596,6 +597,11 @@ class Space:
                     memory = () if fire_at_us is None else ((JOB_ID, fire_at_us),)
                     state = _with_proc(state, number, state.procs[number]._replace(memory=memory))
         return _without_done(state, number, task.number)
+
+    def _read(self, state: State, number: int, task: Task, effect: LoadJob | LoadHistory) -> Event:
+        if isinstance(effect, LoadHistory):
+            return HistoryLoaded(())  # its clocks are right: no job stands ahead of its schedule
+        return JobLoaded(state.job, self._liveness(state, number, task.number))
 
     def _jobs_loaded(self, state: State, number: int, task: Task) -> JobsLoaded:
         job = state.job

@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 
 from chronos.protocol import job as jobs
 from chronos.protocol import transitions
+from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Fired
 from chronos.protocol.job import (
     CLOCK_ALLOWANCE_US,
@@ -59,7 +60,7 @@ from chronos.protocol.schedule import (
     parse_instant,
     whole_second,
 )
-from chronos.protocol.transitions import CLOCK_MARGIN_US, Changes
+from chronos.protocol.transitions import Changes
 from simulator import properties
 from tests.mutants import MUTANTS, Mutant, protocol_of
 

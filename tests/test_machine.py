@@ -6,6 +6,7 @@ import attrs
 import pytest
 
 from chronos.protocol import machine
+from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Fired
 from chronos.protocol.job import (
     CLOCK_ALLOWANCE_US,
@@ -65,7 +66,7 @@ from chronos.protocol.machine import (
     step_reconciliation,
 )
 from chronos.protocol.schedule import HOUR_US, MINUTE_US, SECOND_US, Interval
-from chronos.protocol.transitions import CLOCK_MARGIN_US, Changes
+from chronos.protocol.transitions import Changes
 
 NOON_US = 1_000 * HOUR_US
 HOURLY = Interval(period_us=HOUR_US, anchor_us=NOON_US)

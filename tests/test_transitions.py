@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chronos.protocol import transitions
+from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Fired
 from chronos.protocol.job import (
     CLOCK_ALLOWANCE_US,
@@ -52,7 +53,7 @@ from chronos.protocol.schedule import (
     parse_instant,
     whole_second,
 )
-from chronos.protocol.transitions import CLOCK_MARGIN_US, Changes
+from chronos.protocol.transitions import Changes
 
 T0 = parse_instant("2026-06-26T12:00:00Z")
 PERIOD_US = 10 * MINUTE_US
@@ -1113,7 +1114,7 @@ HOURLY = Interval(period_us=HOUR_US, anchor_us=T0 + MINUTE_US)
 
 def test_edit_of_the_schedule_goes_on_after_now() -> None:
     """The next occurrence is the first one of the new schedule; nothing else changes."""
-    move = edit(JOB, T0 - HOUR_US, schedule=HOURLY)
+    move = edit(JOB, T0 - MINUTE_US, schedule=HOURLY)
     assert move.job == attrs.evolve(JOB, schedule=HOURLY, next_us=T0 + MINUTE_US, revision=JOB.revision + 1)
     assert not move.outcomes
 
@@ -1206,8 +1207,9 @@ def test_edit_by_a_slow_clock_does_not_bring_an_occurrence_again() -> None:
 
 def test_resume_from_now_by_a_slow_clock_does_not_bring_an_occurrence_again() -> None:
     """The new anchor may lie one period before what was taken by another clock."""
-    paused = attrs.evolve(RUNNING, state=JobState.PAUSED)
-    assert job_of(resume(paused, slot(-1), from_now=True)).next_us == slot(1)
+    often = Interval(period_us=30 * SECOND_US, anchor_us=T0)
+    paused = attrs.evolve(RUNNING, schedule=often, next_us=T0 + 30 * SECOND_US, state=JobState.PAUSED)
+    assert job_of(resume(paused, T0 - 30 * SECOND_US, from_now=True)).next_us == T0 + 30 * SECOND_US
 
 
 @pytest.mark.parametrize("times", [-1, True, "3", 1.0])

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from chronos.errors import InvalidClient, NasError, NasRefused, NasUnavailable, StaleRevision
 from chronos.protocol import messages, wire
+from chronos.protocol.schedule import SECOND_US, Instant
 
 # For how long NAS can silence a client with one answer. A fire that was not settled is delivered
 # again a few times, over some ten minutes: an agent that was told to be silent for an hour, and was,
@@ -104,6 +105,18 @@ def _retry_after_s(headers: Mapping[str, str], clock: Callable[[], float]) -> fl
     answered_s = _date_s(headers.get("date", ""))
     now_s = clock() if answered_s is None else answered_s
     return min(max(0.0, until_s - now_s), MAX_RETRY_AFTER_S)
+
+
+def date_of(headers: Mapping[str, str]) -> Instant | None:
+    """Return NAS's time when it answered, epoch microseconds, UTC; None when the headers do not say.
+
+    What a cache has kept for a while says what the time was then.
+
+    Source: RFC 9110, section 6.6.1; RFC 9111, section 5.1.
+    """
+    date_s = _date_s(headers.get("date", ""))
+    is_of_now = headers.get("age", "0").strip() in ("", "0")
+    return int(date_s) * SECOND_US if date_s is not None and is_of_now else None
 
 
 def _date_s(text: str) -> float | None:

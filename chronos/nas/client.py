@@ -23,6 +23,7 @@ from chronos.errors import NasUnavailable
 from chronos.nas.answer import MAX_ANSWER_BYTES
 from chronos.nas.exchange import (
     ArmAnswer,
+    ArmList,
     Exchange,
     Exchanges,
     FetchToken,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArmAnswer",
+    "ArmList",
     "AsyncNas",
     "AsyncNasClient",
     "AsyncTokenProvider",
@@ -78,7 +80,8 @@ class Nas(Protocol):
 
     Every method but `reset` raises `NasError`: `StaleRevision` when NAS has seen a newer revision,
     otherwise one that says in `definite` whether the effect definitely did not happen. `within_s` is
-    how long the call may take in all, seconds; None for no bound but the client's own.
+    how long the call may take in all, seconds; None for no bound but the client's own. An answer, a list or
+    an error that has NAS's time in `date_us` lets a scheduler know when its own clock is not to be believed.
     """
 
     def provision(
@@ -292,7 +295,7 @@ class NasClient(_Client):
         """
         return self._perform(self._exchanges.cancel(job_id, revision, within_s))
 
-    def list_arms(self, *, within_s: float | None = None) -> dict[str, Instant | None]:
+    def list_arms(self, *, within_s: float | None = None) -> ArmList:
         """Return what NAS has armed for this agent.
 
         Returns:
@@ -438,7 +441,7 @@ class AsyncNasClient(_Client):
         """Disarm a job. Args, answer and errors are those of `NasClient.cancel`."""
         return await self._perform(self._exchanges.cancel(job_id, revision, within_s))
 
-    async def list_arms(self, *, within_s: float | None = None) -> dict[str, Instant | None]:
+    async def list_arms(self, *, within_s: float | None = None) -> ArmList:
         """Return what NAS has armed for this agent. Answer and errors are those of `NasClient.list_arms`."""
         return await self._perform(self._exchanges.list_arms(within_s))
 

@@ -25,7 +25,7 @@ import attrs
 
 from chronos import arguments
 from chronos.errors import InvalidClient, NasError, NasRefused, NasUnavailable, StaleRevision
-from chronos.nas.answer import read_answer
+from chronos.nas.answer import date_of, read_answer
 from chronos.protocol import messages, wire
 from chronos.protocol.moments import instant_of, needed
 from chronos.protocol.schedule import Instant, ScheduleError, format_instant, parse_instant, whole_second
@@ -112,9 +112,21 @@ class ArmAnswer:
 
     Attributes:
         echoed: whether it repeated the revision, which is its word that it keeps their order.
+        date_us: NAS's time when it answered, epoch microseconds, UTC; None when it did not say.
     """
 
     echoed: bool
+    date_us: Instant | None = None
+
+
+class ArmList(dict[str, "Instant | None"]):
+    """What NAS has armed: the instant of each job, None when NAS's text for it is none.
+
+    Attributes:
+        date_us: NAS's time when it answered, epoch microseconds, UTC; None when it did not say.
+    """
+
+    date_us: Instant | None = None
 
 
 # --- Exchanges --------------------------------------------------------------------------------
@@ -173,8 +185,10 @@ class Exchanges:
             )
         except (wire.LocalMessageError, ScheduleError) as error:
             raise NasRefused(f"not sent: {error}") from error
-        answer = yield from self._ask(messages.PROVISION, request, messages.ProvisionResponse, within_s)
-        return ArmAnswer(echoed=revision is not None and answer.revision == revision)
+        answer, date_us = yield from self._ask(
+            messages.PROVISION, request, messages.ProvisionResponse, within_s
+        )
+        return ArmAnswer(echoed=revision is not None and answer.revision == revision, date_us=date_us)
 
     def cancel(self, job_id: str, revision: int | None, within_s: float | None = None) -> Exchange[ArmAnswer]:
         """Disarm a job. See `provision`."""
@@ -182,18 +196,20 @@ class Exchanges:
             request = messages.CancelRequest(job_id=job_id, revision=revision)
         except wire.LocalMessageError as error:
             raise NasRefused(f"not sent: {error}") from error
-        answer = yield from self._ask(messages.CANCEL, request, messages.CancelResponse, within_s)
+        reads = messages.CancelResponse
+        answer, date_us = yield from self._ask(messages.CANCEL, request, reads, within_s)
         if not answer.ok:
             raise NasUnavailable("NAS answered a cancel with ok: false")
-        return ArmAnswer(echoed=revision is not None and answer.revision == revision)
+        return ArmAnswer(echoed=revision is not None and answer.revision == revision, date_us=date_us)
 
-    def list_arms(self, within_s: float | None = None) -> Exchange[dict[str, Instant | None]]:
+    def list_arms(self, within_s: float | None = None) -> Exchange[ArmList]:
         """List the arms. See `provision`."""
         try:
-            answer = yield from self._ask(messages.LIST, None, messages.ListResponse, within_s)
+            answer, date_us = yield from self._ask(messages.LIST, None, messages.ListResponse, within_s)
         except StaleRevision as error:
             raise NasRefused("NAS answered a list with a revision, which a list does not have") from error
-        arms: dict[str, Instant | None] = {}
+        arms = ArmList()
+        arms.date_us = date_us
         for arm in answer.armed:
             arms[arm.job_id] = None if arm.job_id in arms else _instant(arm.fire_at)
         return arms
@@ -204,8 +220,8 @@ class Exchanges:
         request: wire.Message | None,
         reads: type[M],
         within_s: float | None,
-    ) -> Exchange[M]:
-        """Send a request and read its answer, as often as it takes and is allowed."""
+    ) -> Exchange[tuple[M, Instant | None]]:
+        """Send a request and read its answer, as often as it takes and is allowed; and NAS's time then."""
         import json
 
         call = _Call(
@@ -220,8 +236,9 @@ class Exchanges:
             arguments.seconds("within_s", within_s)
         logins = self._standing.logins
         try:
-            return (yield from call.steps())
+            return (yield from call.steps()), call.date_us
         except NasError as error:
+            error.date_us = call.date_us
             if call.is_in_doubt:
                 error.definite = False
             if isinstance(error, InvalidClient):
@@ -236,6 +253,7 @@ class _Call(Generic[M]):
     Attributes:
         within_s: how long it may take in all, seconds; None for no bound but that of the retries.
         is_in_doubt: whether a send so far may have had its effect.
+        date_us: NAS's time in its last answer; None when it did not say.
     """
 
     endpoint: wire.Endpoint
@@ -245,6 +263,7 @@ class _Call(Generic[M]):
     standing: _Standing
     within_s: float | None = None
     is_in_doubt: bool = False
+    date_us: Instant | None = None
     retries: int = 0
     began_s: float = attrs.field(init=False)
     waited_s: float = 0.0
@@ -329,6 +348,7 @@ class _Call(Generic[M]):
         if isinstance(outcome, NasUnavailable):
             raise outcome
         assert isinstance(outcome, Reply)
+        self.date_us = date_of(outcome.headers)
         return read_answer(outcome.status, outcome.headers, outcome.body, self.reads, clock=self.terms.clock)
 
     def _note(self, error: NasUnavailable) -> None:

@@ -7,7 +7,7 @@ so that none is lost and none is counted twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -43,11 +43,13 @@ class Fired:
         origin: `SCHEDULE` when NAS sent it, `RECOVERY` when nobody did.
         minted_us: when NAS made its token, by NAS's clock; None when that is not known.
         received_us: when it reached this process, by its clock; None when that is not known.
+        was_jumped_over: whether the clock was set forward past it, so that it is not made up for.
     """
 
     origin: Origin = Origin.SCHEDULE
     minted_us: Instant | None = None
     received_us: Instant | None = None
+    was_jumped_over: bool = False
 
     minted = moment_or_none()
     received = moment_or_none()
@@ -72,6 +74,11 @@ def joined(older: Stretch | None, newest: Sequence[Instant]) -> Stretch | None:
         return older
     first_us, count = (newest[0], 0) if older is None else (older.first_us, older.count)
     return Stretch(first_us, newest[-1], count + len(newest))
+
+
+def ran_after(next_us: Instant | None, ran_us: Iterable[Instant]) -> tuple[Instant, ...]:
+    """Return those of *ran_us* that a schedule which goes on at *next_us* still comes to, in order."""
+    return () if next_us is None else tuple(sorted({at_us for at_us in ran_us if at_us > next_us}))
 
 
 class Draft:
@@ -326,6 +333,7 @@ class Draft:
             completed=self.completed,
             note=self.note,
             last_manual_us=self.last_manual_us,
+            ran_ahead_us=job.ran_ahead_us and ran_after(self.next_us, job.ran_ahead_us),
         )
         if changed == job and not self.outcomes:
             return Move(job=job, verdict=verdict, reason=reason)

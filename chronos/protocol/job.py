@@ -412,6 +412,8 @@ class Job:
         policy: the owner's choices.
         note: why it is paused, in its owner's words.
         last_manual_us: the identity of the last manual run, so that a repeated request does not run twice.
+        ran_ahead_us: occurrences after `next_us` that have run already, while a clock was ahead; the
+            schedule passes them over, and they have no second outcome.
         declared: that the agent has declared it, and how where its schedule does not tell
             (`chronos.protocol.schedule.declared_as`); empty for a job that was not declared.
         data_json: what it carries for its runner, as the one text of a JSON value (`chronos.protocol.data`).
@@ -432,6 +434,7 @@ class Job:
     policy: Policy = Policy()
     note: str = ""
     last_manual_us: Instant | None = None
+    ran_ahead_us: tuple[Instant, ...] = ()
     data_json: str = attrs.field(default=NO_DATA, validator=is_data)
     declared: str = ""
 
@@ -618,6 +621,8 @@ def following(job: Job, instant_us: Instant) -> Instant | None:
     if starts_us is not None and starts_us > instant_us:
         instant_us = starts_us - 1
     slot_us = next_after(job.schedule, instant_us)
+    while slot_us in job.ran_ahead_us and slot_us is not None:
+        slot_us = next_after(job.schedule, slot_us)
     return None if slot_us is None or (ends_us is not None and slot_us > ends_us) else slot_us
 
 
@@ -626,7 +631,13 @@ def passed(job: Job, after_us: Instant, until_us: Instant, at_most: int) -> Slot
     starts_us, ends_us = job.policy.starts_us, job.policy.ends_us
     after_us = after_us if starts_us is None else max(after_us, starts_us - 1)
     until_us = until_us if ends_us is None else min(until_us, ends_us)
-    return newest(job.schedule, after_us, until_us, at_most)
+    if not job.ran_ahead_us:
+        return newest(job.schedule, after_us, until_us, at_most)
+    ran_us = [at_us for at_us in job.ran_ahead_us if after_us < at_us <= until_us]
+    slots = newest(job.schedule, after_us, until_us, at_most + len(ran_us))
+    ran = sum(next_after(job.schedule, at_us - 1) == at_us for at_us in ran_us)
+    left = tuple(slot_us for slot_us in slots.newest if slot_us not in ran_us)
+    return Slots(slots.count - ran, left[-at_most:])
 
 
 def grace_us(job: Job, occurrence_us: Instant) -> int:

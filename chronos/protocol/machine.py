@@ -24,6 +24,7 @@ from typing import TypeAlias
 import attrs
 
 from chronos.protocol import transitions
+from chronos.protocol.clocks import CLOCK_MARGIN_US, Belief
 from chronos.protocol.data import NO_DATA
 from chronos.protocol.draft import BY_NAS, Fired
 from chronos.protocol.job import (
@@ -40,7 +41,7 @@ from chronos.protocol.job import (
 )
 from chronos.protocol.moments import moment, moment_or_none, span
 from chronos.protocol.schedule import SECOND_US, Instant
-from chronos.protocol.transitions import CLOCK_MARGIN_US, Changes
+from chronos.protocol.transitions import Changes
 
 # How often a flow starts over because another process changed the job between its read and its
 # write. Each time somebody made progress, so that more than a few in a row is a broken store.
@@ -179,6 +180,16 @@ class LoadJob:
     job_id: str
 
 
+@attrs.frozen(cache_hash=True)
+class LoadHistory:
+    """Read the outcomes that the store keeps of a job.
+
+    Comes back as `HistoryLoaded`, `JobUnreadable` or `StoreFailed`.
+    """
+
+    job_id: str
+
+
 @attrs.frozen(kw_only=True, cache_hash=True)
 class SwapJob:
     """Store `replacement` and the outcomes, all or nothing, if the job still is `expected`.
@@ -268,7 +279,16 @@ class Begin:
 
 
 Effect: TypeAlias = (
-    LoadJob | SwapJob | ProvisionArm | CancelArm | StartRun | Answer | ListArms | LoadJobs | Begin
+    LoadJob
+    | LoadHistory
+    | SwapJob
+    | ProvisionArm
+    | CancelArm
+    | StartRun
+    | Answer
+    | ListArms
+    | LoadJobs
+    | Begin
 )
 
 
@@ -288,6 +308,13 @@ class JobUnreadable:
     """The record of the job cannot be read, and nothing was changed; `reason` says what is wrong with it."""
 
     reason: str
+
+
+@attrs.frozen(cache_hash=True)
+class HistoryLoaded:
+    """The outcomes that the store keeps of the job, the oldest first."""
+
+    outcomes: tuple[Outcome, ...]
 
 
 @attrs.frozen
@@ -312,9 +339,13 @@ class StoreFailed:
 
 @attrs.frozen(cache_hash=True)
 class ArmAccepted:
-    """NAS agrees. `echoed` says that it repeated the revision: it keeps the promises of contract 1.1."""
+    """NAS agrees. `echoed` says that it repeated the revision: it keeps the promises of contract 1.1.
+
+    `date_us` is NAS's time when it answered, here as in the other answers; None when it did not say.
+    """
 
     echoed: bool
+    date_us: Instant | None = None
 
 
 @attrs.frozen(cache_hash=True)
@@ -322,6 +353,7 @@ class ArmOutdated:
     """NAS has seen a newer revision of this job, and names it. Nothing was armed or cancelled."""
 
     revision: int
+    date_us: Instant | None = None
 
 
 @attrs.frozen(cache_hash=True)
@@ -333,6 +365,7 @@ class ArmFailed:
 
     reason: str = ""
     retry_after_us: int = 0
+    date_us: Instant | None = None
 
 
 _NO_TROUBLE = ArmFailed()
@@ -343,6 +376,7 @@ class ArmsListed:
     """What NAS has armed: the instant of each job, None when NAS's text for it is no instant."""
 
     arms: Mapping[str, Instant | None]
+    date_us: Instant | None = None
 
 
 @attrs.frozen
@@ -361,6 +395,7 @@ class JobsLoaded:
 
 Event: TypeAlias = (
     JobLoaded
+    | HistoryLoaded
     | JobUnreadable
     | JobSwapped
     | SwapConflicted
@@ -380,6 +415,7 @@ class Phase(StrEnum):
     """Where a flow or a reconciliation stands: what it waits for."""
 
     LOADING = "loading"
+    RECALLING = "recalling"
     SWAPPING = "swapping"
     ARMING = "arming"
     LISTING = "listing"
@@ -399,6 +435,8 @@ class Flow:
         conflicts: how often another process was faster.
         nas_revision: the newer revision that NAS knows of, while that is being looked into.
         asked_us: an instant before the job was last loaded; 0 once a job was found.
+        belief: whether the local clock is believed.
+        loaded: the job as it was loaded, while it is looked into what ran of it.
     """
 
     intent: Intent
@@ -409,20 +447,23 @@ class Flow:
     conflicts: int = 0
     nas_revision: int | None = None
     asked_us: Instant = 0
+    belief: Belief = Belief.UNKNOWN
+    loaded: JobLoaded | SwapConflicted | None = None
 
 
 Step: TypeAlias = tuple[Flow, tuple[Effect, ...]]
 
 
-def begin(intent: Intent, *, owner: str, now_us: Instant) -> Step:
+def begin(intent: Intent, *, owner: str, now_us: Instant, belief: Belief = Belief.UNKNOWN) -> Step:
     """Return a new flow for *intent*, and its first effects.
 
     Args:
         intent: what the flow is for.
         owner: names this process, uniquely among all processes of all machines and all times.
         now_us: the present instant by the local clock.
+        belief: whether that clock is believed.
     """
-    return Flow(intent=intent, owner=owner, asked_us=now_us), (LoadJob(intent.job_id),)
+    return Flow(intent=intent, owner=owner, asked_us=now_us, belief=belief), (LoadJob(intent.job_id),)
 
 
 def step(flow: Flow, event: Event, now_us: Instant) -> Step:
@@ -459,19 +500,50 @@ def _on_loaded(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -
     """Decide the move; when it changes nothing, go on to NAS."""
     if flow.move is not None:
         return _on_reloaded(flow, flow.move, event.job, now_us)
+    if event.job is not None and _must_recall(flow, event.job, now_us):
+        recalling = attrs.evolve(flow, phase=Phase.RECALLING, loaded=event)
+        return recalling, (LoadHistory(flow.intent.job_id),)
+    return _on_known(flow, event, event.job, now_us)
+
+
+def _must_recall(flow: Flow, job: Job, now_us: Instant) -> bool:
+    """Return whether *job* was left by a clock that was ahead, and this flow is one that puts it back.
+
+    A fire is not: where it and the local clock disagree, the local clock may be the one that is wrong.
+    """
+    intent = flow.intent
+    is_look = isinstance(intent, Fire) and intent.fired.origin is Origin.RECOVERY
+    is_believed = flow.belief is not Belief.DOUBTED
+    may_put_back = isinstance(intent, Edit | Declare | Resume) or (is_look and is_believed)
+    return may_put_back and transitions.stands_ahead(job, now_us)
+
+
+def _on_recalled(flow: Flow, event: HistoryLoaded, now_us: Instant) -> Step:
+    """Put the job back, and decide the move from there."""
+    loaded = flow.loaded
+    assert loaded is not None
+    assert loaded.job is not None
+    back = transitions.put_back(loaded.job, event.outcomes, now_us=now_us, belief=flow.belief)
+    known = attrs.evolve(loaded, job=back)
+    return _on_known(attrs.evolve(flow, loaded=None), known, loaded.job, now_us)
+
+
+def _on_known(flow: Flow, event: JobLoaded | SwapConflicted, before: Job | None, now_us: Instant) -> Step:
+    """Decide the move from the job of *event*; in the store it is *before*."""
     move = _decide(flow, event, now_us)
-    is_changed = move.job is not event.job and move.job != event.job
+    is_changed = move.job is not before and move.job != before
     decided = Flow(
         intent=flow.intent,
         owner=flow.owner,
         phase=Phase.SWAPPING if is_changed else Phase.ARMING,
-        before=event.job,
+        before=before,
         move=move,
         conflicts=flow.conflicts,
         nas_revision=flow.nas_revision,
         asked_us=flow.asked_us if event.job is None else 0,  # it places the cancel of a job that is not there
+        belief=flow.belief,
     )
-    return _swap(decided, event.job, move) if is_changed else _arm(decided, move, now_us)
+    return _swap(decided, before, move) if is_changed else _arm(decided, move, now_us)
 
 
 def _on_conflict(flow: Flow, event: SwapConflicted, now_us: Instant) -> Step:
@@ -557,6 +629,11 @@ TRANSITIONS: Mapping[Phase, Mapping[type, Callable[..., Step]]] = {
         JobUnreadable: _on_unreadable,
         StoreFailed: _on_store_failed,
     },
+    Phase.RECALLING: {
+        HistoryLoaded: _on_recalled,
+        JobUnreadable: _on_unreadable,
+        StoreFailed: _on_store_failed,
+    },
     Phase.SWAPPING: {
         JobSwapped: _on_swapped,
         SwapConflicted: _on_conflict,
@@ -598,6 +675,7 @@ def _decide(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -> M
                 liveness=event.liveness,
                 fired=fired,
                 may_start=may_start,
+                belief=flow.belief,
             )
         case Finish(run=run, succeeded=succeeded, detail=detail, may_start=may_start):
             return transitions.finish(
@@ -699,7 +777,8 @@ def _close(
     so does NAS after a fire that came too early.
     """
     job_id = flow.intent.job_id
-    runs = tuple(run for run in move.runs if now_us < run.lease_until_us)
+    # A clock that is not believed cannot tell; it was NAS's word that made the lease.
+    runs = tuple(run for run in move.runs if flow.belief is Belief.DOUBTED or now_us < run.lease_until_us)
     is_lost = len(runs) < len(move.runs)
     is_over = not is_lost and move.verdict is not Verdict.EARLY
     answer = Answer(
@@ -711,7 +790,14 @@ def _close(
         trouble=failed.reason,
         retry_after_us=failed.retry_after_us,
     )
-    done = Flow(intent=flow.intent, owner=flow.owner, phase=Phase.DONE, before=flow.before, move=move)
+    done = Flow(
+        intent=flow.intent,
+        owner=flow.owner,
+        phase=Phase.DONE,
+        before=flow.before,
+        move=move,
+        belief=flow.belief,
+    )
     return done, (answer, *starts(move.job, runs, confirm=not (settled and echoed)))
 
 
@@ -816,9 +902,15 @@ def begin_reconciliation() -> tuple[Reconciliation, tuple[Effect, ...]]:
 
 
 def step_reconciliation(
-    reconciliation: Reconciliation, event: Event, now_us: Instant
+    reconciliation: Reconciliation, event: Event, now_us: Instant, belief: Belief = Belief.UNKNOWN
 ) -> tuple[Reconciliation, tuple[Effect, ...]]:
     """Return *reconciliation* after *event*, and the effects to perform.
+
+    Args:
+        reconciliation: as it was before.
+        event: what became of the effect that it waits for.
+        now_us: the present instant by the local clock.
+        belief: whether that clock is believed.
 
     Raises:
         ProtocolError: the phase does not wait for such an event.
@@ -829,7 +921,7 @@ def step_reconciliation(
         case Phase.LISTING, ArmFailed(reason=reason):
             return Reconciliation(phase=Phase.LOADING, trouble=reason), (LoadJobs(),)
         case Phase.LOADING, JobsLoaded(jobs=jobs, converging=converging, unreadable=unreadable):
-            found = differences(jobs, reconciliation.arms, now_us, unreadable)
+            found = differences(jobs, reconciliation.arms, now_us, unreadable, belief)
             intents = tuple(intent for intent in found if intent.job_id not in converging)
             done = attrs.evolve(reconciliation, phase=Phase.DONE)
             is_known = reconciliation.arms is not None
@@ -845,12 +937,14 @@ def differences(
     arms: Mapping[str, Instant | None] | None,
     now_us: Instant,
     unreadable: Sequence[Unreadable] = (),
+    belief: Belief = Belief.UNKNOWN,
 ) -> tuple[Fire, ...]:
     """Return the flows that a starting process owes.
 
     One for each job with which NAS disagrees, for each arm without a job, for each run whose
-    process has ended, and for each occurrence that is overdue. Nothing is remembered from an
-    earlier life: NAS is asked, and when it cannot say, only what the store shows is looked after.
+    process has ended, for each occurrence that is overdue, and for each job that a clock which was ahead
+    has left in the future. Nothing is remembered from an earlier life: NAS is asked, and when it cannot
+    say, only what the store shows is looked after. By a clock that is not believed nothing is overdue.
 
     Args:
         jobs: all jobs, each with what is known of the owners of its runs.
@@ -858,11 +952,19 @@ def differences(
         now_us: the present instant by the local clock.
         unreadable: the records that are no jobs. Their arms stay as they are; while one has not even an
             id, any arm without a job may be its own, and all of these stay.
+        belief: whether the local clock is believed.
 
-    Source: contract, "Claim, run, re-arm"; incidents L2, L3, O1, O2, O3, S6.
+    Source: contract, "Claim, run, re-arm"; incidents L2, L3, O1, O2, O3, S6, T3.
     """
+    is_believed, first_slots = belief is not Belief.DOUBTED, transitions.FirstSlots()
     overdue_us = now_us - CLOCK_MARGIN_US
     known = {record.id for record in unreadable}
+
+    def is_left(job: Job, liveness: Sequence[Liveness], wake_us: Instant | None) -> bool:
+        is_overdue = wake_us is not None and wake_us <= overdue_us
+        is_behind = is_overdue or _is_abandoned(job, liveness, now_us)
+        return is_behind or transitions.stands_ahead(job, now_us, first_slots)
+
     wanting = []
     for job, liveness in jobs:
         known.add(job.id)
@@ -873,8 +975,7 @@ def differences(
             disagrees = job.id in arms
         else:
             disagrees = arms.get(job.id) != wake_us
-        is_overdue = wake_us is not None and wake_us <= overdue_us
-        if disagrees or is_overdue or _is_abandoned(job, liveness, now_us):
+        if disagrees or (is_believed and is_left(job, liveness, wake_us)):
             wanting.append(job.id)
     if None not in known:
         wanting += [job_id for job_id in arms or () if job_id not in known]

@@ -10,13 +10,14 @@ from the schedule, start what may start.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import attrs
 
+from chronos.protocol.clocks import CLOCK_MARGIN_US, FIRST_DATE_US, Belief
 from chronos.protocol.cron import meaning
 from chronos.protocol.data import NO_DATA
-from chronos.protocol.draft import BY_NAS, Draft, Fired, Stretch, joined
+from chronos.protocol.draft import BY_NAS, Draft, Fired, Stretch, joined, ran_after
 from chronos.protocol.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
@@ -27,6 +28,7 @@ from chronos.protocol.job import (
     Liveness,
     Move,
     Origin,
+    Outcome,
     Overlap,
     Policy,
     Result,
@@ -53,11 +55,6 @@ from chronos.protocol.schedule import (
     zone_of,
 )
 
-# How far this machine's clock may be ahead. What NAS did not say has come is taken only when it is
-# overdue by that much: an agent whose clock is ahead must not run a job early.
-CLOCK_MARGIN_US = 60_000_000
-
-
 # --- What runs -------------------------------------------------------------------------------
 
 
@@ -70,6 +67,7 @@ def fire(
     liveness: Sequence[Liveness] = (),
     fired: Fired = BY_NAS,
     may_start: bool = True,
+    belief: Belief = Belief.UNKNOWN,
 ) -> Move:
     """Decide what a fire does to its job.
 
@@ -90,6 +88,8 @@ def fire(
             `UNKNOWN` where nothing is said.
         fired: how the fire came.
         may_start: False when this process takes nothing any more and only sees to the arm.
+        belief: whether the local clock is believed. Of one that is not, nothing is taken or ended on its
+            word: what nobody has sent a fire for has to wait, and a fire is judged by NAS's time alone.
 
     Returns:
         `ACCEPTED` with runs to start, or with an occurrence that waits for its turn; or, with nothing
@@ -97,10 +97,16 @@ def fire(
         in progress), `MISSED` (too late), `GONE` (the job wants no wake) or `EARLY` (its instant is still
         to come, and the job stays as it is).
 
-    Source: contract, "Claim, run, re-arm"; incidents D1, D3, D4, D7, L7, O3, S3, S4, T2, W2, W4.
+    Source: contract, "Claim, run, re-arm"; incidents D1, D3, D4, D7, L7, O3, S3, S4, T2, T3, W2, W4.
     """
     if job is None:
         return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
+    if belief is Belief.DOUBTED:
+        if fired.origin is not Origin.SCHEDULE:
+            return Move(
+                job=job, verdict=Verdict.DUPLICATE, reason="the clock of this machine is not believed"
+            )
+        now_us = fire_at_us if fired.minted_us is None else fired.minted_us
     if fire_at_us > now_us + CLOCK_MARGIN_US:
         return _early(job, fire_at_us, now_us)
     draft = Draft(job, now_us)
@@ -109,7 +115,7 @@ def fire(
         return draft.move(Verdict.DUPLICATE, "this process takes nothing any more")
     answer = _drop_late(draft)
     if draft.state is JobState.SCHEDULED and draft.next_us is not None and draft.next_us <= fire_at_us:
-        answer = _take_due(draft, max(fire_at_us, now_us - CLOCK_MARGIN_US), fired.origin)
+        answer = _take_due(draft, max(fire_at_us, now_us - CLOCK_MARGIN_US), fired)
     draft.start(owner, max(fire_at_us, now_us), fired)
     if draft.started:
         retried = draft.started[0].attempt > 1
@@ -473,12 +479,128 @@ def remove(job: Job | None) -> Move:
     return Move(job=None, verdict=Verdict.CHANGED, reason="removed")
 
 
+# --- What a wrong clock has left ---------------------------------------------------------------
+
+
+class FirstSlots(dict[tuple[object, ...], "Instant | None"]):
+    """The first slots after one instant: thousands of jobs have few schedules."""
+
+    def after(self, job: Job, instant_us: Instant) -> Instant | None:
+        """Return the first occurrence of *job* after *instant_us*, which is the same in all calls."""
+        if job.ran_ahead_us:
+            return following(job, instant_us)
+        key = _slots_of(job)
+        if key not in self:
+            self[key] = following(job, instant_us)
+        return self[key]
+
+
+def stands_ahead(job: Job, now_us: Instant, first_slots: FirstSlots | None = None) -> bool:
+    """Return whether the record of *job* says of itself that a clock was ahead when it was written.
+
+    No clock that is right moves a job past its first slot after now, for longer than clocks may differ; nor
+    is there a lease, or a wait, that ends later than such a clock could let it end.
+
+    Args:
+        job: as stored.
+        now_us: the present instant.
+        first_slots: what is known from other jobs, for the same instant.
+    """
+    latest_us = now_us + CLOCK_MARGIN_US
+    return now_us >= FIRST_DATE_US and (  # a machine that has no time yet shows an earlier one
+        _is_ahead_of_schedule(job, latest_us, FirstSlots() if first_slots is None else first_slots)
+        or any(run.lease_until_us > latest_us + LEASE_US for run in job.runs)
+        or any(waiting.not_before_us > latest_us + _longest_wait_us(job, waiting) for waiting in job.waiting)
+    )
+
+
+def _is_ahead_of_schedule(job: Job, latest_us: Instant, first_slots: FirstSlots) -> bool:
+    """Return whether *job* has passed over a slot of its own that comes after *latest_us*."""
+    if job.next_us is None or job.next_us <= latest_us:
+        return False
+    first_us = first_slots.after(job, latest_us)
+    # What is no slot of the schedule was put there by somebody else, for reasons of their own.
+    return first_us is not None and first_us < job.next_us == following(job, job.next_us - 1)
+
+
+def put_back(job: Job, history: Iterable[Outcome], *, now_us: Instant, belief: Belief) -> Job:
+    """Return *job*, which stands ahead, as it should stand by a clock that is right.
+
+    It goes on with the first slot of its schedule after now, and passes over the occurrences that ran
+    while the clock was ahead. What was not attempted then will be, though it may have an outcome. Where
+    NAS has not confirmed the clock, it may be this one that is wrong, and behind: then nothing is put back
+    further than the history reaches, which tells what ran.
+
+    Args:
+        job: as stored.
+        history: the outcomes that the store has kept of it, the oldest first.
+        now_us: the present instant.
+        belief: whether the local clock is believed.
+
+    Source: incident T3.
+    """
+    latest_us = now_us + CLOCK_MARGIN_US
+    known = [outcome for outcome in history if outcome.origin is not Origin.MANUAL]
+    ran_us, next_us, waiting = _attempted(job, known), job.next_us, job.waiting
+    if _is_ahead_of_schedule(job, latest_us, FirstSlots()):
+        oldest_us = known[0].occurrence_us if known and belief is not Belief.CONFIRMED else now_us
+        from_us = max(now_us, min(oldest_us, next_us or now_us))
+        next_us = following(attrs.evolve(job, ran_ahead_us=tuple(ran_us)), from_us)
+        waiting = tuple(each for each in waiting if not _comes_again(each, latest_us, next_us))
+    return attrs.evolve(
+        job,
+        next_us=next_us,
+        ran_ahead_us=ran_after(next_us, ran_us),
+        runs=tuple(
+            attrs.evolve(run, lease_until_us=_at_most(run.lease_until_us, now_us + LEASE_US))
+            for run in job.runs
+        ),
+        waiting=tuple(_sooner(job, each, now_us) for each in waiting),
+        last_manual_us=None if job.last_manual_us is None else _at_most(job.last_manual_us, now_us),
+        revision=job.revision + 1,
+    )
+
+
+def _attempted(job: Job, outcomes: Iterable[Outcome]) -> set[Instant]:
+    """Return the occurrences of the schedule of which an attempt is known."""
+    ended = (outcome.occurrence_us for outcome in outcomes if outcome.attempt)
+    begun: tuple[Run | Waiting, ...] = (*job.runs, *(each for each in job.waiting if each.attempt > 1))
+    in_progress = (each.occurrence_us for each in begun if each.origin is not Origin.MANUAL)
+    return {*job.ran_ahead_us, *ended, *in_progress}
+
+
+def _comes_again(waiting: Waiting, latest_us: Instant, next_us: Instant | None) -> bool:
+    """Return whether the schedule will come to what waits for its first attempt."""
+    is_of_schedule = waiting.attempt == 1 and waiting.origin is not Origin.MANUAL
+    is_ahead = next_us is not None and waiting.occurrence_us >= next_us
+    return is_of_schedule and is_ahead and waiting.occurrence_us > latest_us
+
+
+def _sooner(job: Job, waiting: Waiting, now_us: Instant) -> Waiting:
+    """Return *waiting* as it waits from now, where it would for longer than it may."""
+    until_us = now_us + _longest_wait_us(job, waiting)
+    return attrs.evolve(waiting, not_before_us=_at_most(waiting.not_before_us, until_us))
+
+
+def _longest_wait_us(job: Job, waiting: Waiting) -> int:
+    """Return how long *waiting* may have to wait from now, at the most."""
+    if waiting.attempt == 1:
+        return 0
+    return min(job.policy.retry_max_delay_us, job.policy.retry_delay_us << min(waiting.attempt - 2, 40))
+
+
+def _at_most(instant_us: Instant, until_us: Instant) -> Instant:
+    """Return *instant_us*; or *until_us*, where it is further ahead of that than clocks may differ."""
+    return until_us if instant_us > until_us + CLOCK_MARGIN_US else instant_us
+
+
 # --- The steps -------------------------------------------------------------------------------
 
 _IN_PROGRESS = "an earlier occurrence of the job was still in progress"
 _COALESCED = "a later occurrence was due as well and ran in its place"
 _NO_START = "it could not start within the misfire grace"
 _TOO_LATE = "the fire came later than the misfire grace allows"
+_JUMPED_OVER = "the clock was set forward past it, by three hours or more"
 _TOO_MANY = "more occurrences were due than the job catches up"
 
 
@@ -540,7 +662,7 @@ def _drop_late(draft: Draft) -> tuple[Verdict, str] | None:
     return answer
 
 
-def _take_due(draft: Draft, horizon_us: Instant, origin: Origin) -> tuple[Verdict, str]:
+def _take_due(draft: Draft, horizon_us: Instant, fired: Fired) -> tuple[Verdict, str]:
     """Take what is due by *horizon_us* from the schedule; what does not run has its outcome.
 
     Returns:
@@ -549,6 +671,9 @@ def _take_due(draft: Draft, horizon_us: Instant, origin: Origin) -> tuple[Verdic
     policy = draft.job.policy
     is_all = policy.catch_up is CatchUp.ALL
     older, newest = draft.due(horizon_us, policy.catch_up_limit if is_all else 1)
+    if fired.was_jumped_over:
+        draft.end_stretch(joined(older, newest), Result.MISSED, _JUMPED_OVER)
+        return Verdict.MISSED, _JUMPED_OVER
     if policy.overlap is Overlap.SKIP and draft.is_in_progress():
         draft.end_stretch(joined(older, newest), Result.SKIPPED, _IN_PROGRESS)
         return Verdict.SKIPPED, _IN_PROGRESS
@@ -562,7 +687,9 @@ def _take_due(draft: Draft, horizon_us: Instant, origin: Origin) -> tuple[Verdic
         return Verdict.SKIPPED, _IN_PROGRESS
     for slot_us in newest:
         is_caught_up = is_late or slot_us != newest[-1]
-        draft.take(slot_us, Origin.CATCH_UP if is_caught_up and origin is Origin.SCHEDULE else origin)
+        draft.take(
+            slot_us, Origin.CATCH_UP if is_caught_up and fired.origin is Origin.SCHEDULE else fired.origin
+        )
     return Verdict.ACCEPTED, "it waits for its turn"
 
 
@@ -598,12 +725,15 @@ def _taken_until(job: Job, now_us: Instant) -> Instant:
     """Return the instant after which a changed schedule goes on: the present one, mostly.
 
     Where this clock is behind the one by which the last occurrence was taken, it is that occurrence,
-    which must not come again.
+    which must not come again. No clock that is right has taken what is further ahead than clocks may differ.
     """
+    latest_us = now_us + CLOCK_MARGIN_US
     begun: tuple[Run | Waiting, ...] = (*job.runs, *job.waiting)
-    until_us = max((now_us, *(each.occurrence_us for each in begun if each.origin is not Origin.MANUAL)))
+    slots = (each.occurrence_us for each in begun if each.origin is not Origin.MANUAL)
+    until_us = max((now_us, *(slot_us for slot_us in slots if slot_us <= latest_us)))
     # A next occurrence that is further ahead says that those before it were taken.
-    taken = () if job.next_us is None else passed(job, until_us, job.next_us - 1, 1).newest
+    before_us = latest_us if job.next_us is None else min(job.next_us - 1, latest_us)
+    taken = () if job.next_us is None else passed(job, until_us, before_us, 1).newest
     return taken[0] if taken else until_us
 
 

@@ -21,9 +21,9 @@ from chronos.errors import JobsFileError, NotSettled, SettingsError
 from chronos.nas.client import Nas, NasClient
 from chronos.operations import Pending
 from chronos.protocol import machine
+from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.job import LEASE_US, Unreadable, wake_at
 from chronos.protocol.schedule import Instant, format_instant
-from chronos.protocol.transitions import CLOCK_MARGIN_US
 from chronos.provider import hermes_host
 from chronos.provider.hermes_arms import Arms
 from chronos.provider.hermes_host import Host, Ticker

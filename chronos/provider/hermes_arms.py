@@ -18,10 +18,10 @@ from chronos.errors import InvalidClient, NasUnavailable, StaleRevision
 from chronos.nas.client import Nas
 from chronos.operations import Pending
 from chronos.protocol import machine
+from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.job import Unreadable
 from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, MAX_CONFLICTS
 from chronos.protocol.schedule import SECOND_US, Instant
-from chronos.protocol.transitions import CLOCK_MARGIN_US
 from chronos.provider.hermes_host import get_job
 from chronos.runner import words_of
 from chronos.stores import refusal

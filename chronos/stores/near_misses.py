@@ -134,7 +134,18 @@ REPEAT = Names(
     },
 )
 OWN = Names(
-    ("revision", "declared", "runs", "waiting", "last_manual", "history", "anchor", "tz", "data"),
+    (
+        "revision",
+        "declared",
+        "runs",
+        "waiting",
+        "last_manual",
+        "ran_ahead",
+        "history",
+        "anchor",
+        "tz",
+        "data",
+    ),
 )
 RUN = Names(
     ("occurrence", "attempt", "owner", "claimed", "lease_until", "origin", "minted", "received"),

@@ -4,7 +4,8 @@
 pure. What today's fields cannot say lives under one key of a job's record, `chronos`:
 
 * `revision` (0 when absent), `runs` (those in flight), `waiting` (the occurrences that wait),
-  `last_manual` (when a run was last asked for by hand), `history` (the newest outcomes);
+  `last_manual` (when a run was last asked for by hand), `ran_ahead` (occurrences that ran while a clock
+  was ahead), `history` (the newest outcomes);
 * `data`: what the job carries for its runner, any JSON value, which people may write there;
 * `anchor`: one slot of an interval, as long as `next_run_at` lies on its grid;
 * `tz`: the zone of a cron job when no other field says it (see `zone_of_job`).
@@ -39,6 +40,8 @@ from chronos.protocol.schedule import (
     Interval,
     Once,
     Schedule,
+    ScheduleError,
+    parse_instant,
 )
 from chronos.stores import near_misses, refusal, told_apart, unreadable
 from chronos.stores.layout import texts_of_records
@@ -223,9 +226,21 @@ def read_job(raw: object, facts: FileFacts, *, index: int = 0) -> Job:
         policy=policy,
         note="" if record.get("paused_reason") is None else record.text("paused_reason"),
         last_manual_us=own.instant("last_manual"),
+        ran_ahead_us=_ran_ahead(own),
         data_json=_data(own),
         declared="" if own.get("declared") is None else own.text("declared"),
     )
+
+
+def _ran_ahead(own: Reader) -> tuple[Instant, ...]:
+    """Return the occurrences that ran while a clock was ahead."""
+    texts = own.get("ran_ahead") or []
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise own.refusal("ran_ahead", f"expected a list of instants, got {own.found('ran_ahead')}")
+    try:
+        return tuple(parse_instant(text) for text in texts)
+    except ScheduleError as error:
+        raise own.refusal("ran_ahead", str(error)) from None
 
 
 def read_history(raw: Mapping[str, Any], facts: FileFacts) -> tuple[Outcome, ...]:

@@ -33,7 +33,7 @@ from chronos.stores.schedule_field import write_schedule
 # A reason may quote a program's last words; the file is read and written as a whole with every claim.
 LONGEST_REASON = 500
 
-_OWN = ("revision", "declared", "runs", "waiting", "last_manual", "history")
+_OWN = ("revision", "declared", "runs", "waiting", "last_manual", "ran_ahead", "history")
 _STATUS = {Result.COMPLETED: "ok", Result.FAILED: "error", Result.INTERRUPTED: "interrupted"}
 
 
@@ -195,7 +195,8 @@ def _write_instant(instant_us: Instant | None, zone: tzinfo) -> str | None:
 
 def _own_of(job: Job) -> tuple[object, ...]:
     """Return what of *job* stands under `chronos`."""
-    return job.revision, job.runs, job.waiting, job.last_manual_us, job.data_json, job.declared
+    theirs = job.data_json, job.declared
+    return job.revision, job.runs, job.waiting, job.last_manual_us, job.ran_ahead_us, *theirs
 
 
 def _write_own(
@@ -213,6 +214,7 @@ def _write_own(
     put(own, "runs", [_write_run(run) for run in job.runs])
     put(own, "waiting", [_write_waiting(waiting) for waiting in job.waiting])
     put(own, "last_manual", None if job.last_manual_us is None else format_instant(job.last_manual_us))
+    put(own, "ran_ahead", [format_instant(at_us) for at_us in job.ran_ahead_us])
     put(own, "history", history[-history_length:])
     return own
 
