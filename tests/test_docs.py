@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import doctest
+import inspect
 import itertools
 import json
 import os
@@ -15,7 +17,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -23,20 +24,20 @@ from typing import Any
 
 import attrs
 import httpx
-import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
 from filelock import FileLock
 
-from chronos import FireVerifier, Interval, Job, JsonFileStore, MemoryStore
+from chronos import AsyncScheduler, FireVerifier, Interval, Job, JsonFileStore, MemoryStore, Scheduler
+from chronos.clock import now_us
 from chronos.errors import ChronosError
 from chronos.protocol import machine
-from chronos.protocol.messages import FIRE, REGISTRY
-from chronos.protocol.schedule import HOUR_US, SECOND_US, format_instant
+from chronos.protocol.messages import REGISTRY
+from chronos.protocol.moments import datetime_of
+from chronos.protocol.schedule import HOUR_US, SECOND_US
 from chronos.protocol.schema import json_schema, vectors
 from chronos.protocol.wire import fields_of
 from chronos.stores.record import read_document
-from chronos.testing.nas import Promises
+from chronos.testing import AsyncLocalNas, LocalNas, Promises
 from simulator import command_line
 from simulator.faults import HEAVY, ORDINARY
 from simulator.properties import PROPERTIES
@@ -264,105 +265,129 @@ def test_jobs_file_example_can_be_read(block: str) -> None:
     assert (job.id, job.policy.misfire_grace_us) == ("job-7", 900 * SECOND_US)
 
 
-class Portal:
-    """NAS behind the example: publishes its keys, keeps arms, and mints tokens."""
-
-    def __init__(self) -> None:
-        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        self.armed: dict[str, str] = {}
-
-    async def handle(self, _transport: object, request: httpx.Request) -> httpx.Response:
-        assert request.url.host == "portal.example"
-        if request.url.path == "/jwks.json":
-            jwk = jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True)
-            return httpx.Response(200, json={"keys": [jwk]})
-        assert request.headers["authorization"] == "Bearer the-token"
-        if request.url.path == "/api/agent-cron/list":
-            return httpx.Response(200, json={"armed": []})
-        body = json.loads(await request.aread())
-        assert request.url.path == "/api/agent-cron/provision"
-        self.armed[body["job_id"]] = body["fire_at"]
-        return httpx.Response(200, json={"schedule_id": "s", "revision": body["revision"]})
-
-    def token(self) -> str:
-        claims = {"iss": "https://portal.example", "aud": "agent:inst-1", "purpose": "cron_fire"}
-        return jwt.encode({**claims, "exp": time.time() + 90}, self.key, "RS256")
+SHOWN_ALONE = re.compile(r"^# (?=.*\bawait |scheduler = )", re.MULTILINE)
+"""What a page shows in a comment, since it is a line for a place of the reader's own."""
 
 
-def test_the_example_of_embedding_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it stands on the page: a fire is verified and accepted, the next one is armed, the job runs."""
-    ran: list[str] = []
+def python_of(page: Path) -> list[str]:
+    """Return the Python that a page shows, block by block, with the examples that it brings in."""
+    fenced = re.compile(r"^ *```py(?:thon)?\b[^\n]*\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+    snippet = re.compile(r'^--8<-- "(.*)"$', re.MULTILINE)
 
-    async def run_job(job_id: str) -> None:
-        ran.append(job_id)
+    def brought_in(match: re.Match[str]) -> str:
+        return (DOCS / "examples" / match[1]).read_text(encoding="utf-8")
 
-    portal, agent = Portal(), ModuleType("my_agent")
-    vars(agent).update(run_job=run_job, access_token=lambda _fresh: "the-token")
+    found = fenced.findall(page.read_text(encoding="utf-8"))
+    return [SHOWN_ALONE.sub("", snippet.sub(brought_in, block)) for block in found]
+
+
+WITH_PYTHON = [page for page in [*HAND_WRITTEN, ROOT / "README.md"] if python_of(page)]
+
+
+@attrs.define
+class Reader:
+    """Somebody who has an agent, and does what a page says.
+
+    Attributes:
+        nas: what answers at `https://portal.example`.
+        ran: the jobs that were run.
+    """
+
+    nas: AsyncLocalNas
+    ran: list[str] = attrs.field(factory=list)
+
+    async def run_job(self, job_id: str) -> None:
+        self.ran.append(job_id)
+
+    async def follow(self, page: Path) -> dict[str, Any]:
+        """Run the Python of a page, and return its names."""
+        has = {"store": MemoryStore(), "nas": LocalNas().client(), "run": print, "Scheduler": Scheduler}
+        names: dict[str, Any] = {"__name__": "example", **has}
+        for block in python_of(page):
+            code = compile(block, page.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            result = eval(code, names)
+            if inspect.isawaitable(result):
+                await result
+        return names
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
+    """With what the pages assume: a jobs file, a NAS, and the module `my_agent`."""
+    nas = AsyncLocalNas(clock=now_us, url="https://portal.example", audience="agent:inst-1")
+    there, reader = nas.transport(), Reader(nas)
+    for transport, method in (
+        (httpx.AsyncHTTPTransport, "handle_async_request"),
+        (httpx.HTTPTransport, "handle_request"),
+    ):
+        reached = getattr(there, method)
+        monkeypatch.setattr(transport, method, lambda _self, request, reached=reached: reached(request))
+    stop_event = threading.Event()
+    stop_event.set()  # a provider's start returns
+    urls = {"portal_url": "https://portal.example", "callback_url": "https://agent.example"}
+    trust = {"expected_audience": "agent:inst-1", "nas_jwks_url": "https://portal.example/jwks.json"}
+    config = {"cron": {"provider": "chronos", "chronos": {**urls, **trust}}}
+    agent = ModuleType("my_agent")
+    vars(agent).update(config=config, launch_config=config, store=MemoryStore(), stop_event=stop_event)
+    vars(agent).update(access_token=lambda _fresh: nas.access_token, is_logged_in=lambda: True)
+    vars(agent).update(run_job=reader.run_job)
     monkeypatch.setitem(sys.modules, "my_agent", agent)
-    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", lambda *call: portal.handle(*call))
     monkeypatch.chdir(tmp_path)
-    due_us = (time.time_ns() // 1000 // SECOND_US) * SECOND_US
-    job = Job(id="job-7", schedule=Interval(period_us=HOUR_US, anchor_us=due_us), next_us=due_us)
-    JsonFileStore.create("jobs.json").swap("job-7", expected=None, replacement=job)
-    example = runpy.run_path(str(DOCS / "examples" / "embed.py"))
+    JsonFileStore.create("jobs.json")
+    return reader
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.stem)
+def test_the_python_of_a_page_runs(reader: Reader, page: Path) -> None:
+    """All blocks of a page, one after the other, with the lines that it shows in comments."""
 
     async def scenario() -> None:
-        fire = {"job_id": "job-7", "fire_at": format_instant(due_us)}
-        transport = httpx.ASGITransport(example["app"])
-        async with httpx.AsyncClient(transport=transport, base_url="https://agent.example") as client:
-            await example["scheduler"].start()
-            assert portal.armed == {"job-7": format_instant(due_us)}
-            headers = {"Authorization": f"Bearer {portal.token()}"}
-            accepted = await client.post(FIRE.path, json=fire, headers=headers)
-            refused = await client.post(FIRE.path, json=fire, headers={"Authorization": "Bearer x"})
-        assert (accepted.status_code, refused.status_code) == (202, 401)
+        names = await reader.follow(page)
+        if isinstance(names.get("scheduler"), AsyncScheduler):
+            await names["scheduler"].drain(timeout_s=5)
+
+    asyncio.run(scenario())
+
+
+def test_what_a_page_shows_in_comments_is_run() -> None:
+    """Those that await something, and no other comment."""
+    shown = "\n".join(block for page in WITH_PYTHON for block in python_of(page))
+    assert "\nawait scheduler.create(" in shown
+    assert "\nscheduler = Scheduler(store, nas, run, hooks=" in shown
+    assert "# goes on after the ten lines above" in shown
+
+
+def test_the_example_of_embedding_runs(reader: Reader) -> None:
+    """As it stands on the page: a fire is verified and accepted, the next one is armed, the job runs."""
+    due_us = (now_us() // SECOND_US) * SECOND_US
+    job = Job(id="job-7", schedule=Interval(period_us=HOUR_US, anchor_us=due_us), next_us=due_us)
+    JsonFileStore("jobs.json").swap("job-7", expected=None, replacement=job)
+    example = runpy.run_path(str(DOCS / "examples" / "embed.py"))
+    nas = reader.nas
+
+    async def scenario() -> None:
+        nas.connect(example["scheduler"], example["app"])
+        await example["scheduler"].start()
+        assert nas.arms == {"job-7": job.next}
+        assert job.next is not None
+        accepted = await nas.fire("job-7", job.next)
+        nas.faults.claims = {"aud": "agent:other"}
+        refused = await nas.fire("job-7", job.next)
+        assert (accepted.status, refused.status) == (202, 401)
         await example["scheduler"].drain(timeout_s=5)
         await example["nas"].aclose()
 
     asyncio.run(scenario())
-    assert portal.armed == {"job-7": format_instant(due_us + HOUR_US)}
-    assert ran == ["job-7"]
+    assert nas.arms == {"job-7": datetime_of(due_us + HOUR_US)}
+    assert reader.ran == ["job-7"]
 
 
-def test_the_example_of_a_provider_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_a_provider_runs(reader: Reader) -> None:
     """With what a host has, as the page lists it: a provider is chosen, and takes a fire."""
-    urls = {"portal_url": "https://portal.example", "callback_url": "https://agent.example"}
-    trust = {"expected_audience": "agent:inst-1", "nas_jwks_url": "https://portal.example/jwks.json"}
-    config = {"cron": {"provider": "chronos", "chronos": {**urls, **trust}}}
-    stop_event = threading.Event()
-    stop_event.set()  # its start returns, and asks nobody
-    agent = ModuleType("my_agent")
-    vars(agent).update(config=config, launch_config=config, store=MemoryStore(), stop_event=stop_event)
-    vars(agent).update(run_job=print, access_token=lambda _fresh: "the-token", is_logged_in=lambda: True)
-    monkeypatch.setitem(sys.modules, "my_agent", agent)
-    monkeypatch.setattr(
-        httpx.HTTPTransport, "handle_request", lambda *_: httpx.Response(200, json={"ok": True})
-    )
-    names: dict[str, Any] = {}
-    for block in blocks("python"):
-        if block.id == "provider":
-            exec(block.values[0], names)
+    names = asyncio.run(reader.follow(DOCS / "provider.md"))
     assert names["provider"].name == "chronos"
     assert isinstance(names["verifier"], FireVerifier)
     assert names["answer"]("job-7", 0) == 200
-
-
-def test_the_example_of_declared_jobs_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    """A reader sees four days of them, and that a restart makes nothing anew."""
-    names = runpy.run_path(str(DOCS / "examples" / "jobs.py"))
-    names["preview"]()
-    assert "refused: schedule is 2027-01-01 09:00:00, which has no time zone" in capsys.readouterr().out
-    ran = names["main"]()
-    assert [each for each in ran if not each.startswith("sweep")] == [
-        "warm-up of 01 00:00:30",
-        "report to ops of 01 02:00:00",
-        "review of 02 09:00:00",
-        "report to ops of 04 02:00:00",
-        "report to ops of 05 00:00:00",
-    ]
-    said = capsys.readouterr().out
-    assert said.count(": created\n") == said.count(": already so\n") == 4
-    assert "4 jobs; sweep runs every 6:00:00" in said
 
 
 AGENT = DOCS / "examples" / "agent.py"

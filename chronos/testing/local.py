@@ -160,6 +160,10 @@ class _LocalNas:
             self.audience, issuer=self.url, jwks_url=self.jwks_url, fetch=fetch, clock=self._now_s
         )
 
+    def transport(self) -> httpx.MockTransport:
+        """Return what any client of httpx, sync or async, reaches this NAS by without the network."""
+        return httpx.MockTransport(self._respond)
+
     def rotate_key(self, *, keeps_old: bool = True) -> None:
         """Sign with a new key from now on; without *keeps_old*, the old one is published no more."""
         self._portal.keys.rotate(keeps_old=keeps_old)
@@ -322,7 +326,7 @@ class LocalNas(_LocalNas):
 
     def client(self) -> NasClient:
         """Return a client of this NAS, which does not use the network; its waits take no time."""
-        return self._client(NasClient, httpx.MockTransport(self._respond), self._wait)
+        return self._client(NasClient, self.transport(), self._wait)
 
     def advance(self, by: timedelta, *, settle: bool = True) -> list[Delivery]:
         """Move the clock on, and deliver each fire at its time; see `AsyncLocalNas.advance`."""
@@ -355,7 +359,7 @@ class AsyncLocalNas(_LocalNas):
 
     def client(self) -> AsyncNasClient:
         """Return a client of this NAS, which does not use the network; its waits take no time."""
-        return self._client(AsyncNasClient, httpx.MockTransport(self._respond), self._wait)
+        return self._client(AsyncNasClient, self.transport(), self._wait)
 
     async def advance(self, by: timedelta, *, settle: bool = True) -> list[Delivery]:
         """Move the clock on, and deliver each fire at its time, in order.
