@@ -16,17 +16,17 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from chronos.errors import NasUnavailable, TokenError
+from chronos.errors import TokenError
 from chronos.fire.verify import LEEWAY_S, MAX_LIFETIME_S, FireVerifier
 from chronos.fire.webhook import FireEndpoint
-from chronos.nas.client import ArmAnswer
 from chronos.protocol.job import Job
 from chronos.protocol.messages import ErrorResponse, FireAnswer, FireClaims
-from chronos.protocol.schedule import HOUR_US, SECOND_US, Instant, Interval, parse_instant
+from chronos.protocol.schedule import HOUR_US, SECOND_US, Interval, parse_instant
 from chronos.protocol.wire import decode
 from chronos.runner import RunContext
 from chronos.scheduler import AsyncScheduler, Scheduler
 from chronos.stores import MemoryStore
+from chronos.testing import AsyncLocalNas, LocalNas
 
 T = TypeVar("T")
 
@@ -285,44 +285,6 @@ def fire_verifier(*keys: dict[str, Any], clock: Clock | None = None, **settings:
 # --- An agent ---------------------------------------------------------------------------------
 
 
-class SyncNas:
-    """A NAS that agrees, or does not."""
-
-    def __init__(self) -> None:
-        self.is_down = False
-
-    def provision(self, _job_id: str, _fire_at_us: Instant, **_: object) -> ArmAnswer:
-        return self.answer()
-
-    def cancel(self, _job_id: str, **_: object) -> ArmAnswer:
-        return self.answer()
-
-    def list_arms(self, **_: object) -> dict[str, Instant | None]:
-        self.answer()
-        return {}
-
-    def reset(self) -> None:
-        pass
-
-    def answer(self) -> ArmAnswer:
-        if self.is_down:
-            raise NasUnavailable("down")
-        return ArmAnswer(echoed=True)
-
-
-class Nas(SyncNas):
-    """The same, for asyncio."""
-
-    async def provision(self, _job_id: str, _fire_at_us: Instant, **_: object) -> Any:
-        return self.answer()
-
-    async def cancel(self, _job_id: str, **_: object) -> Any:
-        return self.answer()
-
-    async def list_arms(self, **_: object) -> Any:
-        return super().list_arms()
-
-
 class OneWord:
     """A host's own verifier: believes the token `good`, again and again, and breaks on the token `bug`."""
 
@@ -344,12 +306,13 @@ class World:
         schedule = Interval(period_us=HOUR_US, anchor_us=T0)
         self.store = MemoryStore([Job(id=job_id, schedule=schedule, next_us=T0) for job_id in ("j", "k")])
         self.before = self.store.load_all()
-        self.nas: Any = SyncNas() if is_sync else Nas()
+        self.nas: Any = (LocalNas if is_sync else AsyncLocalNas)(clock=lambda: T0)
+        self.client: Any = self.nas.client()
         self.is_stopped = False
         make: Any = Scheduler if is_sync else AsyncScheduler
         self.scheduler: Any = make(
             self.store,
-            self.nas,
+            self.client,
             self.run,
             owner="me",
             clock=lambda: T0,

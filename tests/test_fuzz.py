@@ -277,7 +277,7 @@ def test_no_request_gets_an_answer_outside_the_contract(
 
     async def scenario() -> None:
         world = World()
-        world.is_stopped, world.nas.is_down = "stopped" in moods, "nas is down" in moods
+        world.is_stopped, world.nas.faults.is_down = "stopped" in moods, "nas is down" in moods
         if "draining" in moods:
             await world.scheduler.drain(0)
         for request in requests:

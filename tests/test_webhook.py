@@ -73,7 +73,7 @@ def test_a_fire_that_cannot_be_settled_is_answered_503() -> None:
 
     async def scenario() -> None:
         world = World()
-        world.nas.is_down = True
+        world.nas.faults.is_down = True
         response = await world.ask()
         assert (response.status_code, response.json()["error"]) == (503, "not_settled")
         assert int(response.headers["retry-after"]) > 0
@@ -405,10 +405,10 @@ def test_a_fire_that_was_not_settled_comes_again_with_a_new_token(changes: dict[
 
     async def scenario() -> None:
         world = Guarded()
-        world.nas.is_down = True
+        world.nas.faults.is_down = True
         assert (await world.ask(token=token(**changes))).status_code == 503
         assert (await world.ask(token=token(**changes))).status_code == 401
-        world.nas.is_down = False
+        world.nas.faults.is_down = False
         again = token(iat=NOW_S + 10, **(changes and {"jti": "2"}))
         response = await world.ask(token=again)
         assert (response.status_code, response.json()["status"]) == (200, "duplicate")
@@ -505,9 +505,9 @@ def test_a_host_decides_by_itself_whether_a_token_is_good_again() -> None:
 
     async def scenario() -> None:
         world = World()
-        world.nas.is_down = True
+        world.nas.faults.is_down = True
         assert (await world.ask()).status_code == 503
-        world.nas.is_down = False
+        world.nas.faults.is_down = False
         assert (await world.ask()).status_code == 200
 
     run(scenario())
@@ -822,14 +822,14 @@ def test_a_caller_who_stops_waiting_does_not_stop_the_work() -> None:
     async def scenario() -> None:
         world = World()
         is_asked, may_answer = asyncio.Event(), asyncio.Event()
-        provision = world.nas.provision
+        provision = world.client.provision
 
         async def slow(job_id: str, fire_at_us: Instant, **settings: Any) -> Any:
             is_asked.set()
             await may_answer.wait()
             return await provision(job_id, fire_at_us, **settings)
 
-        world.nas.provision = slow  # type: ignore[method-assign]
+        world.client.provision = slow  # type: ignore[method-assign]
         request = asyncio.create_task(world.ask())
         await is_asked.wait()
         request.cancel()
@@ -866,7 +866,7 @@ def test_the_server_starts_and_drains_the_scheduler() -> None:
             await answered.wait()
             return {"orphan": T0}
 
-        world.nas.list_arms = list_arms  # type: ignore[method-assign]
+        world.client.list_arms = list_arms  # type: ignore[method-assign]
         events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         sent: asyncio.Queue[Any] = asyncio.Queue()
         server = asyncio.create_task(world.app({"type": "lifespan"}, events.get, sent.put))

@@ -6,6 +6,7 @@ What it decides about a job's arm is in `chronos.testing.nas`.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from email.utils import format_datetime
@@ -21,6 +22,8 @@ from chronos.testing import nas
 from chronos.testing.faults import Faults
 from chronos.testing.keys import SigningKeys
 from chronos.testing.nas import EMPTY, OneShot, Promises, Row
+
+logger = logging.getLogger("chronos.testing")
 
 JWKS_PATH = "/jwks.json"
 
@@ -391,6 +394,8 @@ class Portal:
             word=next((word for word in words if isinstance(word, str)), ""),
         )
         self.deliveries.append(delivery)
+        answer = "no answer" if status is None else f"{status} {delivery.word}".rstrip()
+        logger.info("fired %s of %s: %s", job_id, fire_at, answer, extra={"job_id": job_id})
         return delivery
 
 
