@@ -270,10 +270,12 @@ class _LocalNas:
     async def _relay(self, held: Held, http: httpx.AsyncClient) -> list[Delivery]:
         """Deliver a fire, or twice, and let the NAS handle what came of it."""
         job_id, fire_at = held.shot.job_id, self._portal.spelled(held.shot)
-        deliveries = [
-            await self._deliver(job_id, fire_at, http) for _ in range(1 + self.faults.delivers_twice)
-        ]
-        self._portal.handle(held, is_accepted=any(each.is_accepted for each in deliveries))
+        deliveries = list[Delivery]()
+        try:
+            for _ in range(1 + self.faults.delivers_twice):
+                deliveries.append(await self._deliver(job_id, fire_at, http))
+        finally:  # also when it is served no longer: a relay that nobody handles is open for ever
+            self._portal.handle(held, is_accepted=any(each.is_accepted for each in deliveries))
         return deliveries
 
     async def _deliver(self, job_id: str, fire_at: str, http: httpx.AsyncClient) -> Delivery:
