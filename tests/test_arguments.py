@@ -477,7 +477,19 @@ def test_every_argument_is_among_those_that_are_tried(subject: Subject) -> None:
 
 
 # Enumerations, errors and protocols; and what the library makes for people to read.
-READ = {"Answer", "Job", "JobStatus", "Lateness", "Outcome", "Pending", "RunContext", "Started", "Status"}
+READ = {
+    "Answer",
+    "Job",
+    "JobStatus",
+    "Lateness",
+    "Outcome",
+    "Pending",
+    "RefusedFires",
+    "RunContext",
+    "Started",
+    "Status",
+    "Unreadable",
+}
 
 
 def test_everything_public_that_can_be_called_is_tried() -> None:
