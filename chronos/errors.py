@@ -231,10 +231,13 @@ class NotSettled(ChronosError):
     """
 
 
-def one_line(text: str) -> str:
-    """Return *text* with what is not printable escaped, and not longer than a message should be."""
-    if len(text) > _LONGEST_PART:
-        text = text[:_LONGEST_PART] + "…"
+def printable(text: str) -> str:
+    """Return *text* with whatever is not printable escaped: line breaks, controls, marks of direction."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
     )
+
+
+def one_line(text: str) -> str:
+    """Return *text* printable, and not longer than a message should be."""
+    return printable(text if len(text) <= _LONGEST_PART else text[:_LONGEST_PART] + "…")

@@ -146,7 +146,7 @@ def _job_status(
     wake_us, now_us = wake_at(job), worker.clock()
     is_armed: bool | None = None
     if wake_us is None:
-        is_armed, why = False, _why_no_wake(job, now_us)
+        is_armed, why = False, why_no_wake(job, now_us)
     elif now_us - wake_us > CLOCK_MARGIN_US:
         is_armed, why = False, _why_overdue(job, wake_us, arms, worker, trigger)
     elif arms is None:
@@ -189,7 +189,8 @@ def _why_no_arm(worker: Worker, trigger: str) -> str:
     return f"{trigger} has no arm for it"
 
 
-def _why_no_wake(job: Job, now_us: Instant) -> str:
+def why_no_wake(job: Job, now_us: Instant) -> str:
+    """Return in words why *job* needs no wake, where `wake_at` returns None."""
     if job.state is JobState.PAUSED:
         return f"paused: {job.note}" if job.note else "paused"
     if job.state is JobState.COMPLETED:

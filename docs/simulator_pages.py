@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import ast
-import inspect
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
 from contract_pages import promises_of
 from writing import as_json, block, code, folded, incident_links, sentence, table
 
+from chronos import command_line as chronos_command_line
 from chronos.protocol.job import Result
 from chronos.protocol.schedule import SECOND_US
-from simulator import cases, command_line, faults, fleet, watch, world
+from simulator import cases, faults, fleet, watch, world
+from simulator import command_line as simulator_command_line
 from simulator.properties import PROPERTIES, Expectation
 from simulator.report import document, terminal
 from simulator.scenario import SCENARIOS, Plan, Scenario, simulate
@@ -107,47 +108,57 @@ def _setting_of(scenario: Scenario) -> str:
 
 def faults_page() -> str:
     """Return the page with every decision that the simulated world leaves open."""
-    on, factors = faults._SWITCHED_ON, ", ".join(f"{factor:g}" for factor in faults._FACTORS)
     return "\n".join(
         [
             "# Faults\n",
             "Whatever the simulated world leaves open is one decision with a label, and option 0 is the"
             " ordinary one. The numbers are the weights of the options, in their order.\n",
-            f"Levels: {', '.join(map(code, faults.LEVELS))}. At `none`, only ordinary variation remains. At"
-            f" `heavy`, each run is one of a swarm: every fault is switched on with a probability of {on:g},"
-            f" and its weights are multiplied by one of {factors}; so some runs meet a fault often and some"
-            f" never. At `light`, every fault is on with {faults.LIGHT_FACTOR:g} of its weight, and nobody"
-            " changes jobs.\n",
+            table(
+                ["Level", "What goes wrong"], ([code(name), words] for name, words in faults.LEVELS.items())
+            ),
+            "At `heavy` each run is one of a swarm: some runs meet a fault often and some never.\n",
             "The people of `operator.change` are at work at `heavy` only. What they do for some hours or by"
             " hand changes how many occurrences there are: not as many as the jobs' own schedules have.\n",
             "## What may go wrong\n",
-            table(["Label", "Options", "Weights"], _decisions(faults.HEAVY)),
+            table(
+                ["Label", "Likelihood", "What it is", "Weights"],
+                (
+                    [code(label), f"{fault.likelihood:.1%}", fault.words, _weights(fault.weights)]
+                    for label, fault in faults.HEAVY.items()
+                ),
+            ),
             "## Ordinary variation\n",
             "At every level. An option is an index into a table of durations; the first is the likeliest.\n",
-            table(["Label", "Weights"], ([label, row] for label, _, row in _decisions(faults.ORDINARY))),
+            table(
+                ["Label", "Weights"],
+                ([code(label), _weights(row)] for label, row in faults.ORDINARY.items()),
+            ),
         ]
     )
 
 
-def _decisions(weights: Mapping[str, object]) -> Iterator[list[str]]:
-    notes = dict(re.findall(r'^    "([\w.]+)": \(.*\),  # (.+)$', inspect.getsource(faults), re.MULTILINE))
-    for label, row in weights.items():
-        numbers = [f"{weight:g}" for weight in row]  # type: ignore[attr-defined]
-        if len(numbers) > 4 and len(set(numbers[1:])) == 1:
-            numbers = [numbers[0], f"{numbers[1]} each of {len(numbers) - 1}"]
-        options = "no, yes" if len(numbers) == 2 else f"ordinary, or one of {len(numbers) - 1} others"
-        yield [code(label), notes.get(label, options), ", ".join(numbers)]
+def _weights(row: Sequence[float]) -> str:
+    numbers = [f"{weight:g}" for weight in row]
+    if len(numbers) > 4 and len(set(numbers[1:])) == 1:
+        numbers = [numbers[0], f"{numbers[1]} each of {len(numbers) - 1}"]
+    return ", ".join(numbers)
 
 
 # --- the command line -------------------------------------------------------------------------
 
 
 def command_line_page() -> str:
-    """Return the page with the help of every command, and the exit statuses."""
-    parser = command_line._parser()
-    parts = ["# Command line\n", block(_help(parser)), "## Exit statuses\n", _statuses()]
-    for name, sub in _commands(parser).items():
-        parts += [f"## {name}\n", block(_help(sub))]
+    """Return the page with the help of every command of both programs, and their exit statuses."""
+    parts = ["# Command line\n"]
+    for module, statuses in (
+        (simulator_command_line, simulator_command_line.STATUSES),
+        (chronos_command_line, chronos_command_line.STATUSES),
+    ):
+        parser = module._parser()
+        parts += [f"## {parser.prog.removeprefix('python -m ').capitalize()}\n", block(_help(parser))]
+        parts += ["### Exit statuses\n" if module is simulator_command_line else "", _statuses(statuses)]
+        for name, sub in _commands(parser).items():
+            parts += [f"### {name}\n", block(_help(sub))]
     return "\n".join(parts)
 
 
@@ -169,10 +180,10 @@ def _help(parser: argparse.ArgumentParser) -> str:
             os.environ["COLUMNS"] = before
 
 
-def _statuses() -> str:
-    """Return the exit statuses, as the command line's own docstring has them."""
-    told = re.findall(r"(\d+): ([^;.]+)", inspect.getdoc(command_line.main) or "")
-    return table(["Status", "Meaning"], ([status, sentence(words)] for status, words in told))
+def _statuses(statuses: Mapping[int, str]) -> str:
+    return table(
+        ["Status", "Meaning"], ([str(status), sentence(words)] for status, words in statuses.items())
+    )
 
 
 # --- samples, worked out at every build -------------------------------------------------------
@@ -231,7 +242,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "sample_run": _sample_run,
     "sample_violation": _sample_violation,
     "sample_json": _sample_json,
-    "statuses": _statuses,
+    "statuses": lambda: _statuses(simulator_command_line.STATUSES),
+    "chronos_statuses": lambda: _statuses(chronos_command_line.STATUSES),
     "cases": _cases,
     "results": _results,
     "hops": lambda: ", ".join(code(hop) for hop in watch.HOPS if hop != "total"),

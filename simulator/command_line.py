@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
+from functools import partial
+from os import stat_result
 from pathlib import Path
-from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from chronos.errors import ChronosError
-from chronos.protocol.schedule import Instant, ScheduleError, parse_instant
+from chronos.console import (
+    COMMON_STATUSES,
+    INCONCLUSIVE,
+    OK,
+    VIOLATED,
+    BadUsage,
+    attempted,
+    facts,
+    keep_apart,
+    tell,
+    undone,
+)
+from chronos.options import STANDARD_INPUT, Helped, Parser, Version, expected, instant, section, whole
+from chronos.protocol.schedule import parse_instant
 from chronos.testing.nas import BUILDS
 from simulator import bench, cases, faults, fleet, policies
 from simulator.agents import AGENTS
-from simulator.exits import BAD_INPUT, INCONCLUSIVE, OK, VIOLATED, complain, mute
 from simulator.report import document, terminal
-from simulator.scenario import DEFAULT, OWN_JOBS, SCENARIOS, Plan, simulate
+from simulator.report.file import STANDARD_OUTPUT, is_output, writing
+from simulator.scenario import DEFAULT, OWN_JOBS, SCENARIOS, Plan, Scenario, simulate
 from simulator.sweep import search_case, spread, sweep
 from simulator.world import Summary
 
@@ -28,101 +40,88 @@ from simulator.world import Summary
 _STATUS = {"ok": OK, "inconclusive": INCONCLUSIVE, "violated": VIOLATED}
 _WORST = ("violated", "inconclusive", "ok")
 
+STATUSES = dict(
+    sorted(
+        {
+            OK: "everything held",
+            VIOLATED: "a property was violated",
+            INCONCLUSIVE: "inconclusive: nothing was violated, and not everything could be decided",
+            **COMMON_STATUSES,
+        }.items()
+    )
+)
+
 # A century of a minute job; beyond that, instants leave the calendar.
 MAX_DAYS = 36_525
 MAX_SEEDS = 1_000_000
 
-
-class BadUsage(Exception):
-    """What was asked for makes no sense; the message is one line."""
-
-
-class _Helped(Exception):
-    """Somebody asked for help, which is printed like everything else."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text.rstrip("\n")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise BadUsage(f"{message} (see: python -m simulator --help)")
-
-    def print_help(self, file: object = None) -> NoReturn:  # noqa: ARG002, the base class has it
-        raise _Helped(self.format_help())
+_EXAMPLES = """\
+examples:
+  python -m simulator run                                       a year of a shipped fleet
+  python -m simulator run --jobs jobs.json                      a year of your own jobs
+  python -m simulator run --jobs - --days 30 < jobs.json        read from the standard input
+  python -m simulator run --jobs jobs.json --faults heavy --seeds 50 --json report.json
+  python -m simulator check --limit 20000                       every order of events, for a while"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status.
+    """Run the command line and return its exit status, one of `STATUSES`.
 
-    0: everything held; 1: a property was violated; 2: bad usage or input, or the output cannot be written;
-    3: inconclusive; 130: interrupted from the keyboard.
-
-    Raises:
-        KeyboardInterrupt: for `simulator.__main__`, which has to answer it before this is imported, too.
+    What goes wrong is raised, for `chronos.console.ended`.
     """
     try:
-        if sys.stdout is None:
-            raise BadUsage("the output cannot be written: it is closed")
-        try:
-            options = _parser().parse_args(arguments)
-        except _Helped as helped:
-            _tell([helped.text])
-            return OK
-        status: int = options.command(options)
-    except (BadUsage, ChronosError) as error:
-        complain(f"error: {error}")
-        return BAD_INPUT
+        options = _parser().parse_args(arguments)
+    except Helped as helped:
+        tell(helped.lines)
+        return OK
+    status: int = options.command(options)
     return status
-
-
-def _tell(lines: Iterable[str]) -> None:
-    """Print *lines*, for as long as somebody reads them.
-
-    Raises:
-        BadUsage: the output takes no more, and not because its reader has left.
-    """
-    for line in lines:
-        try:
-            print(line, flush=True)
-        except BrokenPipeError:
-            # Whoever read our output has had enough of it; what came of the simulation is the same.
-            mute(sys.stdout)
-            return
-        except OSError as error:
-            mute(sys.stdout)
-            raise BadUsage(f"the output cannot be written: {error.strerror}") from None
 
 
 # --- options --------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    """Return the parser of all commands."""
+    statuses = section("exit statuses", STATUSES)
+    whole_parser = Parser(
         prog="python -m simulator",
         description="Simulate managed cron: real jobs files through cold starts and failures.",
-        allow_abbrev=False,
+        epilog=f"{_EXAMPLES}\n\n{statuses}",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    whole_parser.add_argument("--version", action=Version)
+    commands = whole_parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    _add_run(commands)
+    listing = commands.add_parser("list", help="name the shipped scenarios")
+    listing.set_defaults(command=_list)
+    _add_check(commands)
+    measure = commands.add_parser("bench", help="measure the simulator's speed")
+    measure.set_defaults(command=_bench)
+    return whole_parser
 
-    run = commands.add_parser("run", help="simulate a fleet and tell what came of it", allow_abbrev=False)
+
+def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
+    run = commands.add_parser(
+        "run", help="simulate a fleet and tell what came of it", epilog=f"{_EXAMPLES}\n\n{_faults()}"
+    )
     run.add_argument(
         "scenario",
         nargs="?",
         metavar="SCENARIO",
         help=f"a shipped scenario (default: {DEFAULT}; with --jobs, a year without faults)",
     )
-    run.add_argument("--jobs", type=Path, metavar="FILE", help="a jobs file instead of the scenario's fleet")
     run.add_argument(
-        "--start", type=_instant, metavar="INSTANT", help="where to start, ISO 8601 with an offset"
+        "--jobs",
+        metavar="FILE",
+        help="a jobs file instead of the scenario's fleet; - for the standard input; never written",
     )
-    run.add_argument("--days", type=_whole(1, MAX_DAYS), metavar="N", help="how long the calendar lasts")
     run.add_argument(
-        "--seed", type=_whole(0, 2**63 - 1), default=0, metavar="N", help="the seed (default: 0)"
+        "--start", type=instant, metavar="INSTANT", help="where to start, ISO 8601 with an offset"
     )
-    run.add_argument("--seeds", type=_whole(1, MAX_SEEDS), metavar="N", help="so many seeds, from --seed on")
-    run.add_argument("--faults", choices=faults.LEVELS, help="what goes wrong")
+    run.add_argument("--days", type=whole(1, MAX_DAYS), metavar="N", help="how long the calendar lasts")
+    run.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, metavar="N", help="the seed (default: 0)")
+    run.add_argument("--seeds", type=whole(1, MAX_SEEDS), metavar="N", help="so many seeds, from --seed on")
+    run.add_argument("--faults", choices=faults.LEVELS, help="what goes wrong; see below")
     run.add_argument("--nas", choices=tuple(BUILDS), help="which promises NAS keeps")
     run.add_argument(
         "--agent", choices=tuple(AGENTS), metavar="NAME", help="which agent: " + ", ".join(AGENTS)
@@ -130,95 +129,105 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--policies", choices=policies.SOURCES, help="the jobs' own policies, or others at random"
     )
-    run.add_argument("--machines", type=_whole(1, 16), metavar="N", help="how many replicas share the store")
+    run.add_argument("--machines", type=whole(1, 16), metavar="N", help="how many replicas share the store")
     run.add_argument(
-        "--json", type=Path, metavar="FILE", help="write what came of it as JSON; - for the output"
+        "--json",
+        metavar="FILE",
+        help="write what came of it as JSON, in the place of a file that is there; - for the output",
     )
     run.set_defaults(command=_run)
 
-    listing = commands.add_parser("list", help="name the shipped scenarios", allow_abbrev=False)
-    listing.set_defaults(command=_list)
 
-    check = commands.add_parser(
-        "check", help="search every order of events of a small world", allow_abbrev=False
-    )
+def _faults() -> str:
+    """Return what each level of faults means, and what may go wrong at all."""
+    rows = {label: f"{fault.likelihood:6.1%}  {fault.words}" for label, fault in faults.HEAVY.items()}
+    return f"{section('levels of faults', faults.LEVELS)}\n\n{section('faults', rows)}"
+
+
+def _add_check(commands: argparse._SubParsersAction[Parser]) -> None:
+    check = commands.add_parser("check", help="search every order of events of a small world")
     check.add_argument("--agent", choices=tuple(AGENTS), default="chronos", help="which agent")
     check.add_argument("--nas", choices=tuple(BUILDS), default="hardened", help="which promises NAS keeps")
-    check.add_argument(
-        "--crashes", type=_whole(0, 3), default=1, metavar="N", help="how many crashes (default: 1)"
-    )
-    check.add_argument(
-        "--duplicates", type=_whole(0, 3), default=1, metavar="N", help="how many duplicates (default: 1)"
-    )
-    check.add_argument(
-        "--losses", type=_whole(0, 3), default=1, metavar="N", help="how many losses (default: 1)"
-    )
+    for fault in ("crashes", "duplicates", "losses"):
+        check.add_argument(
+            f"--{fault}", type=whole(0, 3), default=1, metavar="N", help=f"how many {fault} (default: 1)"
+        )
     check.add_argument("--deep", action="store_true", help="search the large cases too; takes long")
     check.add_argument(
-        "--limit", type=_whole(1, 10**9), metavar="N", help="give up a case after so many states"
+        "--limit", type=whole(1, 10**9), metavar="N", help="give up a case after so many states"
     )
     check.set_defaults(command=_check)
-
-    measure = commands.add_parser("bench", help="measure the simulator's speed", allow_abbrev=False)
-    measure.set_defaults(command=_bench)
-    return parser
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
-            raise argparse.ArgumentTypeError(f"expected a whole number from {least} to {most}, got {text!r}")
-        return int(text)
-
-    return number
-
-
-def _instant(text: str) -> Instant:
-    try:
-        return parse_instant(text)
-    except ScheduleError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 # --- run ------------------------------------------------------------------------------------
 
 
 def _run(options: argparse.Namespace) -> int:
-    plan = _plan(options)
-    if options.json is not None:
-        _check_writable(options.json)
-    if options.seeds is None:
-        with _progress(plan.scenario, 1.0) as advance:
-            summary = simulate(plan, options.seed, advance)
-        lines = terminal.summary_lines(plan, options.seed, summary)
-        written: Any = document.summary_object(plan.scenario, options.seed, summary)
-        verdict = summary.verdict
-    else:
-        results = _sweep(plan, range(options.seed, options.seed + options.seeds))
-        lines = terminal.sweep_lines(plan, results)
-        written = [document.summary_object(plan.scenario, seed, summary) for seed, summary in results]
-        verdict = next(name for name in _WORST if any(summary.verdict == name for _, summary in results))
-    if str(options.json) == "-":
-        _tell([document.as_text(written)])
-        return _STATUS[verdict]
-    _tell(lines)
-    if options.json is not None:
-        _write(options.json, document.as_text(written))
+    scenario = _scenario(options)
+    given = _input(options, scenario)
+    is_list = options.seeds is not None
+    is_told = options.json is None or not is_output(options.json)
+    target = options.json if is_told else STANDARD_OUTPUT
+    with nullcontext() if target is None else writing(target, given, is_list=is_list) as report:
+        plan = _plan(options, scenario)
+        lines, verdict = _simulated(plan, options, None if report is None else report.add)
+        if is_told:
+            tell(lines)
     return _STATUS[verdict]
 
 
-def _plan(options: argparse.Namespace) -> Plan:
-    """Return what the options ask for; what they leave open is the scenario's."""
+def _simulated(
+    plan: Plan, options: argparse.Namespace, add: Callable[[object], None] | None
+) -> tuple[Iterable[str], str]:
+    """Simulate *plan*, hand the JSON of each seed to *add*, and return the summary and the verdict."""
+
+    def keep(seed: int, summary: Summary) -> None:
+        if add is not None:
+            add(document.summary_object(plan.scenario, seed, summary))
+
+    if options.seeds is None:
+        with _progress(plan.scenario, 1.0) as advance:
+            summary = attempted(lambda: simulate(plan, options.seed, advance))
+        keep(options.seed, summary)
+        return terminal.summary_lines(plan, options.seed, summary), summary.verdict
+    seeds = range(options.seed, options.seed + options.seeds)
+    folded = terminal.Sweep()
+    with _progress(plan.scenario, float(len(seeds))) as advance, closing(sweep(plan, seeds)) as results:
+        for seed, summary in results:
+            folded.add(seed, summary)
+            keep(seed, summary)
+            advance(float(folded.verdicts.total()))
+    return folded.lines(plan), next(verdict for verdict in _WORST if folded.verdicts[verdict])
+
+
+def _scenario(options: argparse.Namespace) -> Scenario:
     name = options.scenario or (DEFAULT if options.jobs is None else OWN_JOBS.name)
-    if name not in SCENARIOS and options.scenario is not None:
-        raise BadUsage(f"there is no scenario {name!r}, expected one of: {', '.join(SCENARIOS)}")
-    chosen = SCENARIOS.get(name, OWN_JOBS)
+    if options.scenario is not None and name not in SCENARIOS:
+        raise BadUsage(f"there is no scenario {expected(name, SCENARIOS)}")
+    return SCENARIOS.get(name, OWN_JOBS)
+
+
+def _input(options: argparse.Namespace, scenario: Scenario) -> stat_result | None:
+    """Return the facts of the file that is read, which is no output, whatever it is called."""
+    if options.jobs is None:
+        name, given = scenario.fleet, facts(fleet.path(scenario.fleet))
+    elif options.jobs == STANDARD_INPUT:
+        name, given = "the standard input", facts(sys.stdin)
+    else:
+        name, given = options.jobs, facts(options.jobs)
+    keep_apart(name, given)
+    return given
+
+
+def _plan(options: argparse.Namespace, chosen: Scenario) -> Plan:
+    """Return what the options ask for; what they leave open is the scenario's."""
     if options.jobs is not None:
-        loaded = fleet.load_file(options.jobs, start_us=options.start)
+        path = None if options.jobs == STANDARD_INPUT else Path(options.jobs)
+        loaded = fleet.load_file(path, start_us=options.start)
     else:
         loaded = fleet.load_shipped(chosen.fleet, start_us=options.start)
     plan = Plan(
-        scenario=name,
+        scenario=chosen.name,
         fleet=loaded,
         days=options.days or chosen.days,
         faults=options.faults or chosen.faults,
@@ -235,36 +244,6 @@ def _plan(options: argparse.Namespace) -> Plan:
 _LAST_US = parse_instant("9900-01-01T00:00:00+00:00")
 
 
-def _sweep(plan: Plan, seeds: range) -> list[tuple[int, Summary]]:
-    results = []
-    with _progress(plan.scenario, float(len(seeds))) as advance:
-        for result in sweep(plan, seeds):
-            results.append(result)
-            advance(float(len(results)))
-    return results
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        document.write_whole(path, text)
-    except BrokenPipeError:
-        pass  # a pipe by name, whose reader has left like that of the output may
-    except OSError as error:
-        raise BadUsage(f"{path}: cannot be written: {error.strerror}") from None
-
-
-def _check_writable(path: Path) -> None:
-    """Refuse a place for the JSON before hours are spent on it."""
-    if str(path) == "-":
-        return
-    if path.is_dir():
-        raise BadUsage(f"--json {path}: expected a file, this is a folder")
-    if not path.parent.is_dir():
-        raise BadUsage(f"--json {path}: there is no folder {path.parent}")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise BadUsage(f"--json {path}: cannot be written: permission denied")
-
-
 @contextmanager
 def _progress(name: str, total: float) -> Iterator[Callable[[float], None]]:
     """Show a bar on a terminal, and nothing when the output goes elsewhere."""
@@ -273,7 +252,8 @@ def _progress(name: str, total: float) -> Iterator[Callable[[float], None]]:
         yield lambda _part: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
+    bar = Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+    with undone(bar.stop), bar:
         task = bar.add_task(name, total=total)
         yield lambda part: bar.update(task, completed=part)
 
@@ -289,7 +269,7 @@ def _list(_options: argparse.Namespace) -> int:
             f"{'':{width}}  {shown.fleet}, {terminal.counted(shown.days, 'day')}, faults {shown.faults}, "
             f"NAS {shown.nas}, agent {shown.agent}, machines {shown.machines}, policies {shown.policies}"
         )
-        _tell([about, setting])
+        tell([about, setting])
     return OK
 
 
@@ -298,10 +278,11 @@ def _check(options: argparse.Namespace) -> int:
     budget = (options.crashes, options.duplicates, options.losses)
     results = []
     with _progress("check", float(len(names))) as advance:
-        same = ([each] * len(names) for each in (options.agent, options.nas, budget, options.limit))
-        for result in spread(search_case, names, *same):
-            results.append(result)
-            advance(float(len(results)))
+        search = partial(search_case, options.agent, options.nas, budget, options.limit)
+        with closing(spread(search, names, noun="case")) as found:
+            for result in found:
+                results.append(result)
+                advance(float(len(results)))
     status, verdict = OK, "ok: every state holds every property and can still settle"
     if any(result.counterexamples for result in results):
         status, verdict = VIOLATED, "violated"
@@ -310,12 +291,12 @@ def _check(options: argparse.Namespace) -> int:
     setting = f"agent {options.agent}, NAS {options.nas}; one job, two processes"
     words = ("crash", "duplicate", "loss")
     allowed = ", ".join(terminal.counted(*each) for each in zip(budget, words, strict=True))
-    _tell([f"check      {setting}; anywhere at most {allowed}"])
-    _tell(terminal.check_lines(results))
-    _tell([f"verdict    {verdict}"])
+    tell([f"check      {setting}; anywhere at most {allowed}"])
+    tell(terminal.check_lines(results))
+    tell([f"verdict    {verdict}"])
     return status
 
 
 def _bench(_options: argparse.Namespace) -> int:
-    _tell(bench.lines())
+    tell(bench.lines())
     return OK

@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 
+import attrs
+
 # Ordinary variation, at every level of faults: the option is an index into the table of durations
 # that the module of the same name keeps.
 ORDINARY: Mapping[str, Sequence[float]] = {
@@ -21,38 +23,77 @@ ORDINARY: Mapping[str, Sequence[float]] = {
     "operator.resume": (1, 1),
 }
 
-# Faults, at the heavy level.
-HEAVY: Mapping[str, Sequence[float]] = {
+
+@attrs.frozen
+class Fault:
+    """What may go wrong with one decision.
+
+    Attributes:
+        weights: of its options at the level `heavy`, the ordinary one first.
+        words: what the other options are, in their order.
+    """
+
+    weights: Sequence[float]
+    words: str
+
+    @property
+    def likelihood(self) -> float:
+        """How likely it is that the decision is not the ordinary one, 0 to 1."""
+        return 1 - self.weights[0] / sum(self.weights)
+
+
+HEAVY: Mapping[str, Fault] = {
     # the way between the parties
-    "network.request": (0.97, 0.01, 0.01, 0.01),  # ordinary, lost, duplicated, delayed
-    "network.reply": (0.98, 0.01, 0.01),  # ordinary, lost, delayed
+    "network.request": Fault((0.97, 0.01, 0.01, 0.01), "a request is lost, duplicated or delayed"),
+    "network.reply": Fault((0.98, 0.01, 0.01), "a reply is lost or delayed"),
     # the external scheduler
-    "external.late": (0.97, 0.01, 0.01, 0.01),
-    "external.duplicate": (0.99, 0.01),
+    "external.late": Fault((0.97, 0.01, 0.01, 0.01), "it calls seconds, minutes or most of an hour late"),
+    "external.duplicate": Fault((0.99, 0.01), "it calls twice"),
     # NAS
-    "nas.create": (0.99, 0.01),  # crashes between its row and the one-shot
-    "nas.delete": (0.98, 0.02),  # cannot delete the one-shot that it replaces or cancels
-    "nas.outage": (0.94, 0.03, 0.02, 0.01),  # asked every six hours: none, minutes, an hour, half a day
+    "nas.create": Fault((0.99, 0.01), "it crashes between its row and the one-shot"),
+    "nas.delete": Fault((0.98, 0.02), "it cannot delete the one-shot that it replaces or cancels"),
+    "nas.outage": Fault(
+        (0.94, 0.03, 0.02, 0.01), "asked every six hours: it is away for minutes, an hour or half a day"
+    ),
     # the agent's machine and its host
-    "machine.crash": (0.997, 0.003),  # before each effect
-    "machine.kill": (0.96, 0.04),  # asked every hour: the machine dies
-    "machine.slow_boot": (0.97, 0.02, 0.01),  # slower than the relay's patience, or never up
-    "machine.outage": (0.96, 0.02, 0.01, 0.01),  # asked every six hours: the host starts no machine
-    "machine.clock": (0.9, 0.03, 0.03, 0.02, 0.02),  # wrong for the first minutes after a boot
-    "machine.long_run": (0.985, 0.01, 0.004, 0.001),  # longer than the period, than the lease, than an hour
-    "machine.failed_run": (0.97, 0.03),
-    "store.failure": (0.998, 0.001, 0.001),  # before the write, after it
-    # people, asked every four hours; "another schedule" is for three hours, like a pause and a removal
-    "operator.change": (0.6, 0.1, 0.1, 0.1, 0.1),  # none, pause, remove, another schedule, run by hand
+    "machine.crash": Fault((0.997, 0.003), "asked before each effect: the machine dies"),
+    "machine.kill": Fault((0.96, 0.04), "asked every hour: the machine dies"),
+    "machine.slow_boot": Fault((0.97, 0.02, 0.01), "it boots slower than the relay's patience, or never"),
+    "machine.outage": Fault(
+        (0.96, 0.02, 0.01, 0.01),
+        "asked every six hours: the host starts no machine for minutes, an hour or half a day",
+    ),
+    "machine.clock": Fault(
+        (0.9, 0.03, 0.03, 0.02, 0.02), "the clock is wrong by some seconds for the first minutes after a boot"
+    ),
+    "machine.long_run": Fault(
+        (0.985, 0.01, 0.004, 0.001), "a run is longer than the period, than the lease, than an hour"
+    ),
+    "machine.failed_run": Fault((0.97, 0.03), "a run fails"),
+    "store.failure": Fault((0.998, 0.001, 0.001), "the job store fails before a write or after it"),
+    # people; a pause, a removal and another schedule last for three hours
+    "operator.change": Fault(
+        (0.6, 0.1, 0.1, 0.1, 0.1),
+        "asked every four hours: somebody pauses, removes or edits a job, or runs it by hand",
+    ),
 }
 
-# Light: the same faults, a tenth as often, and nobody changes jobs.
-LIGHT_FACTOR = 0.1
-LEVELS = ("none", "light", "heavy")
+# Of these, `light` has none: who changes jobs on purpose is no failure.
+_HEAVY_ONLY = frozenset({"operator.change"})
 
-# In a swarm, how likely a fault is switched on, and by what its weights are multiplied then.
-_SWITCHED_ON = 0.6
-_FACTORS = (0.3, 1.0, 1.0, 3.0)
+# In a swarm, how likely a fault is switched on, and by what its likelihood is multiplied then.
+SWITCHED_ON = 0.6
+FACTORS = (0.3, 1.0, 1.0, 3.0)
+LIGHT_FACTOR = 0.1
+
+LEVELS: Mapping[str, str] = {
+    "none": "nothing goes wrong; how long messages, boots and runs take varies all the same",
+    "light": f"every fault, with {LIGHT_FACTOR:g} of its likelihood; without " + ", ".join(_HEAVY_ONLY),
+    "heavy": (
+        f"of each seed, every fault is on with a probability of {SWITCHED_ON:g}, its likelihood multiplied "
+        f"by one of {', '.join(f'{factor:g}' for factor in FACTORS)}"
+    ),
+}
 
 
 def weights(level: str, seed: int, *, jobs: int, machines: int) -> dict[str, Sequence[float]]:
@@ -68,10 +109,10 @@ def weights(level: str, seed: int, *, jobs: int, machines: int) -> dict[str, Seq
     if level == "none":
         return table
     swarm = random.Random(f"swarm of seed {seed}")
-    for label, row in HEAVY.items():
-        is_on, factor = swarm.random() < _SWITCHED_ON, swarm.choice(_FACTORS)
+    for label, fault in HEAVY.items():
+        is_on, factor = swarm.random() < SWITCHED_ON, swarm.choice(FACTORS)
         if level == "light":
-            is_on, factor = label != "operator.change", LIGHT_FACTOR
+            is_on, factor = label not in _HEAVY_ONLY, LIGHT_FACTOR
         if is_on:
-            table[label] = (row[0], *(weight * factor for weight in row[1:]))
+            table[label] = (fault.weights[0], *(weight * factor for weight in fault.weights[1:]))
     return table

@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 
 from chronos.errors import JobsFileError
+from chronos.options import read_jobs
 from chronos.protocol.job import Job, JobState, following
 from chronos.protocol.schedule import Instant, parse_instant
 from chronos.stores.record import read_document
@@ -34,32 +35,29 @@ def shipped() -> tuple[str, ...]:
     return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".json")))
 
 
+def path(name: str) -> Path:
+    """Return where the shipped fleet of that name is."""
+    return Path(str(files("simulator") / "fleets" / f"{name}.json"))
+
+
 def load_shipped(name: str, *, start_us: Instant | None = None) -> Fleet:
     """Load a fleet that comes with the simulator."""
-    text = (files("simulator") / "fleets" / f"{name}.json").read_text(encoding="utf-8")
-    return _fleet(text, name, start_us)
+    return _fleet(path(name).read_text(encoding="utf-8"), name, start_us)
 
 
-def load_file(path: Path, *, start_us: Instant | None = None) -> Fleet:
+def load_file(path: Path | None, *, start_us: Instant | None = None) -> Fleet:
     """Load a jobs file; it is read once and never written.
 
     Args:
-        path: the file.
+        path: the file; None for the standard input.
         start_us: where to start instead of the file's `updated_at` or `exported_at`. What would have
             happened before then is nobody's concern: every job goes on with its next occurrence.
 
     Raises:
         JobsFileError: the file cannot be read, or is not a jobs file.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise JobsFileError(
-            str(path), None, None, f"expected text in UTF-8, got byte {error.start}"
-        ) from None
-    except OSError as error:
-        raise JobsFileError(str(path), None, None, f"cannot be read: {error.strerror}") from None
-    return _fleet(text, str(path), start_us)
+    name, text = read_jobs(path)
+    return _fleet(text, name, start_us)
 
 
 def _fleet(text: str, name: str, start_us: Instant | None) -> Fleet:

@@ -1,14 +1,24 @@
-"""Many seeds of one plan, or many cases of the exhaustive search, on all cores."""
+"""Many seeds of one plan, or many cases of the exhaustive search, on all cores.
+
+The workers are made here rather than by `concurrent.futures`, whose pool takes all arguments at once,
+keeps all results, and leaves its workers behind when its process is killed.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from typing import TypeVar
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeVar
 
+from chronos import console
 from chronos.testing.nas import BUILDS
 from simulator import cases, explore, space
 from simulator.agents import AGENTS
@@ -19,23 +29,28 @@ from simulator.world import Summary
 A = TypeVar("A")
 B = TypeVar("B")
 
+# How many items are given out, for each worker, before the earliest of them has come back. A seed may
+# take ten times as long as the next ones, and what waits for it is kept.
+AHEAD = 16
 
-def sweep(plan: Plan, seeds: range) -> Iterator[tuple[int, Summary]]:
-    """Yield the summary of every seed, in the order of the seeds."""
-    return zip(seeds, spread(simulate, [plan] * len(seeds), seeds), strict=True)
+
+def sweep(plan: Plan, seeds: range) -> Generator[tuple[int, Summary], None, None]:
+    """Yield the summary of every seed, in the order of the seeds; as `spread` does."""
+    with closing(spread(partial(simulate, plan), seeds, noun="seed")) as summaries:
+        yield from zip(seeds, summaries, strict=True)
 
 
 def search_case(
-    name: str, agent: str, promises: str, budget: tuple[int, int, int], limit: int | None
+    agent: str, promises: str, budget: tuple[int, int, int], limit: int | None, name: str
 ) -> Result:
     """Search the case called *name*; all that is sent to another process is plain values.
 
     Args:
-        name: of one of `cases.CASES`.
         agent: the name of the agent under test.
         promises: the name of the NAS.
         budget: how many crashes, duplicates and losses may strike.
         limit: give up after so many states.
+        name: of one of `cases.CASES`.
     """
     case = next(case for case in cases.CASES if case.name == name)
     crashes, duplicates, losses = budget
@@ -45,22 +60,105 @@ def search_case(
     return explore.search(small_world, limit=limit)
 
 
-def spread(function: Callable[..., B], *arguments: Iterable[A]) -> Iterator[B]:
-    """Yield what *function* returns for each of the arguments, in their order, worked out on all cores.
+def spread(function: Callable[[A], B], items: Sequence[A], *, noun: str) -> Generator[B, None, None]:
+    """Yield what *function* returns for each of *items*, in their order, worked out on all cores.
 
-    A fresh interpreter for each worker: a forked one could inherit a lock that a thread holds.
+    However many they are, as many are in memory as `AHEAD` says. The workers end with the iterator,
+    with this process, and with a signal that ends it.
+
+    Args:
+        function: of a module that the workers can import.
+        items: in a sequence that is cheap to have, such as a range.
+        noun: what one of them is, for messages.
+
+    Raises:
+        Failed: the function raised, or a worker died.
     """
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=_leave_interrupts) as pool:
+    if sys.platform == "win32":  # whose processes inherit no such line
+        yield from map(function, items)
+        return
+    workers: list[_Worker] = []
+    with console.undone(lambda: _kill(workers)):
+        # Deaf, so that no signal finds a worker that is not listed yet. The workers stay so: Ctrl-C
+        # reaches them as well, and this process alone answers it.
+        with console.deaf():
+            workers.extend(_Worker(noun) for _ in range(min(os.cpu_count() or 1, len(items))))
+        for worker in workers:
+            worker.send(function)
+        yield from _in_order(workers, items)
+
+
+def _in_order(workers: list[_Worker], items: Sequence[A]) -> Iterator[Any]:
+    idle, busy = deque(workers), dict[Connection, _Worker]()
+    done: dict[int, Any] = {}
+    given = 0
+    for due in range(len(items)):
+        while due not in done:
+            while idle and given < min(len(items), due + AHEAD * len(workers)):
+                worker = idle.popleft()
+                worker.give(given, items[given])
+                busy[worker.line] = worker
+                given += 1
+            for ready in wait(list(busy)):
+                assert isinstance(ready, Connection)
+                worker = busy.pop(ready)
+                done[worker.number] = worker.result()
+                idle.append(worker)
+        yield done.pop(due)
+
+
+# The path is the one by which this process finds its modules.
+_START = "import sys; sys.path[:] = sys.argv[2:]; from simulator import worker; worker.main(int(sys.argv[1]))"
+
+
+class _Worker:
+    """A process of `simulator.worker`, and this end of the line to it."""
+
+    def __init__(self, noun: str) -> None:
+        self.line, theirs = multiprocessing.Pipe()
+        with theirs:
+            handle = theirs.fileno()
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _START, str(handle), *sys.path],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[handle],
+            )
+        self.number = -1
+        self.task = noun
+
+    def send(self, value: object) -> None:
         try:
-            yield from pool.map(function, *arguments)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in multiprocessing.active_children():
-                worker.terminate()
-            raise
+            self.line.send(value)
+        except OSError:
+            raise self._lost() from None
+
+    def give(self, number: int, item: object) -> None:
+        self.number, self.task = number, f"{self.task.partition(' ')[0]} {item}"
+        self.send(item)
+
+    def result(self) -> Any:
+        try:
+            result = self.line.recv()
+        except (EOFError, OSError):
+            raise self._lost() from None
+        if isinstance(result, console.Failed):
+            raise console.Failed(f"{self.task}: {result.problem}", result.trace)
+        return result
+
+    def _lost(self) -> console.Failed:
+        try:
+            self.process.wait(1)  # it has ended, or is about to
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        code = self.process.returncode
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+        hint = ", as it happens when memory runs out" if code == -signal.SIGKILL else ""
+        return console.Failed(f"a worker process was ended {how}{hint}, at work on {self.task}")
 
 
-def _leave_interrupts() -> None:
-    """Let the parent alone answer Ctrl-C; it ends its workers itself."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _kill(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.process.kill()
+        worker.process.wait()
+        worker.line.close()

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from simulator.__main__ import main
 from simulator.fleet import load_file
 from simulator.history import Kind, render
 from simulator.report.terminal import counted
+from tests.processes import in_shell, simulator
 
 JOB = {
     "id": "job-07",
@@ -295,29 +293,6 @@ def test_every_entry_of_the_history_can_be_read(kind: Kind) -> None:
 
 
 # --- as a process of its own -------------------------------------------------------------------
-
-
-def simulator(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "simulator", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def in_shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line with the redirections of *command*."""
-    return subprocess.run(
-        f"{shlex.quote(sys.executable)} -m simulator {command}",
-        shell=True,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, **environment},
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("seeds", [[], ["--seeds", "50"]], ids=["one seed", "many seeds"])

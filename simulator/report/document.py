@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 from chronos.protocol.schedule import format_instant
@@ -43,26 +40,3 @@ def summary_object(scenario: str, seed: int, summary: Summary) -> dict[str, Any]
         "marks": summary.marks,
         "digest": summary.digest,
     }
-
-
-def as_text(document: Any) -> str:
-    """Return *document* as JSON, one value on each line."""
-    return json.dumps(document, indent=1)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write *text* and a line's end to *path*, whole or not at all.
-
-    Raises:
-        OSError: the folder does not exist or cannot be written.
-    """
-    text += "\n"
-    if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8")  # a pipe or a device has no place for a second file
-        return
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

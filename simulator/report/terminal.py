@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
+import attrs
+
 from chronos.protocol.schedule import format_instant, remarks
 from simulator.explore import Result
 from simulator.scenario import Plan
@@ -61,39 +63,62 @@ def _of_policies(plan: Plan) -> str:
     return "" if plan.policies == "own" else f", policies {plan.policies}"
 
 
-def sweep_lines(plan: Plan, results: Sequence[tuple[int, Summary]]) -> Iterator[str]:
-    """Yield the lines that tell what came of many seeds."""
-    verdicts = Counter(summary.verdict for _, summary in results)
-    seeds = f"{results[0][0]} to {results[-1][0]}" if results else "none"
-    yield (
-        f"scenario   {plan.scenario}: {counted(len(plan.fleet.jobs), 'job')} of {plan.fleet.name}, "
-        f"{counted(plan.days, 'day')}, faults {plan.faults}, "
-        f"NAS {plan.nas}, agent {plan.agent}{_of_policies(plan)}"
-    )
-    yield from remark_lines(plan)
-    yield f"seeds      {seeds}: " + ", ".join(
-        f"{count} {verdict}" for verdict, count in sorted(verdicts.items())
-    )
-    by_property: dict[str, list[tuple[int, Violation]]] = {}
-    for seed, summary in results:
+@attrs.define
+class Sweep:
+    """What is kept of many seeds, however many: counts, and the first violation of each property.
+
+    Attributes:
+        seeds: which were simulated.
+        verdicts: how many seeds ended with each verdict.
+        violated: by property, the first seed that violates it and its violation there.
+        violated_seeds: by property, how many seeds violate it.
+        violations: by property, how often it was violated.
+        runs: how many occurrences ended with each result.
+        totals: how many fires, wakes and events there were.
+    """
+
+    seeds: list[int] = attrs.field(factory=list)
+    verdicts: Counter[str] = attrs.field(factory=Counter)
+    violated: dict[str, tuple[int, Violation]] = attrs.field(factory=dict)
+    violated_seeds: Counter[str] = attrs.field(factory=Counter)
+    violations: Counter[str] = attrs.field(factory=Counter)
+    runs: Counter[str] = attrs.field(factory=Counter)
+    totals: Counter[str] = attrs.field(factory=Counter)
+
+    def add(self, seed: int, summary: Summary) -> None:
+        """Count the *summary* of *seed*, which comes after those before it."""
+        self.seeds[1:] = [seed]
+        self.verdicts[summary.verdict] += 1
+        self.violations.update(violation.property for violation in summary.violations)
+        self.violated_seeds.update({violation.property for violation in summary.violations})
         for violation in summary.violations:
-            by_property.setdefault(violation.property, []).append((seed, violation))
-    for name, found in sorted(by_property.items()):
-        count = len({seed for seed, _ in found})
-        seed, first = found[0]
+            self.violated.setdefault(violation.property, (seed, violation))
+        self.runs.update(summary.runs)
+        self.totals.update(fires=summary.fires, wakes=summary.wakes, events=summary.events)
+
+    def lines(self, plan: Plan) -> Iterator[str]:
+        """Yield the lines that tell what came of them."""
         yield (
-            f"violated   {name} in {count} of {counted(len(results), 'seed')}, "
-            f"{counted(len(found), 'time')}; first with --seed {seed}:"
+            f"scenario   {plan.scenario}: {counted(len(plan.fleet.jobs), 'job')} of {plan.fleet.name}, "
+            f"{counted(plan.days, 'day')}, faults {plan.faults}, "
+            f"NAS {plan.nas}, agent {plan.agent}{_of_policies(plan)}"
         )
-        yield f"           {_place(first)}: {first.message}"
-    runs: Counter[str] = Counter()
-    for _, summary in results:
-        runs.update(summary.runs)
-    yield "runs       " + ", ".join(f"{count:,} {result}" for result, count in runs.items())
-    fires = sum(summary.fires for _, summary in results)
-    wakes = sum(summary.wakes for _, summary in results)
-    events = sum(summary.events for _, summary in results)
-    yield (f"fires      {counted(fires, 'delivery')}, {counted(wakes, 'wake')}, {counted(events, 'event')}")
+        yield from remark_lines(plan)
+        yield f"seeds      {self.seeds[0]} to {self.seeds[-1]}: " + ", ".join(
+            f"{count} {verdict}" for verdict, count in sorted(self.verdicts.items())
+        )
+        total = self.verdicts.total()
+        for name, (seed, first) in sorted(self.violated.items()):
+            yield (
+                f"violated   {name} in {self.violated_seeds[name]} of {counted(total, 'seed')}, "
+                f"{counted(self.violations[name], 'time')}; first with --seed {seed}:"
+            )
+            yield f"           {_place(first)}: {first.message}"
+        yield "runs       " + ", ".join(f"{count:,} {result}" for result, count in self.runs.items())
+        yield "fires      " + ", ".join(
+            counted(self.totals[name], word)
+            for name, word in {"fires": "delivery", "wakes": "wake", "events": "event"}.items()
+        )
 
 
 def check_lines(results: Iterable[Result]) -> Iterator[str]:

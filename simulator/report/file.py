@@ -1,0 +1,169 @@
+"""Where the JSON of a simulation goes: into its place whole, or not at all, and never over an input.
+
+It is written beside its place, or into a file without a name, while the simulation goes on: the
+report of a million seeds is never in memory. An existing report, or whatever else is in its place, is
+replaced by one rename, which leaves the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+from chronos import console
+from chronos.console import BadUsage, facts, is_one_file
+from chronos.options import as_json, nearest_file
+from simulator import fleet
+
+STANDARD_OUTPUT = "-"
+
+
+class Report:
+    """A report on its way, into a *draft*.
+
+    Args:
+        draft: a file for it.
+        target: what its place is called.
+        is_list: whether it is of many simulations.
+
+    Its methods raise `BadUsage` when the disk is full, or fails.
+    """
+
+    def __init__(self, draft: TextIO, target: str, *, is_list: bool) -> None:
+        self._draft = draft
+        self._target = target
+        self._is_list = is_list
+        self._count = 0
+
+    def add(self, value: object) -> None:
+        """Write the JSON of one simulation."""
+        text = as_json(value)
+        if self._is_list:
+            text = ("," if self._count else "[") + "\n " + text.replace("\n", "\n ")
+        self._count += 1
+        with _told(self._target):
+            self._draft.write(text)
+
+    def close(self) -> None:
+        """Write the end, durably."""
+        with _told(self._target):
+            self._draft.write("\n]\n" if self._is_list else "\n")
+            self._draft.flush()
+            os.fsync(self._draft.fileno())
+            self._draft.seek(0)
+
+
+@contextmanager
+def writing(target: str, given: os.stat_result | None, *, is_list: bool) -> Iterator[Report]:
+    """Yield a report that is put into its place at the end of the block, unless that raises.
+
+    Args:
+        target: the place, a path or `STANDARD_OUTPUT`.
+        given: the facts of the input.
+        is_list: whether it is of many simulations.
+
+    Raises:
+        BadUsage: the place cannot be written, or is an input.
+    """
+    place = None if target == STANDARD_OUTPUT else _place(target, given)
+    is_replaced = place is not None and (facts(place) is None or place.is_file())
+    with ExitStack() as stack:
+        with _told(target):
+            draft = stack.enter_context(_beside(place) if place is not None and is_replaced else _nameless())
+        report = Report(draft, target, is_list=is_list)
+        yield report
+        report.close()
+        if place is None:
+            console.tell(line.rstrip("\n") for line in draft)
+            return
+        with _told(target):
+            if is_replaced:
+                _refuse_input(target, place, given)  # it may have got there meanwhile
+                with console.deaf():  # this happens, or it does not
+                    Path(draft.name).replace(place)
+            else:
+                # A pipe by name, whose reader may leave like that of the output.
+                with suppress(BrokenPipeError), place.open("w") as opened:
+                    shutil.copyfileobj(draft, opened)
+
+
+@contextmanager
+def _told(target: str) -> Iterator[None]:
+    """Tell of what the system refuses within the block."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:  # a full disk, a name that is too long, a loop
+        words = getattr(error, "strerror", None) or str(error)
+        raise BadUsage(f"--json {target}: cannot be written: {words}") from None
+
+
+def is_output(target: str) -> bool:
+    """Return whether *target* is where the summary would go, under this name or another."""
+    return target == STANDARD_OUTPUT or is_one_file(facts(target), facts(sys.stdout))
+
+
+def _place(target: str, given: os.stat_result | None) -> Path:
+    """Return the file that *target* leads to, once it is sure that it may be written."""
+    path = Path(target)
+    with _told(target):
+        if path.is_dir():
+            raise BadUsage(f"--json {target}: expected a file, this is a folder")
+        led = path.resolve()  # a link stays one, and what it leads to is replaced
+        if not led.parent.is_dir():
+            raise BadUsage(f"--json {target}: there is no folder {led.parent}{nearest_file(led.parent)}")
+        there = facts(path)
+        if there is None or is_one_file(there, facts(led)):
+            path = led  # else it has no name, such as a pipe under /dev/fd
+        _refuse_input(target, path, given)
+        if there is not None and not os.access(path, os.W_OK):
+            raise BadUsage(f"--json {target}: cannot be written: permission denied")
+    return path
+
+
+def _refuse_input(target: str, path: Path, given: os.stat_result | None) -> None:
+    there = facts(path)
+    if is_one_file(given, there):
+        raise BadUsage(f"--json {target}: this is the jobs file, which is read and never written")
+    own = Path(__file__).parents[1], Path(console.__file__).parent
+    if any(path.is_relative_to(folder.resolve()) for folder in own) or any(
+        is_one_file(facts(fleet.path(name)), there) for name in fleet.shipped()
+    ):
+        raise BadUsage(f"--json {target}: this belongs to the program; expected a file of your own")
+
+
+@contextmanager
+def _beside(place: Path) -> Iterator[TextIO]:
+    """Yield a new file in the folder of *place*, with its owner and mode, that is gone after the block."""
+    beside = place.with_name(f".report-{secrets.token_hex(8)}")
+    with (
+        console.undone(lambda: beside.unlink(missing_ok=True)),
+        _closed(beside.open("x+", encoding="ascii")) as draft,
+    ):
+        if (there := facts(place)) is not None and sys.platform != "win32":
+            with suppress(PermissionError):  # only root may give a file away
+                os.fchown(draft.fileno(), there.st_uid, there.st_gid)
+            os.fchmod(draft.fileno(), there.st_mode & 0o7777)
+        yield draft
+
+
+@contextmanager
+def _nameless() -> Iterator[TextIO]:
+    with _closed(tempfile.TemporaryFile("w+")) as draft:
+        yield draft
+
+
+@contextmanager
+def _closed(draft: TextIO) -> Iterator[TextIO]:
+    """Close *draft* after the block; what did not fit on a full disk is tried again then, and was told."""
+    try:
+        yield draft
+    finally:
+        with suppress(OSError):
+            draft.close()
