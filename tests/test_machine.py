@@ -280,11 +280,11 @@ def test_cancel_of_an_arm_without_a_job_comes_after_what_nas_remembers() -> None
 
 
 def test_run_of_a_job_that_was_removed_meanwhile_is_not_started() -> None:
-    """NAS told of the newer revision, and the store does not hold the claim any more."""
-    _, effects = flow_at(
-        FIRE, JobLoaded(JOB), JobSwapped(), ArmOutdated(NOON_US), JobLoaded(None), ArmAccepted(echoed=True)
-    )
-    assert [type(effect) for effect in effects] == [Answer]
+    """NAS told of the newer revision, and the store does not hold the claim any more: nor does a new job."""
+    for found in (None, attrs.evolve(JOB, revision=NOON_US, next_us=NOON_US + HOUR_US)):
+        told = (ArmOutdated(NOON_US), JobLoaded(found), ArmAccepted(echoed=True))
+        _, effects = flow_at(FIRE, JobLoaded(JOB), JobSwapped(), *told)
+        assert [type(effect) for effect in effects] == [Answer]
 
 
 CHANGED = attrs.evolve(JOB, revision=1)
