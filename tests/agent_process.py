@@ -6,6 +6,7 @@ This is a program: `python -m tests.agent_process PLAN`, where PLAN is a JSON ob
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -143,9 +144,11 @@ def end(process: subprocess.Popen[bytes], errors: Path) -> None:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
+    """Return a port that nobody listens at, outside of the range from which connections get theirs."""
+    for port in random.sample(range(20_000, 30_000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise OSError("no port is free")
 
 
 @attrs.frozen(kw_only=True)

@@ -32,6 +32,8 @@ from tests.agent_process import KINDS, Plan, Ran, begun, end, free_port, opened,
 
 RANDOM = "at random"
 LONGEST_LIFE_S = 3.0
+# How often nobody starts it again at once, so that occurrences come too late; and for how long.
+ABSENCES, LONGEST_ABSENCE_S = 0.2, 8.0
 # An effect that does not come by then will not come in this life.
 PATIENCE_S = 10.0
 # How long the last process has: no job's run, retry or catch-up takes as long.
@@ -89,6 +91,8 @@ def kill(kills: int, folder: Path, *, seed: int = 0, rest_s: float = LONGEST_LIF
         for life in range(1, kills + 1):
             moment = KINDS[life // 2 % len(KINDS)] if life % 2 else RANDOM
             report.kills[_killed(attrs.evolve(plan, life=life), moment, choice)] += 1
+            if choice.random() < ABSENCES:
+                time.sleep(choice.uniform(0.0, LONGEST_ABSENCE_S))
         last = begun(plan, _errors(plan))
         try:
             _settle(folder, rest_s)
