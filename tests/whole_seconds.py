@@ -67,7 +67,8 @@ def try_out(seconds: float, folder: Path) -> Report:
         try:
             deadline_s = time.monotonic() + PATIENCE_S
             while not {each.job_id for each in nas.requests}.issuperset(JOBS):
-                assert time.monotonic() < deadline_s, "the agent did not arm all of its jobs"
+                if time.monotonic() > deadline_s:
+                    break  # what was never armed has no slot, and is told
                 time.sleep(0.01)
             time.sleep(seconds)
         finally:
