@@ -249,6 +249,7 @@ def test_ordinary_decisions_alone_hold_every_property() -> None:
 
 
 SOMETIMES = {
+    "armed-again-while-delivered",
     "another-process-was-faster",
     "answer-to-a-fire-lost",
     "change-repeated",
