@@ -780,8 +780,8 @@ _THREE_STEPS = (
     Mutant(
         name="a run starts though its lease is over",
         module=machine,
-        old="    runs = tuple(run for run in move.runs if now_us < run.lease_until_us)",
-        new="    runs = move.runs",
+        old="if flow.belief is Belief.DOUBTED or now_us < run.lease_until_us)",
+        new=")",
         rule="test_run_whose_lease_ended_before_its_start_is_not_started",
         case=DISTANT,
         found_by=(DURABLE_CLAIM, NO_OVERLAP),
