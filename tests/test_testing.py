@@ -149,6 +149,18 @@ def test_a_nas_whose_clock_runs_by_itself_cannot_be_advanced() -> None:
         LocalNas(clock=clock.now_us).advance(HOUR)
 
 
+def test_a_clock_that_is_wrong_is_another_clock_for_the_scheduler(agent: Agent) -> None:
+    """NAS says what time it is: what only the wrong clock calls overdue is not run (incident T3)."""
+    wrong = Clock(agent.nas.clock.now + 3 * HOUR)
+    make: Any = type(agent.scheduler)
+    agent.scheduler = make(agent.store, agent.client, agent._run, clock=wrong)
+    agent.nas.connect(agent.scheduler)
+    agent.do(agent.scheduler.start())
+    assert agent.advance(timedelta(0)) == []
+    assert (agent.ran, agent.nas.arms) == ([], {"j": START + HOUR})
+    assert any("clock" in each.reason for each in agent.scheduler.pending())
+
+
 # --- Failures, one line each -------------------------------------------------------------------
 
 
