@@ -239,7 +239,7 @@ def test_version_is_told(program: str) -> None:
         (["check", "--limits", "3"], "--limit"),
         (["check", "--crash", "1"], "--crashes"),
     ],
-    ids=" ".join,
+    ids=lambda words: words if isinstance(words, str) else " ".join(words),
 )
 def test_typo_is_answered_with_the_nearest(
     arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]
