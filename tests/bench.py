@@ -19,7 +19,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import attrs
 import httpx
 
 from chronos import Cron, Interval, Job, JsonFileStore, MemoryStore, NasClient, Scheduler, SqlStore
@@ -248,12 +247,12 @@ def sleeps() -> Iterator[str]:
 
 def _jobs() -> Iterator[Job]:
     for number in range(JOBS):
-        slot_us = NOW_US + HOUR_US + number * MINUTE_US
+        slot_us = NOW_US + (2 + number % 58) * MINUTE_US
         schedule: Any = Interval(period_us=HOUR_US, anchor_us=slot_us)
-        job = Job(id=f"job-{number:05}", schedule=schedule, next_us=slot_us)
         if number % 2:
-            job = attrs.evolve(job, schedule=Cron(expr="*/20 * * * *", tz="UTC"), next_us=slot_us)
-        yield job
+            schedule = Cron(expr=f"{number % 60} * * * *", tz="UTC")
+            slot_us = next_after(schedule, NOW_US + MINUTE_US) or 0
+        yield Job(id=f"job-{number:05}", schedule=schedule, next_us=slot_us)
 
 
 def _records() -> list[dict[str, Any]]:
