@@ -144,6 +144,8 @@ def _field(kind: type, field: attrs.Attribute[Any], hint: Any) -> st.SearchStrat
         explicit = durations if is_duration else instants
         if type(None) in get_args(hint):
             explicit = st.none() | explicit
+        if get_origin(hint) is tuple:
+            explicit = st.lists(explicit, max_size=3, unique=True).map(sorted).map(tuple)
     drawn = values(hint) if explicit is None else explicit
     if field.default is attrs.NOTHING or isinstance(field.default, attrs.Factory):
         return drawn

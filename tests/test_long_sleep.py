@@ -59,7 +59,7 @@ def due_by_walking(
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_due_is_what_a_walk_finds(data: st.DataObject) -> None:
-    """Whether or not the next occurrence is a slot, and within the bounds of the job."""
+    """Whether or not the next one is a slot, within the bounds of the job, and but for what ran ahead."""
     schedule: Schedule = data.draw(
         st.builds(Cron, expr=expressions, tz=zones)
         | st.builds(
@@ -74,7 +74,14 @@ def test_due_is_what_a_walk_finds(data: st.DataObject) -> None:
     if starts_us is not None and ends_us is not None:
         starts_us, ends_us = sorted((starts_us, ends_us))
     next_us = data.draw(near | near.map(lambda at_us: next_after(schedule, at_us) or at_us))
-    job = Job(id="j", schedule=schedule, next_us=next_us, policy=Policy(starts_us=starts_us, ends_us=ends_us))
+    ran = data.draw(st.lists(near.map(lambda at_us: next_after(schedule, at_us) or at_us), max_size=3))
+    job = Job(
+        id="j",
+        schedule=schedule,
+        next_us=next_us,
+        policy=Policy(starts_us=starts_us, ends_us=ends_us),
+        ran_ahead_us=tuple(sorted({at_us for at_us in ran if at_us > next_us})),
+    )
     at_most, until_us = data.draw(counts), data.draw(near)
     draft = Draft(job, until_us)
     assert (*draft.due(until_us, at_most), draft.next_us) == due_by_walking(job, until_us, at_most)
