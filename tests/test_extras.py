@@ -121,6 +121,8 @@ _owners = cache(packages_distributions)
 @pytest.mark.parametrize("extra", PROGRAMS)
 def test_extra_brings_what_its_programs_import(extra: str) -> None:
     """Whoever installs it, and nothing else, has all packages that are imported for what it is for."""
+    if extra == "docs":
+        pytest.importorskip("material")  # where it is not installed, nobody knows what comes with it
     imported, there, owners = imported_by(extra), installed(extra), _owners()
     assert imported, "nothing was looked at"
     missing = {
