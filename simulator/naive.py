@@ -104,7 +104,9 @@ def step(flow: NaiveFlow, event: Event, now_us: Instant) -> Step:
             assert flow.move is not None
             done, answers = _done(flow, flow.move.verdict, job=flow.move.job)
             is_end = isinstance(flow.intent, Finish)
-            begun = starts(flow.move.job, flow.move.runs, confirm=True) if is_end else ()
+            begun = (
+                starts(flow.move, flow.move.runs, job_id=flow.intent.job_id, confirm=True) if is_end else ()
+            )
             return done, (Remember(flow.intent.job_id, flow.asked_us), *answers, *begun)
     raise AssertionError(event)
 
@@ -151,7 +153,7 @@ def _after_move(flow: NaiveFlow, move: Move) -> Step:
     match flow.intent:
         case Fire() | RunNow() if move.runs:
             done, answers = _done(flow, move.verdict, job=job)
-            return done, (*answers, *starts(job, move.runs, confirm=True))
+            return done, (*answers, *starts(move, move.runs, job_id=flow.intent.job_id, confirm=True))
         case Fire(fired=Fired(origin=Origin.SCHEDULE)):
             return _done(flow, move.verdict, job=job)  # a duplicate: the first delivery has seen to it
         case Renew():

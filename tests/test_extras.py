@@ -85,7 +85,11 @@ def _imported(path: Path) -> tuple[str, ...]:
 
 
 # What the library can do without, and where it is asked for: the extra that brings it.
-OPTIONAL = {"opentelemetry": "telemetry", "chronos.stores.sql": "sql"}
+OPTIONAL = {
+    ("chronos.telemetry", "opentelemetry"): "telemetry",
+    ("chronos.stores", "chronos.stores.sql"): "sql",
+    ("chronos.survey", "sqlalchemy"): "sql",
+}
 
 
 def implied(extra: str) -> frozenset[str]:
@@ -97,7 +101,7 @@ def implied(extra: str) -> frozenset[str]:
 def imported_by(extra: str) -> dict[str, str]:
     """Return the packages from elsewhere that the programs of an extra import, and where each is."""
     todo, seen, found = list(PROGRAMS[extra]), set[str](), dict[str, str]()
-    left_out = {name for name, where in OPTIONAL.items() if where not in implied(extra)}
+    left_out = {place for place, where in OPTIONAL.items() if where not in implied(extra)}
     while todo:
         module = todo.pop()
         path = _file_of(module)
@@ -106,7 +110,7 @@ def imported_by(extra: str) -> dict[str, str]:
         seen.add(module)
         for name in _imported(path):
             top = name.partition(".")[0]
-            if left_out & {top, name}:
+            if left_out & {(module, top), (module, name)}:
                 continue
             if _file_of(name) is not None:
                 todo.append(name)

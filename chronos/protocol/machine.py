@@ -798,16 +798,15 @@ def _close(
         move=move,
         belief=flow.belief,
     )
-    return done, (answer, *starts(move.job, runs, confirm=not (settled and echoed)))
+    return done, (answer, *starts(move, runs, job_id=job_id, confirm=not (settled and echoed)))
 
 
-def starts(job: Job | None, runs: Iterable[Run], *, confirm: bool) -> tuple[StartRun, ...]:
-    """Return the starts of *runs* of *job*, which were claimed; none of a job that is gone."""
-    if job is None:
-        return ()
-    limit_us, data_json = job.policy.time_limit_us, job.data_json
+def starts(move: Move, runs: Iterable[Run], *, job_id: str, confirm: bool) -> tuple[StartRun, ...]:
+    """Return the starts of those *runs* that *move* has claimed, with what its job says of them."""
+    job = move.job
+    limit_us, data_json = (None, NO_DATA) if job is None else (job.policy.time_limit_us, job.data_json)
     return tuple(
-        StartRun(job_id=job.id, run=run, confirm=confirm, time_limit_us=limit_us, data_json=data_json)
+        StartRun(job_id=job_id, run=run, confirm=confirm, time_limit_us=limit_us, data_json=data_json)
         for run in runs
     )
 
