@@ -208,7 +208,12 @@ def values_for_people() -> list[type]:
 
 
 # What is a value of the protocol alone, and told to nobody.
-INSIDE = {"ArmFailed", "Flow", "Held", "OneShot", "ProvisionArm", "Sleep", "StartRun", "Stretch"}
+INSIDE = {"Flow", "Held", "OneShot", "ProvisionArm", "Sleep", "StartRun", "Stretch"} | {
+    "ArmAccepted",
+    "ArmFailed",
+    "ArmOutdated",
+    "ArmsListed",
+}
 
 
 @pytest.mark.parametrize("cls", values_for_people(), ids=lambda cls: cls.__name__)

@@ -99,7 +99,7 @@ def test_a_start_in_which_a_flow_broke_is_not_settled(make_world: MakeWorld) -> 
 
     def clock() -> int:
         asked.append(1)
-        if len(asked) == 4:  # one is of the construction, and two are of the start itself
+        if len(asked) == 7:  # one is of the construction, and the others are of the start itself
             raise ZeroDivisionError("a bug")
         return T0
 

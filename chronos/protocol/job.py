@@ -17,6 +17,7 @@ import attrs
 from chronos.protocol.data import NO_DATA, check_json, value_of
 from chronos.protocol.moments import (
     LONGEST_US,
+    datetime_of,
     duration_of,
     instant_of,
     moment,
@@ -442,6 +443,11 @@ class Job:
     def data(self) -> Any:
         """What the job carries for its runner, None when that is nothing; a new value each time."""
         return value_of(self.data_json)
+
+    @property
+    def ran_ahead(self) -> tuple[datetime, ...]:
+        """What ran while a clock was ahead, as aware datetimes in UTC."""
+        return tuple(map(datetime_of, self.ran_ahead_us))
 
     next = moment_or_none()
     last_manual = moment_or_none()

@@ -14,6 +14,7 @@ from chronos.protocol.job import (
     CLOCK_ALLOWANCE_US,
     MAX_ATTEMPTS,
     MAX_IN_FLIGHT,
+    MAX_RETRY_DELAY_US,
     CatchUp,
     Job,
     JobState,
@@ -242,7 +243,14 @@ class Expected:
                 self._wait_again(identity, was.run, each, moved)
             else:
                 self.expect(each.made == was.made, f"{identity} is at attempt {each.made}, was {was.made}")
-                self.expect(each.ready_us >= was.ready_us, f"{identity} is ready earlier than it was")
+                earliest_us = min(was.ready_us, moved.decided_us + self._longest_wait_us(each.made))
+                self.expect(each.ready_us >= earliest_us, f"{identity} is ready earlier than it was")
+
+    def _longest_wait_us(self, made: int) -> int:
+        """Return how long the policy, which may have been edited, lets an attempt wait for its next one."""
+        if not made:
+            return MAX_RETRY_DELAY_US
+        return min(self.policy.retry_max_delay_us, self.policy.retry_delay_us << (made - 1))
 
     def _claim(
         self, identity: Identity, run: Run, was: Open, seen: dict[Identity, Open], moved: Moved
@@ -271,8 +279,7 @@ class Expected:
         if moved.owner == run.owner and said is not None and not moved.has_given_up(run):
             self.expect(not said, f"{run} said {said}, and is to be made again")
             self.expect(run.attempt < self.policy.attempts, f"{run} is to be made once too often")
-            longest_us = self.policy.retry_delay_us << (run.attempt - 1)
-            whole_us = min(self.policy.retry_max_delay_us, longest_us)
+            whole_us = self._longest_wait_us(run.attempt)
             waits_us = waits.ready_us - moved.decided_us
             self.expect(whole_us // 2 <= waits_us <= whole_us, f"{run} is followed after {waits_us}")
         else:
