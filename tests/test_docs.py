@@ -27,6 +27,8 @@ import httpx
 import pytest
 from filelock import FileLock
 
+import chronos
+import chronos.testing
 from chronos import AsyncScheduler, FireVerifier, Interval, Job, JsonFileStore, MemoryStore, Scheduler
 from chronos.clock import now_us
 from chronos.errors import ChronosError
@@ -429,3 +431,39 @@ def test_the_example_of_an_agent_says_in_one_line_that_it_cannot_serve(tmp_path:
             assert (agent.returncode, agent.stdout) == (1, "")
             assert re.fullmatch(rf"cannot serve at 127\.0\.0\.1:{port}; .*\n", agent.stderr)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_example_of_how_jobs_stand_tells_of_each_kind_of_trouble(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An overdue job, refused fires, and a change that cannot be meant, by its kind of error."""
+    example = runpy.run_path(str(DOCS / "examples" / "standing.py"))
+    lines: list[str] = example["hours"](Promises())
+    assert [line.partition(":")[0] for line in lines[:4]] == [
+        "done",
+        "mend the schedule",
+        "mend the data",
+        "mend the call",
+    ]
+    assert lines[4].startswith("report: overdue since 2026-01-01T01:00:00+00:00: 4 fires were refused")
+    assert "report: armed, due 2026-01-01 03:00:00+00:00" in lines
+    assert lines[-1] == "02:00:00 fire report: accepted"
+    assert capsys.readouterr().out.splitlines() == [
+        "the report for ops of 01:00",
+        "the report for ops of 02:00",
+    ]
+
+
+def test_each_error_and_all_of_the_nas_for_tests_is_used_in_an_example() -> None:
+    """The examples are type-checked: so is each of these names, as an integrator uses it."""
+    used = "\n".join(path.read_text(encoding="utf-8") for path in (DOCS / "examples").glob("*.py"))
+    names = {*chronos.testing.__all__, "JobSpec", "Unreadable"}
+    names |= {
+        "DataError",
+        "LocalMessageError",
+        "MessageError",
+        "NotSettled",
+        "RemoteMessageError",
+        "SettingsError",
+    }
+    assert {name for name in names if not re.search(rf"\b{name}\b", used)} == set()
