@@ -73,6 +73,20 @@ def test_report_is_never_written_over_the_jobs_file(
     assert jobs.read_bytes() == text
 
 
+@pytest.mark.parametrize("name", ["{}.lock", ".{}.next"])
+@pytest.mark.parametrize("is_there", [False, True], ids=["not there", "there"])
+def test_report_is_never_written_over_what_lies_beside_the_jobs_file(
+    name: str, is_there: bool, jobs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A new file in place of the lock would let two writers in at once."""
+    target = jobs.with_name(name.format(jobs.name))
+    if is_there:
+        target.touch()
+    line = refused(capsys, *RUN, "--jobs", str(jobs), "--json", str(target))
+    assert "belongs to the store of the jobs file" in line
+    assert target.exists() == is_there
+
+
 @pytest.mark.parametrize("redirection", ["--json {} < {}", "--json /dev/stdin < {}", "--json /dev/fd/0 < {}"])
 def test_report_is_never_written_over_the_standard_input(redirection: str, jobs: Path) -> None:
     """Which is a file like any other."""

@@ -131,6 +131,10 @@ def _refuse_input(target: str, path: Path, given: os.stat_result | None) -> None
     there = facts(path)
     if is_one_file(given, there):
         raise BadUsage(f"--json {target}: this is the jobs file, which is read and never written")
+    # What a store keeps beside its file is its own: who replaces the lock lets two writers in.
+    beside = path.name.removesuffix(".lock"), path.name.removeprefix(".").removesuffix(".next")
+    if any(name and is_one_file(given, facts(path.with_name(name))) for name in beside):
+        raise BadUsage(f"--json {target}: this belongs to the store of the jobs file; expected another name")
     own = Path(__file__).parents[1], Path(console.__file__).parent
     if any(path.is_relative_to(folder.resolve()) for folder in own) or any(
         is_one_file(facts(fleet.path(name)), there) for name in fleet.shipped()
