@@ -195,7 +195,9 @@ def why_no_wake(job: Job, now_us: Instant) -> str:
         return f"paused: {job.note}" if job.note else "paused"
     if job.state is JobState.COMPLETED:
         return "completed"
-    lease_us = max((run.lease_until_us for run in job.runs), default=now_us)
+    if not job.runs:
+        return "its schedule has no occurrence left"
+    lease_us = max(run.lease_until_us for run in job.runs)
     if now_us - lease_us > CLOCK_MARGIN_US:
         return f"its last run has not renewed its lease, which ended at {format_instant(lease_us)}"
     return "its last run is in flight"

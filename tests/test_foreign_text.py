@@ -270,6 +270,10 @@ NEAR_MISSES: list[tuple[dict[str, Any], str, str]] = [
     ({"Policy": {}}, "Policy", "policy"),
     ({"misfire_grace_seconds": 5}, "misfire_grace_seconds", "policy.misfire_grace_seconds"),
     ({"paused-reason": "x"}, "paused-reason", "paused_reason"),
+    ({"starts_at": NOON}, "starts_at", "policy.starts_at"),
+    ({"endsAt": NOON}, "endsAt", "policy.ends_at"),
+    ({"time_limit_seconds": 5}, "time_limit_seconds", "policy.time_limit_seconds"),
+    ({"seconds_field": "first"}, "seconds_field", "schedule.seconds_field"),
     ({"chronos": {"Revision": 7}}, "chronos.Revision", "revision"),
     ({"chronos": {"run": []}}, "chronos.run", "runs"),
 ]

@@ -251,3 +251,9 @@ def test_a_change_that_nas_did_not_agree_to_names_the_cause(make_world: MakeWorl
     world.nas.is_down = True
     assert "NAS answered 503" in world.agent.edit("j", schedule="every 2h").reason
     assert any("NAS answered 503" in each.reason for each in world.agent.pending())
+
+
+def test_a_job_without_an_occurrence_left_is_not_told_to_run(make_world: MakeWorld) -> None:
+    """As one whose end is past: nothing of it is in flight."""
+    world = make_world(every_hour(next_us=None))
+    assert [each.why for each in world.agent.status().jobs] == ["its schedule has no occurrence left"]

@@ -113,6 +113,10 @@ RECORD = Names(
         "catchup": "policy.catch_up",
         "catchuplimit": "policy.catch_up_limit",
         "oninterrupt": "policy.on_interrupt",
+        "startsat": "policy.starts_at",
+        "endsat": "policy.ends_at",
+        "timelimitseconds": "policy.time_limit_seconds",
+        "secondsfield": "schedule.seconds_field",
     },
     is_ours=False,
 )
