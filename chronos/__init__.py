@@ -10,7 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from chronos.declaring import JobSpec
+    from chronos.agent.declaring import JobSpec
+    from chronos.agent.operations import Pending
+    from chronos.agent.preview import next_after, next_times
+    from chronos.agent.runner import RunContext
+    from chronos.agent.scheduler import AsyncScheduler, Scheduler
+    from chronos.agent.status import JobStatus, Status
+    from chronos.agent.work import Started
     from chronos.errors import (
         ChronosError,
         DataError,
@@ -31,11 +37,7 @@ if TYPE_CHECKING:
     )
     from chronos.fire.verify import FireVerifier
     from chronos.fire.webhook import FireEndpoint
-    from chronos.nas.client import AsyncNasClient, NasClient
-    from chronos.nas.tokens import AsyncCachedToken, CachedToken
-    from chronos.operations import Pending
-    from chronos.preview import next_after, next_times
-    from chronos.protocol.job import (
+    from chronos.jobs.job import (
         CatchUp,
         Job,
         JobState,
@@ -50,17 +52,15 @@ if TYPE_CHECKING:
         Verdict,
         lateness,
     )
-    from chronos.protocol.machine import Answer
-    from chronos.protocol.schedule import Cron, Interval, Once, parse_schedule
-    from chronos.runner import RunContext
-    from chronos.scheduler import AsyncScheduler, Scheduler
-    from chronos.status import JobStatus, Status
+    from chronos.jobs.schedule import Cron, Interval, Once, parse_schedule
+    from chronos.nas.client import AsyncNasClient, NasClient
+    from chronos.nas.tokens import AsyncCachedToken, CachedToken
+    from chronos.protocol.flow import Answer
     from chronos.stores import JobStore, JsonFileStore, MemoryStore
     from chronos.stores import SqlStore as SqlStore
-    from chronos.work import Started
 
 _MODULES = {
-    "chronos.declaring": ("JobSpec",),
+    "chronos.agent.declaring": ("JobSpec",),
     "chronos.errors": (
         "ChronosError",
         "DataError",
@@ -80,9 +80,9 @@ _MODULES = {
         "TokenError",
     ),
     "chronos.nas.client": ("AsyncNasClient", "NasClient"),
-    "chronos.operations": ("Pending",),
-    "chronos.preview": ("next_after", "next_times"),
-    "chronos.protocol.job": (
+    "chronos.agent.operations": ("Pending",),
+    "chronos.agent.preview": ("next_after", "next_times"),
+    "chronos.jobs.job": (
         "CatchUp",
         "Job",
         "JobState",
@@ -97,16 +97,16 @@ _MODULES = {
         "Verdict",
         "lateness",
     ),
-    "chronos.protocol.machine": ("Answer",),
-    "chronos.protocol.schedule": ("Cron", "Interval", "Once", "parse_schedule"),
-    "chronos.runner": ("RunContext",),
-    "chronos.scheduler": ("AsyncScheduler", "Scheduler"),
-    "chronos.status": ("JobStatus", "Status"),
+    "chronos.protocol.flow": ("Answer",),
+    "chronos.jobs.schedule": ("Cron", "Interval", "Once", "parse_schedule"),
+    "chronos.agent.runner": ("RunContext",),
+    "chronos.agent.scheduler": ("AsyncScheduler", "Scheduler"),
+    "chronos.agent.status": ("JobStatus", "Status"),
     "chronos.stores": ("JobStore", "JsonFileStore", "MemoryStore", "SqlStore"),
     "chronos.nas.tokens": ("AsyncCachedToken", "CachedToken"),
     "chronos.fire.verify": ("FireVerifier",),
     "chronos.fire.webhook": ("FireEndpoint",),
-    "chronos.work": ("Started",),
+    "chronos.agent.work": ("Started",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

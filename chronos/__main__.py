@@ -10,14 +10,14 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 from collections.abc import Sequence
 
-from chronos import console
+from chronos.cli import console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status, which is one of `chronos.command_line.STATUSES`."""
+    """Run the command line and return its exit status, one of `chronos.cli.command_line.STATUSES`."""
 
     def command() -> int:
-        from chronos import command_line
+        from chronos.cli import command_line
 
         return command_line.main(arguments)
 

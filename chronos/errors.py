@@ -19,7 +19,7 @@
 
 An argument that is of another type than its own is a `TypeError`, and one that is out of its range a
 `ValueError`, as everywhere in Python; both are raised by the call that was given it, and name the
-argument, the value and the expectation. `chronos.protocol.machine.ProtocolError` stands apart as well:
+argument, the value and the expectation. `chronos.protocol.flow.ProtocolError` stands apart as well:
 it is a bug of a program that drives the protocol by hand.
 """
 

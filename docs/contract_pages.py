@@ -9,12 +9,12 @@ from inspect import getdoc
 import attrs
 from writing import as_json, attributes_of, badges, block, code, folded, incident_links, slug, table
 
-from chronos import work
+from chronos.agent import work
+from chronos.contract import kinds, messages, schema, wire
+from chronos.contract.wire import Endpoint, Message
 from chronos.fire import jwks, verify
 from chronos.nas import client as nas_client
-from chronos.protocol import kinds, messages, schema, wire
 from chronos.protocol.clocks import CLOCK_MARGIN_US
-from chronos.protocol.wire import Endpoint, Message
 from chronos.testing import nas
 
 ENDPOINTS = (messages.PROVISION, messages.CANCEL, messages.LIST, messages.FIRE)
@@ -40,7 +40,7 @@ def messages_page() -> str:
     parts = [
         "# Messages\n",
         "This page, the schemas and the vectors are made of the registry that validates messages at run time"
-        " (`chronos/protocol/messages.py`). What a message may hold is said there once.\n",
+        " (`chronos/contract/messages.py`). What a message may hold is said there once.\n",
         "Readers are strict in what they know and lenient in what they do not: nothing is coerced, an"
         " optional field may be absent or `null`, and unknown fields are ignored. Writers leave an optional"
         " field out rather than send `null`.\n",

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 
 from writing import attributes_of, code, prose, table
 
-from chronos import errors, stores, telemetry
-from chronos.protocol import data, job, machine, schedule, transitions
+from chronos import errors, stores
+from chronos.agent import telemetry
+from chronos.jobs import data, job, schedule
+from chronos.protocol import flow as flows
+from chronos.protocol import transitions
 from chronos.stores import rewrite
 from chronos.testing import Faults
 
-_ROOTS = (errors.ChronosError, machine.ProtocolError)
+_ROOTS = (errors.ChronosError, flows.ProtocolError)
 
 
 def errors_page() -> str:
@@ -64,7 +67,7 @@ def _seconds(duration_us: int) -> str:
 
 
 def _follow_ups() -> str:
-    *most, last = (str(delay_us // schedule.SECOND_US) for delay_us in machine.FOLLOW_UP_DELAYS_US)
+    *most, last = (str(delay_us // schedule.SECOND_US) for delay_us in flows.FOLLOW_UP_DELAYS_US)
     return f"{', '.join(most)} and {last} s"
 
 
@@ -91,10 +94,10 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "max_data": lambda: f"{data.MAX_DATA_BYTES // 1024} KiB",
     "max_data_depth": lambda: str(data.MAX_DATA_DEPTH),
     "max_in_flight": lambda: str(job.MAX_IN_FLIGHT),
-    "mending": lambda: _span(machine.MENDING_US),
+    "mending": lambda: _span(flows.MENDING_US),
     "min_grace": lambda: _span(job.MIN_GRACE_US),
     "max_grace": lambda: _span(job.MAX_GRACE_US),
-    "max_conflicts": lambda: str(machine.MAX_CONFLICTS),
+    "max_conflicts": lambda: str(flows.MAX_CONFLICTS),
     "recovery_margin": lambda: _seconds(transitions.CLOCK_MARGIN_US),
     "follow_ups": _follow_ups,
     "instruments": _instruments,

@@ -15,9 +15,7 @@ import attrs
 from state_diagram import sequence, states
 from writing import attributes_of, code, first_line, prose, table
 
-from chronos.protocol import machine
-from chronos.protocol.draft import Fired
-from chronos.protocol.job import (
+from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
     Job,
@@ -31,8 +29,10 @@ from chronos.protocol.job import (
     Verdict,
     Waiting,
 )
-from chronos.protocol.machine import Phase
-from chronos.protocol.schedule import HOUR_US, Interval
+from chronos.jobs.schedule import HOUR_US, Interval
+from chronos.protocol import flow as flows
+from chronos.protocol.draft import Fired
+from chronos.protocol.flow import Phase
 from chronos.protocol.transitions import Changes
 
 _OWNER = "this process"
@@ -75,37 +75,37 @@ _WAITING = Waiting(
 )
 
 
-def _intents() -> Iterator[machine.Intent]:
+def _intents() -> Iterator[flows.Intent]:
     new = Job(id="job", schedule=Interval(period_us=HOUR_US, anchor_us=0), next_us=_AT_US)
     for fire_at_us in (_AT_US, _LATE_US):
-        yield machine.Fire(job_id="job", fire_at_us=fire_at_us)
-        yield machine.Fire(job_id="job", fire_at_us=fire_at_us, fired=Fired(origin=Origin.RECOVERY))
+        yield flows.Fire(job_id="job", fire_at_us=fire_at_us)
+        yield flows.Fire(job_id="job", fire_at_us=fire_at_us, fired=Fired(origin=Origin.RECOVERY))
     for confirm in (False, True):
-        yield machine.Finish(job_id="job", run=_run(_OWNER), succeeded=True, confirm=confirm)
-    yield machine.Renew(job_id="job", run=_run(_OWNER))
-    yield machine.Create(job_id="job", job=new)
-    yield machine.RunNow(job_id="job", asked_us=_AT_US)
-    yield machine.Edit(job_id="job", changes=Changes(times=2))
-    yield machine.Pause(job_id="job")
-    yield machine.Resume(job_id="job")
-    yield machine.Remove(job_id="job")
+        yield flows.Finish(job_id="job", run=_run(_OWNER), succeeded=True, confirm=confirm)
+    yield flows.Renew(job_id="job", run=_run(_OWNER))
+    yield flows.Create(job_id="job", job=new)
+    yield flows.RunNow(job_id="job", asked_us=_AT_US)
+    yield flows.Edit(job_id="job", changes=Changes(times=2))
+    yield flows.Pause(job_id="job")
+    yield flows.Resume(job_id="job")
+    yield flows.Remove(job_id="job")
 
 
-def _events() -> Iterator[machine.Event]:
+def _events() -> Iterator[flows.Event]:
     for job in _jobs():
         for liveness in Liveness:
             known = (liveness,) * len(job.runs) if job is not None else ()
-            yield machine.JobLoaded(job, known)
-            yield machine.SwapConflicted(job, known)
-    yield machine.JobUnreadable("schedule.expr: no expression")
-    yield machine.HistoryLoaded(())
-    yield machine.JobSwapped()
-    yield machine.StoreFailed()
-    yield machine.ArmAccepted(echoed=True)
-    yield machine.ArmAccepted(echoed=False)
-    yield machine.ArmOutdated(0)
-    yield machine.ArmOutdated(99)
-    yield machine.ArmFailed()
+            yield flows.JobLoaded(job, known)
+            yield flows.SwapConflicted(job, known)
+    yield flows.JobUnreadable("schedule.expr: no expression")
+    yield flows.HistoryLoaded(())
+    yield flows.JobSwapped()
+    yield flows.StoreFailed()
+    yield flows.ArmAccepted(echoed=True)
+    yield flows.ArmAccepted(echoed=False)
+    yield flows.ArmOutdated(0)
+    yield flows.ArmOutdated(99)
+    yield flows.ArmFailed()
 
 
 @cache
@@ -114,38 +114,38 @@ def _walk() -> Found:
     found: dict[tuple[str, type], dict[str, set[tuple[str, ...]]]] = {}
     events = tuple(_events())
     for intent in _intents():
-        first = machine.begin(intent, owner=_OWNER, now_us=_AT_US)[0]
+        first = flows.begin(intent, owner=_OWNER, now_us=_AT_US)[0]
         # The second one has been overtaken as often as a flow puts up with.
-        flows = {first, attrs.evolve(first, conflicts=machine.MAX_CONFLICTS)}
+        reached_now = {first, attrs.evolve(first, conflicts=flows.MAX_CONFLICTS)}
         for _ in range(_DEPTH):
             reached = set()
-            for flow in flows:
+            for flow in reached_now:
                 for event in events:
-                    if type(event) not in machine.TRANSITIONS[flow.phase]:
+                    if type(event) not in flows.TRANSITIONS[flow.phase]:
                         continue
-                    after, effects = machine.step(flow, event, _AT_US)
+                    after, effects = flows.step(flow, event, _AT_US)
                     ends = found.setdefault((flow.phase, type(event)), {})
                     ends.setdefault(after.phase, set()).add(tuple(type(each).__name__ for each in effects))
                     reached.add(after)
-            flows = reached
+            reached_now = reached
     return found
 
 
 @cache
 def _walk_of_start() -> Found:
     """Return the same for a reconciliation, whose table is written as one `match`."""
-    events: Sequence[machine.Event] = (
+    events: Sequence[flows.Event] = (
         *_events(),
-        machine.ArmsListed({"job": _AT_US}),
-        machine.JobsLoaded([(job, (Liveness.UNKNOWN,) * len(job.runs)) for job in _jobs() if job]),
+        flows.ArmsListed({"job": _AT_US}),
+        flows.JobsLoaded([(job, (Liveness.UNKNOWN,) * len(job.runs)) for job in _jobs() if job]),
     )
     found: dict[tuple[str, type], dict[str, set[tuple[str, ...]]]] = {}
-    reached = [machine.begin_reconciliation()[0]]
+    reached = [flows.begin_reconciliation()[0]]
     for start in reached:
         for event in events:
             try:
-                after, effects = machine.step_reconciliation(start, event, _AT_US)
-            except machine.ProtocolError:
+                after, effects = flows.step_reconciliation(start, event, _AT_US)
+            except flows.ProtocolError:
                 continue
             ends = found.setdefault((start.phase, type(event)), {})
             ends.setdefault(after.phase, set()).add(tuple(type(each).__name__ for each in effects))
@@ -163,7 +163,7 @@ def protocol_page() -> str:
         [
             "# The protocol's tables\n",
             "Everything an agent does to a job is a *flow* through this table. The simulator, the exhaustive"
-            " search and the shipped scheduler step through the same code (`chronos/protocol/machine.py`). A"
+            " search and the shipped scheduler step through the same code (`chronos/protocol/flow.py`). A"
             " flow is a frozen value; `step(flow, event, now_us)` returns the flow after the event and the"
             " effects to perform, in order. An event that a phase does not list is a `ProtocolError`.\n",
             "The table below is `TRANSITIONS`; the column of effects was found by calling every handler with"
@@ -177,11 +177,11 @@ def protocol_page() -> str:
             _diagram_of_start(),
             table(["Phase", "Event", "Then"], _rows(_walk_of_start())),
             "## What a flow is for\n",
-            table(["Intent", "Meaning"], _named(get_args(machine.Intent))),
+            table(["Intent", "Meaning"], _named(get_args(flows.Intent))),
             "## Effects\n",
-            table(["Effect", "What the shell performs"], _named(get_args(machine.Effect))),
+            table(["Effect", "What the shell performs"], _named(get_args(flows.Effect))),
             "## Events\n",
-            table(["Event", "What happened"], _named(get_args(machine.Event))),
+            table(["Event", "What happened"], _named(get_args(flows.Event))),
             "## Verdicts\n",
             f"{first_line(Verdict)}\n",
             ", ".join(code(verdict.value) for verdict in Verdict) + "\n",
@@ -192,7 +192,7 @@ def protocol_page() -> str:
 
 
 def _fields_of_flow() -> Iterator[tuple[str, str]]:
-    yield from attributes_of(machine.Flow).items()
+    yield from attributes_of(flows.Flow).items()
 
 
 def _named(classes: Sequence[Any]) -> Iterator[list[str]]:
@@ -203,7 +203,7 @@ def _named(classes: Sequence[Any]) -> Iterator[list[str]]:
 def _flow_table() -> str:
     found = _walk()
     rows = []
-    for phase, transitions in machine.TRANSITIONS.items():
+    for phase, transitions in flows.TRANSITIONS.items():
         for event, handler in transitions.items():
             if (phase, event) not in found:
                 raise ValueError(f"no sample reaches {event.__name__} while {phase}")
@@ -243,7 +243,7 @@ def _edges(found: Found) -> dict[tuple[str, str], list[str]]:
 
 
 def _diagram() -> str:
-    phases = [phase for phase in Phase if phase in machine.TRANSITIONS]
+    phases = [phase for phase in Phase if phase in flows.TRANSITIONS]
     return states(phases, _edges(_walk()), start="begin → LoadJob")
 
 
@@ -255,29 +255,29 @@ def _diagram_of_start() -> str:
 
 def _fire_diagram() -> str:
     """Return the sequence of one ordinary fire, made by stepping through it."""
-    flow, effects = machine.begin(machine.Fire(job_id="job", fire_at_us=_AT_US), owner=_OWNER, now_us=_AT_US)
+    flow, effects = flows.begin(flows.Fire(job_id="job", fire_at_us=_AT_US), owner=_OWNER, now_us=_AT_US)
     job = next(_jobs())
     messages = [("NAS", "Agent", "fire: job, fire_at")]
     while effects:
-        event: machine.Event | None = None
+        event: flows.Event | None = None
         for effect in effects:
             match effect:
-                case machine.LoadJob():
+                case flows.LoadJob():
                     messages += [("Agent", "Store", "load the job")]
-                    event = machine.JobLoaded(job)
-                case machine.SwapJob():
+                    event = flows.JobLoaded(job)
+                case flows.SwapJob():
                     messages += [("Agent", "Store", "compare-and-set: claim")]
-                    event = machine.JobSwapped()
-                case machine.ProvisionArm():
+                    event = flows.JobSwapped()
+                case flows.ProvisionArm():
                     messages += [("Agent", "NAS", "provision: wake_at"), ("NAS", "Agent", "200: it stands")]
-                    event = machine.ArmAccepted(echoed=True)
-                case machine.Answer():
+                    event = flows.ArmAccepted(echoed=True)
+                case flows.Answer():
                     messages += [("Agent", "NAS", "202 accepted")]
-                case machine.StartRun():
+                case flows.StartRun():
                     messages += [("Agent", "Agent", "the run starts")]
         if event is None:
             break
-        flow, effects = machine.step(flow, event, _AT_US)
+        flow, effects = flows.step(flow, event, _AT_US)
     return sequence(["NAS", "Agent", "Store"], messages)
 
 

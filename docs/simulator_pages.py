@@ -13,9 +13,9 @@ from pathlib import Path
 from contract_pages import promises_of
 from writing import as_json, block, code, folded, incident_links, sentence, table
 
-from chronos import command_line as chronos_command_line
-from chronos.protocol.job import Result
-from chronos.protocol.schedule import SECOND_US
+from chronos.cli import command_line as chronos_command_line
+from chronos.jobs.job import Result
+from chronos.jobs.schedule import SECOND_US
 from simulator import cases, faults, fleet, watch, world
 from simulator import command_line as simulator_command_line
 from simulator.properties import PROPERTIES, Expectation

@@ -10,7 +10,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 from collections.abc import Sequence
 
-from chronos import console
+from chronos.cli import console
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,8 +10,8 @@ from typing import Any
 
 import attrs
 
-from chronos.protocol import machine
-from chronos.protocol.schedule import Instant
+from chronos.jobs.schedule import Instant
+from chronos.protocol import flow as flows
 from simulator import naive
 
 # What a process remembers of its arms. The production protocol remembers nothing.
@@ -24,8 +24,8 @@ class Agent:
 
     Attributes:
         name: how the command line calls it.
-        begin: like `chronos.protocol.machine.begin`.
-        step: like `chronos.protocol.machine.step`.
+        begin: like `chronos.protocol.flow.begin`.
+        step: like `chronos.protocol.flow.step`.
         begin_reconciliation: like the one of the protocol, given what the process remembers.
         step_reconciliation: like the one of the protocol.
     """
@@ -39,10 +39,10 @@ class Agent:
 
 CHRONOS = Agent(
     name="chronos",
-    begin=machine.begin,
-    step=machine.step,
-    begin_reconciliation=lambda _memory: machine.begin_reconciliation(),
-    step_reconciliation=machine.step_reconciliation,
+    begin=flows.begin,
+    step=flows.step,
+    begin_reconciliation=lambda _memory: flows.begin_reconciliation(),
+    step_reconciliation=flows.step_reconciliation,
 )
 NAIVE = Agent(
     name="naive",

@@ -6,9 +6,9 @@ from typing import Any
 
 import attrs
 
-from chronos.protocol.job import CatchUp, Job, OnInterrupt, Overlap, Policy
-from chronos.protocol.machine import Edit, Intent, Pause, RunNow
-from chronos.protocol.schedule import SECOND_US, Interval
+from chronos.jobs.job import CatchUp, Job, OnInterrupt, Overlap, Policy
+from chronos.jobs.schedule import SECOND_US, Interval
+from chronos.protocol.flow import Edit, Intent, Pause, RunNow
 from chronos.protocol.transitions import Changes
 
 JOB_ID = "job"

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from chronos.console import (
+from chronos.cli.console import (
     COMMON_STATUSES,
     INCONCLUSIVE,
     OK,
@@ -25,8 +25,8 @@ from chronos.console import (
     tell,
     undone,
 )
-from chronos.options import STANDARD_INPUT, Helped, Parser, Version, expected, instant, section, whole
-from chronos.protocol.schedule import parse_instant
+from chronos.cli.options import STANDARD_INPUT, Helped, Parser, Version, expected, instant, section, whole
+from chronos.jobs.schedule import parse_instant
 from chronos.testing.nas import BUILDS
 from simulator import bench, cases, faults, fleet, policies
 from simulator.agents import AGENTS
@@ -67,7 +67,7 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status, one of `STATUSES`.
 
-    What goes wrong is raised, for `chronos.console.ended`.
+    What goes wrong is raised, for `chronos.cli.console.ended`.
     """
     try:
         options = _parser().parse_args(arguments)

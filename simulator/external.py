@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import attrs
 
-from chronos.protocol.schedule import MINUTE_US, SECOND_US
+from chronos.jobs.schedule import MINUTE_US, SECOND_US
 from chronos.testing.nas import DEDUP_WINDOW_US, RETRY_DELAYS_US, OneShot
 from simulator.kernel import Kernel
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import attrs
 
+from chronos.cli.options import read_jobs
 from chronos.errors import JobsFileError
-from chronos.options import read_jobs
-from chronos.protocol.job import Job, JobState, following
-from chronos.protocol.schedule import Instant, parse_instant
+from chronos.jobs.job import Job, JobState, following
+from chronos.jobs.schedule import Instant, parse_instant
 from chronos.stores.record import read_document
 
 

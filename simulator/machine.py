@@ -12,9 +12,10 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from chronos.jobs.job import RENEW_EVERY_US, Job, Liveness, Outcome, Run, Verdict
+from chronos.jobs.schedule import MINUTE_US, SECOND_US, Instant
 from chronos.protocol.draft import Fired
-from chronos.protocol.job import RENEW_EVERY_US, Job, Liveness, Outcome, Run, Verdict
-from chronos.protocol.machine import (
+from chronos.protocol.flow import (
     FOLLOW_UP_DELAYS_US,
     Answer,
     Begin,
@@ -42,7 +43,6 @@ from chronos.protocol.machine import (
     holds,
     timed_out,
 )
-from chronos.protocol.schedule import MINUTE_US, SECOND_US, Instant
 from chronos.stores import HISTORY_LENGTH
 from chronos.testing.nas import TOKEN_LIFE_US
 from simulator.agents import Agent

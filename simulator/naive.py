@@ -13,10 +13,11 @@ from collections.abc import Mapping
 
 import attrs
 
+from chronos.jobs.job import Job, JobState, Liveness, Move, Origin, Verdict, wake_at
+from chronos.jobs.schedule import Instant
 from chronos.protocol import transitions
 from chronos.protocol.draft import Fired
-from chronos.protocol.job import Job, JobState, Liveness, Move, Origin, Verdict, wake_at
-from chronos.protocol.machine import (
+from chronos.protocol.flow import (
     Answer,
     ArmAccepted,
     ArmFailed,
@@ -50,7 +51,6 @@ from chronos.protocol.machine import (
     SwapJob,
     starts,
 )
-from chronos.protocol.schedule import Instant
 
 
 @attrs.frozen(cache_hash=True)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from chronos.protocol.machine import ArmAccepted, ArmFailed, ArmOutdated, ArmsListed, Event
-from chronos.protocol.schedule import SECOND_US, Instant
+from chronos.jobs.schedule import SECOND_US, Instant
+from chronos.protocol.flow import ArmAccepted, ArmFailed, ArmOutdated, ArmsListed, Event
 from chronos.testing import nas
 from chronos.testing.nas import EMPTY, RELAY_TIMEOUT_US, OneShot, Promises, Reply, Row
 from simulator.external import ExternalScheduler, Pending

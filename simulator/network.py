@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from chronos.protocol.schedule import SECOND_US
+from chronos.jobs.schedule import SECOND_US
 from simulator.history import Kind
 from simulator.kernel import Kernel
 from simulator.watch import Watch

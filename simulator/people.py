@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import attrs
 
-from chronos.protocol.job import Job, JobState, following
-from chronos.protocol.machine import Answer, Create, Edit, Intent, Pause, Remove, Resume, RunNow
-from chronos.protocol.schedule import HOUR_US, MINUTE_US, Interval
+from chronos.jobs.job import Job, JobState, following
+from chronos.jobs.schedule import HOUR_US, MINUTE_US, Interval
+from chronos.protocol.flow import Answer, Create, Edit, Intent, Pause, Remove, Resume, RunNow
 from chronos.protocol.transitions import Changes
 from simulator.history import Kind
 from simulator.kernel import Kernel

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import attrs
 
-from chronos.protocol.job import (
+from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
     MAX_IN_FLIGHT,
@@ -25,7 +25,7 @@ from chronos.protocol.job import (
     following,
     wake_at,
 )
-from chronos.protocol.schedule import Instant, format_instant
+from chronos.jobs.schedule import Instant, format_instant
 
 
 class Expectation(StrEnum):

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import attrs
 
-from chronos.protocol.job import Job, Liveness, Run, wake_at
-from chronos.protocol.machine import (
+from chronos.jobs.job import Job, Liveness, Run, wake_at
+from chronos.jobs.schedule import format_instant
+from chronos.protocol.flow import (
     FOLLOW_UP_DELAYS_US,
     Answer,
     ArmAccepted,
@@ -41,7 +42,6 @@ from chronos.protocol.machine import (
     follow_up,
     holds,
 )
-from chronos.protocol.schedule import format_instant
 from chronos.testing import nas
 from chronos.testing.nas import EMPTY, OneShot, Promises, Reply, Row
 from simulator import properties

@@ -18,7 +18,7 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-from chronos import console
+from chronos.cli import console
 from chronos.testing.nas import BUILDS
 from simulator import cases, explore, space
 from simulator.agents import AGENTS

@@ -12,7 +12,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 
-from chronos import console
+from chronos.cli import console
 
 
 def main(handle: int) -> None:

@@ -19,17 +19,17 @@ from typing import Any, TypeAlias
 import attrs
 import httpx
 
+from chronos.agent.operations import Pending
+from chronos.agent.runner import RunContext
+from chronos.agent.scheduler import AsyncScheduler, Scheduler
+from chronos.agent.status import Status
+from chronos.agent.work import Started
 from chronos.errors import StoreError
+from chronos.jobs.job import Job, Result
+from chronos.jobs.schedule import HOUR_US, SECOND_US, Instant, Interval, format_instant, parse_instant
 from chronos.nas.client import AsyncNasClient, NasClient
-from chronos.operations import Pending
-from chronos.protocol.job import Job, Result
-from chronos.protocol.machine import Answer
-from chronos.protocol.schedule import HOUR_US, SECOND_US, Instant, Interval, format_instant, parse_instant
-from chronos.runner import RunContext
-from chronos.scheduler import AsyncScheduler, Scheduler
-from chronos.status import Status
+from chronos.protocol.flow import Answer
 from chronos.stores import MemoryStore
-from chronos.work import Started
 
 KINDS = ("threads", "asyncio")
 

@@ -22,9 +22,8 @@ from typing import Any
 import httpx
 
 from chronos import Cron, Interval, Job, JsonFileStore, MemoryStore, NasClient, Scheduler, SqlStore
-from chronos.protocol import transitions
-from chronos.protocol.job import wake_at
-from chronos.protocol.schedule import (
+from chronos.jobs.job import wake_at
+from chronos.jobs.schedule import (
     DAY_US,
     HOUR_US,
     MINUTE_US,
@@ -34,6 +33,7 @@ from chronos.protocol.schedule import (
     parse_schedule,
     slots_after,
 )
+from chronos.protocol import transitions
 from chronos.stores import JobStore
 from tests import postgres
 

@@ -67,7 +67,8 @@ running = contextlib.ExitStack()
 store = SqlStore.create(running.enter_context(postgres.running()))
 """
 TELEMETRY = """
-from chronos import MemoryStore, telemetry
+from chronos import MemoryStore
+from chronos.agent import telemetry
 
 assert telemetry.hook() is not None
 store = MemoryStore()

@@ -16,15 +16,15 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from chronos.agent.runner import RunContext
+from chronos.agent.scheduler import AsyncScheduler, Scheduler
+from chronos.contract.messages import ErrorResponse, FireAnswer, FireClaims
+from chronos.contract.wire import decode
 from chronos.errors import TokenError
 from chronos.fire.verify import LEEWAY_S, MAX_LIFETIME_S, FireVerifier
 from chronos.fire.webhook import FireEndpoint
-from chronos.protocol.job import Job
-from chronos.protocol.messages import ErrorResponse, FireAnswer, FireClaims
-from chronos.protocol.schedule import HOUR_US, SECOND_US, Interval, parse_instant
-from chronos.protocol.wire import decode
-from chronos.runner import RunContext
-from chronos.scheduler import AsyncScheduler, Scheduler
+from chronos.jobs.job import Job
+from chronos.jobs.schedule import HOUR_US, SECOND_US, Interval, parse_instant
 from chronos.stores import MemoryStore
 from chronos.testing import AsyncLocalNas, LocalNas
 

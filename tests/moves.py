@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
+from chronos.jobs.job import Job, Move, Verdict
 from chronos.protocol import transitions
-from chronos.protocol.job import Job, Move, Verdict
 from chronos.stores import JobStore
 
 

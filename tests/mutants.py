@@ -19,10 +19,12 @@ from typing import Any
 
 import attrs
 
-from chronos.protocol import draft, job, machine, transitions
-from chronos.protocol.job import Job, OnInterrupt, Policy
-from chronos.protocol.machine import Intent, Pause
-from chronos.protocol.schedule import SECOND_US, Interval
+from chronos.jobs import job
+from chronos.jobs.job import Job, OnInterrupt, Policy
+from chronos.jobs.schedule import SECOND_US, Interval
+from chronos.protocol import draft, transitions
+from chronos.protocol import flow as flows
+from chronos.protocol.flow import Intent, Pause
 from chronos.testing.nas import HARDENED, Promises
 from simulator.agents import Agent
 from simulator.cases import JOB_ID, Case
@@ -38,7 +40,7 @@ from simulator.properties import (
 )
 
 # In the order in which they use each other.
-_MODULES: tuple[ModuleType, ...] = (job, draft, transitions, machine)
+_MODULES: tuple[ModuleType, ...] = (job, draft, transitions, flows)
 
 # The one public class that is no value but a part of the behaviour.
 _BEHAVIOUR = ("Draft",)
@@ -126,7 +128,7 @@ def agent_of(mutant: Mutant) -> Agent:
     Raises:
         StaleMutantError: the text to replace does not occur exactly once.
     """
-    broken = _modules_of(mutant)["machine"]
+    broken = _modules_of(mutant)["flow"]
     return Agent(
         name=mutant.name,
         begin=broken["begin"],
@@ -137,8 +139,8 @@ def agent_of(mutant: Mutant) -> Agent:
 
 
 def follow_up_of(mutant: Mutant) -> Callable[..., Intent | None]:
-    """Return `machine.follow_up` with the mistake of *mutant*."""
-    found: Callable[..., Intent | None] = _modules_of(mutant)["machine"]["follow_up"]
+    """Return `flow.follow_up` with the mistake of *mutant*."""
+    found: Callable[..., Intent | None] = _modules_of(mutant)["flow"]["follow_up"]
     return found
 
 
@@ -191,7 +193,7 @@ def _functions_and_tables(source: str) -> ast.Module:
 # The one that only a wrong clock brings to light in a whole world: the timed simulation finds it.
 ACCEPTS_THE_ARM_ITSELF = Mutant(
     name="the fire that is the arm itself is accepted",
-    module=machine,
+    module=flows,
     old="    if _is_the_arm_itself(flow.intent, move, wake_us):",
     new="    if False:",
     rule="test_fire_that_is_the_arm_a_job_still_needs_is_not_accepted",
@@ -699,7 +701,7 @@ _WHAT_PEOPLE_DO = (
 _THREE_STEPS = (
     Mutant(
         name="a fire is answered before its job is armed",
-        module=machine,
+        module=flows,
         old="    if not _must_ask_nas(flow, wake_us):",
         new="    if isinstance(flow.intent, Fire) or not _must_ask_nas(flow, wake_us):",
         rule="test_fire_moves_the_store_then_arms_then_answers_then_runs",
@@ -708,7 +710,7 @@ _THREE_STEPS = (
     ),
     Mutant(
         name="a duplicate is answered and arms nothing",
-        module=machine,
+        module=flows,
         old="if is_changed else _arm(decided, move, now_us)",
         new="if is_changed else _close(decided, move, now_us, settled=True, echoed=True)",
         rule="test_redelivery_of_a_half_done_fire_arms_and_runs_nothing",
@@ -717,7 +719,7 @@ _THREE_STEPS = (
     ),
     Mutant(
         name="the run starts before its claim is stored",
-        module=machine,
+        module=flows,
         old="    return (flow if flow.phase is Phase.SWAPPING else",
         new=(
             "    if move.runs:\n"
@@ -733,7 +735,7 @@ _THREE_STEPS = (
     ),
     Mutant(
         name="a pause cancels nothing",
-        module=machine,
+        module=flows,
         old="        effect = CancelArm(job_id=job_id, revision=job.revision)",
         new="        return _close(flow, move, now_us, settled=True, echoed=True)",
         rule="test_pause_disarms_the_job",
@@ -742,7 +744,7 @@ _THREE_STEPS = (
     ),
     Mutant(
         name="a failed arm is taken for an accepted one",
-        module=machine,
+        module=flows,
         old="ArmFailed: _on_arm_failed},",
         new="ArmFailed: lambda flow, _event, now_us: _on_accepted(flow, ArmAccepted(echoed=True), now_us)},",
         rule="test_run_starts_though_the_arm_failed_and_the_fire_is_not_settled",
@@ -751,35 +753,35 @@ _THREE_STEPS = (
     ),
     Mutant(
         name="an outdated arm is taken for an accepted one",
-        module=machine,
+        module=flows,
         old="ArmOutdated: _on_outdated,",
         new="ArmOutdated: lambda flow, _event, now_us: _on_accepted(flow, ArmAccepted(echoed=True), now_us),",
         rule="test_outdated_arm_follows_a_store_that_has_moved_on",
     ),
     Mutant(
         name="arms go without their place in the order",
-        module=machine,
+        module=flows,
         old="        effect = ProvisionArm(job_id=job_id, fire_at_us=wake_us, revision=job.revision)",
         new="        effect = ProvisionArm(job_id=job_id, fire_at_us=wake_us, revision=-1)",
         rule="test_fire_moves_the_store_then_arms_then_answers_then_runs",
     ),
     Mutant(
         name="a conflict is taken for a success",
-        module=machine,
+        module=flows,
         old="SwapConflicted: _on_conflict,",
         new="SwapConflicted: _on_swapped,",
         rule="test_conflict_decides_again_with_what_another_process_left",
     ),
     Mutant(
         name="the end of a run never asks NAS",
-        module=machine,
+        module=flows,
         old="            return flow.before is None or wake_at(flow.before) != wake_us",
         new="            return False",
         rule="test_end_of_a_run_asks_nas_only_where_it_may_disagree",
     ),
     Mutant(
         name="a run starts though its lease is over",
-        module=machine,
+        module=flows,
         old="if flow.belief is Belief.DOUBTED or now_us < run.lease_until_us)",
         new=")",
         rule="test_run_whose_lease_ended_before_its_start_is_not_started",
@@ -788,42 +790,42 @@ _THREE_STEPS = (
     ),
     Mutant(
         name="a run starts though its job was removed meanwhile",
-        module=machine,
+        module=flows,
         old="    newest = attrs.evolve(move, job=job, runs=held)",
         new="    newest = attrs.evolve(move, job=job)",
         rule="test_run_of_a_job_that_was_removed_meanwhile_is_not_started",
     ),
     Mutant(
         name="a removal cancels out of order",
-        module=machine,
+        module=flows,
         old="    last = flow.asked_us if flow.before is None else flow.before.revision + 1",
         new="    last = flow.asked_us if flow.before is None else 0",
         rule="test_removal_takes_the_place_after_the_last_revision",
     ),
     Mutant(
         name="the cancel of an orphan has no place in the order",
-        module=machine,
+        module=flows,
         old="    last = flow.asked_us if flow.before is None else flow.before.revision + 1",
         new="    last = 0 if flow.before is None else flow.before.revision + 1",
         rule="test_cancel_of_an_arm_without_a_job_takes_the_instant_at_which_it_looked",
     ),
     Mutant(
         name="nothing is owed after the end of a run",
-        module=machine,
+        module=flows,
         old="    if answer.settled:\n        return None\n    if isinstance(intent, Fire)",
         new="    return None\n    if isinstance(intent, Fire)",
         rule="test_what_nobody_else_repeats_is_owed",
     ),
     Mutant(
         name="what a lost end has claimed is nobody's",
-        module=machine,
+        module=flows,
         old="    if isinstance(intent, Finish) and intent.confirm and answer.verdict is Verdict.LOST:",
         new="    if False:",
         rule="test_end_that_is_lost_when_it_is_repeated_is_looked_after",
     ),
     Mutant(
         name="a start does not look for ended processes",
-        module=machine,
+        module=flows,
         old=" or _is_abandoned(job, liveness, now_us)",
         new="",
         rule="test_start_looks_at_every_run",

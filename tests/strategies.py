@@ -16,8 +16,8 @@ import attrs
 from hypothesis import reject
 from hypothesis import strategies as st
 
-from chronos.protocol.data import json_of
-from chronos.protocol.job import (
+from chronos.jobs.data import json_of
+from chronos.jobs.job import (
     MAX_CATCH_UP,
     MAX_RETRY_DELAY_US,
     MAX_TIME_LIMIT_US,
@@ -26,7 +26,7 @@ from chronos.protocol.job import (
     Outcome,
     Policy,
 )
-from chronos.protocol.schedule import DAY_US, MINUTE_US, Cron, Interval, next_after, parse_instant
+from chronos.jobs.schedule import DAY_US, MINUTE_US, Cron, Interval, next_after, parse_instant
 from chronos.stores.reader import MAX_DURATION_US
 from chronos.stores.rewrite import LONGEST_REASON
 

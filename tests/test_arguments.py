@@ -39,8 +39,8 @@ from chronos import (
     parse_schedule,
     provider,
 )
-from chronos.protocol.messages import FireClaims
-from chronos.protocol.schedule import DAY_US, SECOND_US
+from chronos.contract.messages import FireClaims
+from chronos.jobs.schedule import DAY_US, SECOND_US
 from tests.agents import T0, MakeWorld, Nas, every_hour
 
 NOON = datetime(2026, 6, 26, 12, tzinfo=UTC)

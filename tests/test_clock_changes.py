@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chronos.protocol import cron
-from chronos.protocol import schedule as schedule_module
-from chronos.protocol.schedule import (
+from chronos.jobs import cron
+from chronos.jobs import schedule as schedule_module
+from chronos.jobs.schedule import (
     HOUR_US,
     MINUTE_US,
     SECOND_US,

@@ -11,8 +11,8 @@ import attrs
 import pytest
 from hypothesis import given
 
-from chronos.protocol.job import Job, Outcome
-from chronos.protocol.schedule import MINUTE_US, Cron, Interval, Once, parse_instant
+from chronos.jobs.job import Job, Outcome
+from chronos.jobs.schedule import MINUTE_US, Cron, Interval, Once, parse_instant
 from chronos.stores.codec import DocumentError, decode, encode
 from tests.strategies import jobs, values
 

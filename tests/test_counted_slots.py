@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chronos.protocol.job import MAX_CATCH_UP
-from chronos.protocol.schedule import (
+from chronos.jobs.job import MAX_CATCH_UP
+from chronos.jobs.schedule import (
     DAY_US,
     SECOND_US,
     Cron,

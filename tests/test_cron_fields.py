@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronos.protocol.schedule import (
+from chronos.jobs.schedule import (
     DAY_US,
     HOUR_US,
     MINUTE_US,

@@ -28,10 +28,10 @@ from chronos import (
     Verdict,
 )
 from chronos.errors import StoreError
+from chronos.jobs.job import Job, JobState
+from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US, Cron, Instant, Once
 from chronos.protocol import transitions
-from chronos.protocol.job import Job, JobState
-from chronos.protocol.machine import Answer
-from chronos.protocol.schedule import HOUR_US, MINUTE_US, SECOND_US, Cron, Instant, Once
+from chronos.protocol.flow import Answer
 from tests.agents import T0, MakeWorld, Nas, World, at, every_hour, later, until
 
 NOON = datetime(2026, 6, 26, 12, tzinfo=UTC)

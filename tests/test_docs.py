@@ -31,13 +31,13 @@ import chronos
 import chronos.testing
 from chronos import AsyncScheduler, FireVerifier, Interval, Job, JsonFileStore, MemoryStore, Scheduler
 from chronos.clock import now_us
+from chronos.contract.messages import REGISTRY
+from chronos.contract.schema import json_schema, vectors
+from chronos.contract.wire import fields_of
 from chronos.errors import ChronosError
-from chronos.protocol import machine
-from chronos.protocol.messages import REGISTRY
-from chronos.protocol.moments import datetime_of
-from chronos.protocol.schedule import HOUR_US, SECOND_US
-from chronos.protocol.schema import json_schema, vectors
-from chronos.protocol.wire import fields_of
+from chronos.jobs.moments import datetime_of
+from chronos.jobs.schedule import HOUR_US, SECOND_US
+from chronos.protocol import flow as flows
 from chronos.stores.record import read_document
 from chronos.testing import AsyncLocalNas, LocalNas, Promises
 from simulator import command_line
@@ -141,7 +141,7 @@ def test_protocol_page_tells_every_transition(site: Path) -> None:
     """The table has a row for each phase and event, and the drawing is part of the page."""
     page = site / "reference" / "protocol.html"
     rows = re.findall(r"<tr>.*?</tr>", page.read_text(encoding="utf-8"), re.DOTALL)
-    for phase, events in machine.TRANSITIONS.items():
+    for phase, events in flows.TRANSITIONS.items():
         for event, handler in events.items():
             words = (handler.__doc__ or "").partition("\n")[0]
             assert any(f">{phase}<" in row and f">{event.__name__}<" in row and words in row for row in rows)

@@ -25,7 +25,7 @@ EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 PROGRAMS: dict[str, list[str]] = {
     "": sorted({*chronos._HOME.values()} | {"chronos.provider", "chronos.testing"}),
     "sql": ["chronos.stores.sql"],
-    "telemetry": ["chronos.telemetry"],
+    "telemetry": ["chronos.agent.telemetry"],
     "example": ["docs.examples.agent"],
     "simulator": ["simulator.__main__"],
     "docs": [f"docs.{path.stem}" for path in sorted((ROOT / "docs").glob("*.py"))],
@@ -86,9 +86,9 @@ def _imported(path: Path) -> tuple[str, ...]:
 
 # What the library can do without, and where it is asked for: the extra that brings it.
 OPTIONAL = {
-    ("chronos.telemetry", "opentelemetry"): "telemetry",
+    ("chronos.agent.telemetry", "opentelemetry"): "telemetry",
     ("chronos.stores", "chronos.stores.sql"): "sql",
-    ("chronos.survey", "sqlalchemy"): "sql",
+    ("chronos.cli.survey", "sqlalchemy"): "sql",
 }
 
 

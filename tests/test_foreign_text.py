@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chronos.errors import JobsFileError
-from chronos.protocol.job import Job
-from chronos.protocol.schedule import (
+from chronos.jobs.job import Job
+from chronos.jobs.schedule import (
     HOUR_US,
     MINUTE_US,
     Cron,

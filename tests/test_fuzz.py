@@ -18,11 +18,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from chronos.contract import messages, schema, wire
 from chronos.errors import JobsFileError, NasError
+from chronos.jobs.job import Unreadable
+from chronos.jobs.schedule import Cron, ScheduleError, next_after, parse_instant, parse_schedule, zone_of
 from chronos.nas.answer import read_answer
-from chronos.protocol import messages, schema, wire
-from chronos.protocol.job import Unreadable
-from chronos.protocol.schedule import Cron, ScheduleError, next_after, parse_instant, parse_schedule, zone_of
 from chronos.stores import refusal
 from chronos.stores.record import FileFacts, read_document, read_history
 from tests.fires import (

@@ -18,10 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chronos.errors import InvalidClient, NasUnavailable, StaleRevision
-from chronos.nas.client import ArmAnswer
-from chronos.protocol.clocks import CLOCK_MARGIN_US
-from chronos.protocol.job import CLOCK_ALLOWANCE_US, LEASE_US, MAX_GRACE_US, following
-from chronos.protocol.schedule import (
+from chronos.jobs.job import CLOCK_ALLOWANCE_US, LEASE_US, MAX_GRACE_US, following
+from chronos.jobs.schedule import (
     DAY_US,
     HOUR_US,
     MINUTE_US,
@@ -30,6 +28,8 @@ from chronos.protocol.schedule import (
     format_instant,
     parse_instant,
 )
+from chronos.nas.client import ArmAnswer
+from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.provider import HermesCron, NotSettled, hermes, hermes_arms, register
 from chronos.provider.hermes_jobs import GUARD_US, read_hermes_job
 

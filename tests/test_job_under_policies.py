@@ -25,11 +25,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from chronos.protocol import job as jobs
-from chronos.protocol import transitions
-from chronos.protocol.clocks import CLOCK_MARGIN_US
-from chronos.protocol.draft import Fired
-from chronos.protocol.job import (
+from chronos.jobs import job as jobs
+from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     MAX_CATCH_UP,
     MAX_IN_FLIGHT,
@@ -47,7 +44,7 @@ from chronos.protocol.job import (
     startable,
     wake_at,
 )
-from chronos.protocol.schedule import (
+from chronos.jobs.schedule import (
     DAY_US,
     HOUR_US,
     MINUTE_US,
@@ -60,6 +57,9 @@ from chronos.protocol.schedule import (
     parse_instant,
     whole_second,
 )
+from chronos.protocol import transitions
+from chronos.protocol.clocks import CLOCK_MARGIN_US
+from chronos.protocol.draft import Fired
 from chronos.protocol.transitions import Changes
 from simulator import properties
 from tests.mutants import MUTANTS, Mutant, protocol_of

@@ -11,12 +11,10 @@ from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chronos.protocol import job as job_module
-from chronos.protocol import schedule as schedule_module
-from chronos.protocol import transitions
-from chronos.protocol.draft import Draft, Stretch
-from chronos.protocol.job import MAX_CATCH_UP, CatchUp, Job, Move, Policy, Result, following
-from chronos.protocol.schedule import (
+from chronos.jobs import job as job_module
+from chronos.jobs import schedule as schedule_module
+from chronos.jobs.job import MAX_CATCH_UP, CatchUp, Job, Move, Policy, Result, following
+from chronos.jobs.schedule import (
     DAY_US,
     HOUR_US,
     MINUTE_US,
@@ -28,6 +26,8 @@ from chronos.protocol.schedule import (
     next_after,
     parse_instant,
 )
+from chronos.protocol import transitions
+from chronos.protocol.draft import Draft, Stretch
 from chronos.protocol.transitions import Changes
 from tests.test_clock_changes import DENSE, SPARSE
 

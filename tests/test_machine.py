@@ -5,10 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from chronos.protocol import machine
-from chronos.protocol.clocks import CLOCK_MARGIN_US
-from chronos.protocol.draft import Fired
-from chronos.protocol.job import (
+from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
     Job,
@@ -23,7 +20,11 @@ from chronos.protocol.job import (
     Verdict,
     Waiting,
 )
-from chronos.protocol.machine import (
+from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US, Interval
+from chronos.protocol import flow as flows
+from chronos.protocol.clocks import CLOCK_MARGIN_US
+from chronos.protocol.draft import Fired
+from chronos.protocol.flow import (
     TRANSITIONS,
     Answer,
     ArmAccepted,
@@ -65,7 +66,6 @@ from chronos.protocol.machine import (
     step,
     step_reconciliation,
 )
-from chronos.protocol.schedule import HOUR_US, MINUTE_US, SECOND_US, Interval
 from chronos.protocol.transitions import Changes
 
 NOON_US = 1_000 * HOUR_US
@@ -88,7 +88,7 @@ def run_of(owner: str = "me", **changes: int) -> Run:
     )
 
 
-def flow_at(intent: machine.Intent, *events: Event, now_us: int = NOON_US) -> machine.Step:
+def flow_at(intent: flows.Intent, *events: Event, now_us: int = NOON_US) -> flows.Step:
     """Return a flow and its effects after some events."""
     flow, effects = begin(intent, owner="me", now_us=now_us)
     for event in events:
@@ -143,7 +143,7 @@ def test_run_starts_with_the_limit_and_the_data_of_its_job() -> None:
     _, (_, start) = flow_at(FIRE, JobLoaded(job), JobSwapped(), ACCEPTED)
     assert isinstance(start, StartRun)
     assert (start.time_limit_us, start.data_json) == (90 * SECOND_US, '{"a":1}')
-    finish = machine.timed_out(attrs.evolve(start, confirm=True))
+    finish = flows.timed_out(attrs.evolve(start, confirm=True))
     reason = "timed out after 90 s"
     assert finish == Finish(job_id="job", run=start.run, succeeded=False, detail=reason, confirm=True)
 
@@ -215,7 +215,7 @@ def test_conflict_decides_again_with_what_another_process_left() -> None:
 def test_conflicts_without_end_are_a_broken_store() -> None:
     """The flow gives up and is not settled."""
     flow, effects = flow_at(FIRE, JobLoaded(JOB))
-    for _ in range(machine.MAX_CONFLICTS + 1):
+    for _ in range(flows.MAX_CONFLICTS + 1):
         if flow.phase is Phase.DONE:
             break
         flow, effects = step(flow, SwapConflicted(JOB), NOON_US)
@@ -329,9 +329,7 @@ LATER_US = NOON_US + HOUR_US + MINUTE_US
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_change_moves_the_store_as_its_transition_says(
-    intent: machine.Intent, before: Job, after: Job
-) -> None:
+def test_change_moves_the_store_as_its_transition_says(intent: flows.Intent, before: Job, after: Job) -> None:
     """Each intent asks the transition of its name, with all that it carries."""
     now_us = NOON_US - 1 + (LEASE_US if isinstance(intent, Renew) else 0)
     _, (swap,) = flow_at(intent, JobLoaded(before), now_us=now_us)

@@ -11,13 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronos.protocol import kinds, messages
-from chronos.protocol.job import Verdict
-from chronos.protocol.machine import Answer
-from chronos.protocol.messages import REGISTRY
-from chronos.protocol.schedule import SECOND_US, format_instant
-from chronos.protocol.schema import Vector, example, json_schema, vectors
-from chronos.protocol.wire import (
+from chronos.contract import kinds, messages
+from chronos.contract.messages import REGISTRY
+from chronos.contract.schema import Vector, example, json_schema, vectors
+from chronos.contract.wire import (
     MAX_INTEGER,
     LocalMessageError,
     Message,
@@ -27,6 +24,9 @@ from chronos.protocol.wire import (
     encode,
     fields_of,
 )
+from chronos.jobs.job import Verdict
+from chronos.jobs.schedule import SECOND_US, format_instant
+from chronos.protocol.flow import Answer
 
 CLASSES = tuple(REGISTRY)
 VECTORS = [

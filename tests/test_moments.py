@@ -21,15 +21,14 @@ from chronos import (
     Policy,
     ScheduleError,
     Verdict,
-    events,
-    operations,
     parse_schedule,
-    runner,
-    status,
 )
-from chronos.protocol import draft, job, machine
-from chronos.protocol.moments import FIRST_US, LAST_US, datetime_of, duration_of, instant_of, timedelta_of
-from chronos.protocol.schedule import HOUR_US, SECOND_US, format_instant
+from chronos.agent import events, operations, runner, status
+from chronos.jobs import job
+from chronos.jobs.moments import FIRST_US, LAST_US, datetime_of, duration_of, instant_of, timedelta_of
+from chronos.jobs.schedule import HOUR_US, SECOND_US, format_instant
+from chronos.protocol import draft
+from chronos.protocol import flow as flows
 from chronos.testing import portal
 from tests.agents import T0, MakeWorld, at, every_hour, until
 
@@ -202,7 +201,7 @@ def test_a_choice_that_cannot_be_meant_is_one_clear_error(options: dict[str, Any
 
 def values_for_people() -> list[type]:
     """Return every value that people read, by where it stands."""
-    modules = (draft, events, job, machine, operations, portal, runner, status)
+    modules = (draft, events, job, flows, operations, portal, runner, status)
     found = {value for module in modules for value in vars(module).values() if inspect.isclass(value)}
     return sorted((each for each in found if attrs.has(each)), key=lambda each: each.__name__)
 

@@ -7,8 +7,8 @@ import inspect
 import attrs
 import pytest
 
-from chronos.protocol import machine
-from chronos.protocol.job import OnInterrupt, Policy
+from chronos.jobs.job import OnInterrupt, Policy
+from chronos.protocol import flow as flows
 from chronos.testing import nas
 from simulator import scenario
 from simulator.agents import AGENTS, CHRONOS
@@ -35,14 +35,16 @@ from tests.mutants import (
     protocol_of,
 )
 
+_OF_PROTOCOL = ("chronos.protocol.", "chronos.jobs.")
+
 ALL = (*MUTANTS, ACCEPTS_THE_ARM_ITSELF)
 
 
 def is_of_protocol(value: object) -> bool:
     """Return whether a name of a test's module stands for a function or a module of the protocol."""
     if inspect.isfunction(value):
-        return value.__module__.startswith("chronos.protocol.")
-    return inspect.ismodule(value) and value.__name__.startswith("chronos.protocol.")
+        return value.__module__.startswith(_OF_PROTOCOL)
+    return inspect.ismodule(value) and value.__name__.startswith(_OF_PROTOCOL)
 
 
 @pytest.mark.parametrize("mutant", [pytest.param(each, id=each.name) for each in ALL if each.rule])
@@ -56,7 +58,7 @@ def test_test_of_a_rule_fails_for_the_mutant_that_breaks_it(
         if is_of_protocol(vars(tests).get(name)):
             monkeypatch.setattr(tests, name, broken)
     # One effect or run is unpacked where there is none, or the flow was done before its time.
-    with pytest.raises((AssertionError, ValueError, machine.ProtocolError)):
+    with pytest.raises((AssertionError, ValueError, flows.ProtocolError)):
         getattr(tests, mutant.rule)()
 
 
@@ -132,4 +134,4 @@ def test_mutant_still_changes_the_source(mutant: Mutant) -> None:
 def test_mutant_that_no_longer_fits_fails_loudly(old: str) -> None:
     """A mutant whose text is gone, or stands in several places, would prove nothing."""
     with pytest.raises(StaleMutantError, match="expected once"):
-        agent_of(Mutant(name="stale", module=machine, old=old, new=""))
+        agent_of(Mutant(name="stale", module=flows, old=old, new=""))

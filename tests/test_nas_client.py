@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chronos.contract import messages
 from chronos.errors import InvalidClient, NasError, NasRefused, NasUnavailable, StaleRevision
+from chronos.jobs.schedule import parse_instant
 from chronos.nas.answer import MAX_ANSWER_BYTES, MAX_RETRY_AFTER_S, read_answer
 from chronos.nas.client import AsyncNasClient, NasClient
-from chronos.protocol import messages
-from chronos.protocol.schedule import parse_instant
 from tests.nas_clients import AN_EPOCH_S, KINDS, Client, Handler, answers
 
 AT = "2026-06-26T12:00:00+00:00"

@@ -11,11 +11,11 @@ from typing import Any
 import attrs
 import pytest
 
-from chronos import events, telemetry
-from chronos.protocol import machine
-from chronos.protocol.job import Policy, Result, Verdict
-from chronos.protocol.schedule import HOUR_US, SECOND_US
-from chronos.runner import RunContext
+from chronos.agent import events, telemetry
+from chronos.agent.runner import RunContext
+from chronos.jobs.job import Policy, Result, Verdict
+from chronos.jobs.schedule import HOUR_US, SECOND_US
+from chronos.protocol import flow as flows
 from tests.agents import T0, MakeWorld, at, every_hour, later, until
 
 # --- Hooks ---
@@ -36,12 +36,12 @@ def test_hooks_are_told_in_order_what_happens(make_world: MakeWorld) -> None:
     assert (claimed.job_id, run.occurrence_us, run.attempt, run.owner) == ("j", T0, 1, "me")
     answered, started = sorted(rest[:2], key=lambda event: isinstance(event, events.RunStarted))
     assert started == events.RunStarted(job_id="j", run=run)
-    assert answered == events.FlowEnded(intent=machine.Fire(job_id="j", fire_at_us=T0), answer=answer)
+    assert answered == events.FlowEnded(intent=flows.Fire(job_id="j", fire_at_us=T0), answer=answer)
     ended, outcome, finished = rest[2:]
     assert ended == events.RunEnded(job_id="j", run=run, succeeded=True, detail="")
     assert outcome == events.OccurrenceEnded(job_id="j", outcome=world.store.history("j")[0])
     assert isinstance(finished, events.FlowEnded)
-    assert isinstance(finished.intent, machine.Finish)
+    assert isinstance(finished.intent, flows.Finish)
     assert finished.answer.settled
 
 
@@ -332,7 +332,7 @@ SCRIPT = """
 import sys
 {before}
 import chronos
-from chronos import telemetry
+from chronos.agent import telemetry
 scheduler = chronos.Scheduler(chronos.MemoryStore(), None, print)
 scheduler.create("j", "30m")
 scheduler.start()

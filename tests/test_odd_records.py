@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
+from chronos.contract.messages import answer_to_fire
 from chronos.errors import JobsFileError
-from chronos.protocol.job import Job, Unreadable, Verdict
-from chronos.protocol.machine import MENDING_US, differences
-from chronos.protocol.messages import answer_to_fire
-from chronos.protocol.schedule import HOUR_US, SECOND_US, format_instant
+from chronos.jobs.job import Job, Unreadable, Verdict
+from chronos.jobs.schedule import HOUR_US, SECOND_US, format_instant
+from chronos.protocol.flow import MENDING_US, differences
 from chronos.stores import JobStore, JsonFileStore, SqlStore, told_apart
 from chronos.stores.conformance import ODD_CHECKS
 from simulator.fleet import load_file
@@ -158,7 +158,7 @@ def test_odd_record_is_not_hammered_without_nas(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The in-process ticker, too, leaves it alone for a while."""
-    monkeypatch.setattr("chronos.ticker.REPEAT_AFTER_S", 0.01)
+    monkeypatch.setattr("chronos.agent.ticker.REPEAT_AFTER_S", 0.01)
     world = make_world(has_nas=False)
     soon = at(SECOND_US // 10)
     file_of(path, good(next_run_at=soon))

@@ -16,13 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronos import owner
-from chronos.owner import is_dead, new_owner
+from chronos.agent import owner
+from chronos.agent.owner import is_dead, new_owner
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 _NAME_AND_WAIT = (
-    "import sys; from chronos.owner import new_owner; print(new_owner(), flush=True); sys.stdin.read()"
+    "import sys; from chronos.agent.owner import new_owner; print(new_owner(), flush=True); sys.stdin.read()"
 )
 
 

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chronos import next_after, next_times
-from chronos.preview import MAX_PREVIEW
-from chronos.protocol import schedule as schedules
-from chronos.protocol.job import Policy
-from chronos.protocol.moments import datetime_of, microseconds_of
-from chronos.protocol.schedule import (
+from chronos.agent.preview import MAX_PREVIEW
+from chronos.jobs import schedule as schedules
+from chronos.jobs.job import Policy
+from chronos.jobs.moments import datetime_of, microseconds_of
+from chronos.jobs.schedule import (
     HOUR_US,
     MINUTE_US,
     Cron,

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
-from chronos.protocol.job import (
+from chronos.jobs.job import (
     LEASE_US,
     MAX_IN_FLIGHT,
     Job,
@@ -21,7 +21,7 @@ from chronos.protocol.job import (
     Run,
     Waiting,
 )
-from chronos.protocol.schedule import HOUR_US, MINUTE_US, SECOND_US, Interval, Once, parse_instant
+from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US, Interval, Once, parse_instant
 from simulator import properties
 
 T0 = parse_instant("2026-06-26T12:00:00Z")

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 import chronos
-from chronos import work
+from chronos.agent import work
 from chronos.errors import InvalidClient, JobsFileError, NasUnavailable, StoreError
+from chronos.jobs.job import Job, JobState, Policy
+from chronos.jobs.schedule import HOUR_US, MINUTE_US, Instant, Interval, Once, parse_instant
 from chronos.nas.client import ArmAnswer
-from chronos.protocol.job import Job, JobState, Policy
-from chronos.protocol.schedule import HOUR_US, MINUTE_US, Instant, Interval, Once, parse_instant
 from chronos.provider import (
     BuiltinCron,
     CronScheduler,

@@ -15,9 +15,11 @@ import pytest
 
 import chronos
 from chronos import ChronosError, ScheduleError, errors, provider
-from chronos.protocol import wire
+from chronos.contract import wire
 
-PROTOCOL = Path(chronos.__file__).parent / "protocol"
+CHRONOS = Path(chronos.__file__).parent
+PURE_PACKAGES = ("jobs", "protocol", "contract")
+PURE_PREFIXES = tuple(f"chronos.{name}" for name in PURE_PACKAGES)
 
 # What the pure part may use of the world: none of these does I/O, reads a clock or keeps state of its own.
 PURE = {
@@ -163,7 +165,12 @@ def all_below(cls: type[Exception]) -> Iterator[type[Exception]]:
 
 
 @pytest.mark.parametrize(
-    "module", [Path(errors.__file__), *sorted(PROTOCOL.glob("*.py"))], ids=lambda path: path.name
+    "module",
+    [
+        Path(errors.__file__),
+        *(each for name in PURE_PACKAGES for each in sorted((CHRONOS / name).glob("*.py"))),
+    ],
+    ids=lambda path: f"{path.parent.name}/{path.name}",
 )
 def test_the_protocol_is_pure(module: Path) -> None:
     """No HTTP, clock, random numbers, log, thread or file: only what is known to be pure is imported."""
@@ -175,7 +182,7 @@ def test_the_protocol_is_pure(module: Path) -> None:
         elif isinstance(node, ast.ImportFrom):
             names = [node.module or ""]
         for name in names:
-            is_own = name.startswith("chronos.protocol") or name == "chronos.errors"
+            is_own = name.startswith(PURE_PREFIXES) or name == "chronos.errors"
             assert is_own or name.split(".")[0] in PURE, name
         if isinstance(node, ast.Attribute):
             assert node.attr not in ("now", "utcnow", "today"), f"{module.name} reads a clock"

@@ -15,9 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chronos.errors import JobsFileError, StoreError
-from chronos.protocol import transitions
-from chronos.protocol.draft import Fired
-from chronos.protocol.job import (
+from chronos.jobs.job import (
     MAX_CATCH_UP,
     MAX_RETRY_DELAY_US,
     MAX_TIME_LIMIT_US,
@@ -36,7 +34,7 @@ from chronos.protocol.job import (
     Waiting,
     following,
 )
-from chronos.protocol.schedule import (
+from chronos.jobs.schedule import (
     DAY_US,
     HOUR_US,
     MINUTE_US,
@@ -48,6 +46,8 @@ from chronos.protocol.schedule import (
     parse_instant,
     whole_second,
 )
+from chronos.protocol import transitions
+from chronos.protocol.draft import Fired
 from chronos.stores import HISTORY_LENGTH
 from chronos.stores.reader import MAX_DURATION_US
 from chronos.stores.record import Document, FileFacts, read_document, read_history, read_job

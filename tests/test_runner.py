@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from chronos.protocol.job import Origin
-from chronos.runner import MAX_DETAIL_LENGTH, RunContext, Runner, run_job, run_job_async, words_of
+from chronos.agent.runner import MAX_DETAIL_LENGTH, RunContext, Runner, run_job, run_job_async, words_of
+from chronos.jobs.job import Origin
 from tests.agents import PATIENCE_S, T0, until_async
 
 CONTEXT = RunContext(job_id="j", occurrence_us=T0, attempt=1)

@@ -14,8 +14,8 @@ from cronsim import CronSim
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chronos.protocol import schedule as schedule_module
-from chronos.protocol.schedule import (
+from chronos.jobs import schedule as schedule_module
+from chronos.jobs.schedule import (
     DAY_US,
     HOUR_US,
     MINUTE_US,

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from chronos.contract.wire import LocalMessageError
 from chronos.errors import StoreError
-from chronos.protocol.job import JobState, Origin, Overlap, Policy, Result, Verdict
-from chronos.protocol.schedule import HOUR_US, MINUTE_US, SECOND_US, Cron, Interval, Once, ScheduleError
-from chronos.protocol.wire import LocalMessageError
+from chronos.jobs.job import JobState, Origin, Overlap, Policy, Result, Verdict
+from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US, Cron, Interval, Once, ScheduleError
 from tests.agents import T0, MakeWorld, Nas, World, at, every_hour, later, until
 
 HOURLY = Interval(period_us=HOUR_US, anchor_us=T0)

@@ -9,8 +9,9 @@ from typing import Any
 import attrs
 import pytest
 
+from chronos.agent.runner import RunContext
 from chronos.errors import StoreError
-from chronos.protocol.job import (
+from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
     CatchUp,
@@ -23,8 +24,7 @@ from chronos.protocol.job import (
     Result,
     Verdict,
 )
-from chronos.protocol.schedule import HOUR_US, MINUTE_US, SECOND_US, Once, whole_second
-from chronos.runner import RunContext
+from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US, Once, whole_second
 from tests.agents import PATIENCE_S, T0, MakeWorld, Nas, World, at, every_hour, until
 
 BUSY = StoreError("busy", definite=True)
@@ -199,7 +199,7 @@ def test_a_run_whose_end_is_still_to_be_stored_is_not_buried(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store failed, the end is owed, and a fire that comes before it leaves the run alone."""
-    monkeypatch.setattr("chronos.work.FOLLOW_UP_DELAYS_US", (30_000_000,))
+    monkeypatch.setattr("chronos.agent.work.FOLLOW_UP_DELAYS_US", (30_000_000,))
     world = make_world(every_hour())
     world.agent.fire("j", T0)
     with world.failing_store(BUSY) as failed:
@@ -227,7 +227,7 @@ def test_the_guard_of_a_finished_run_is_taken_away_when_nas_is_back(make_world: 
 
 @pytest.fixture
 def _short_renewals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chronos.work.RENEW_EVERY_US", 10_000)
+    monkeypatch.setattr("chronos.agent.work.RENEW_EVERY_US", 10_000)
 
 
 def is_renewed(world: World) -> bool:

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from chronos.protocol.job import Job, OnInterrupt, Policy, Result, Verdict
-from chronos.protocol.schedule import HOUR_US
-from chronos.runner import RunContext
-from chronos.scheduler import AsyncScheduler, Scheduler
+from chronos.agent.runner import RunContext
+from chronos.agent.scheduler import AsyncScheduler, Scheduler
+from chronos.jobs.job import Job, OnInterrupt, Policy, Result, Verdict
+from chronos.jobs.schedule import HOUR_US
 from chronos.stores import MemoryStore
 from tests.agents import (
     PATIENCE_S,
@@ -143,7 +143,7 @@ def test_a_slow_run_of_many_does_not_hold_up_the_others(make_world: MakeWorld) -
 
 @pytest.fixture
 def make_threads(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("chronos.work.DRAINING_DELAY_US", 10_000)
+    monkeypatch.setattr("chronos.agent.work.DRAINING_DELAY_US", 10_000)
     with worlds("threads") as make:
         yield make
 
@@ -218,7 +218,7 @@ def test_an_interruption_from_the_keyboard_reaches_the_host(make_threads: MakeWo
 
 INTERRUPTED = """
 import os, signal, threading
-from chronos.scheduler import Scheduler
+from chronos.agent.scheduler import Scheduler
 from chronos.stores import MemoryStore
 
 class Hangs:
@@ -245,9 +245,9 @@ def test_a_start_that_hangs_is_interrupted_from_the_keyboard() -> None:
 
 ENDS = """
 import threading
-from chronos.protocol.schedule import HOUR_US, Interval
-from chronos.protocol.job import Job
-from chronos.scheduler import Scheduler
+from chronos.jobs.schedule import HOUR_US, Interval
+from chronos.jobs.job import Job
+from chronos.agent.scheduler import Scheduler
 from chronos.stores import MemoryStore
 
 job = Job(id="j", schedule=Interval(period_us=HOUR_US, anchor_us=0), next_us=HOUR_US * 1_000_000)

@@ -10,8 +10,8 @@ from collections import Counter
 import attrs
 import pytest
 
-from chronos.protocol.job import Job, OnInterrupt, Policy
-from chronos.protocol.schedule import DAY_US, SECOND_US, Cron, Interval, Once, Schedule, slots_after
+from chronos.jobs.job import Job, OnInterrupt, Policy
+from chronos.jobs.schedule import DAY_US, SECOND_US, Cron, Interval, Once, Schedule, slots_after
 from chronos.testing import nas
 from simulator import faults
 from simulator.agents import CHRONOS

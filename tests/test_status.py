@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from chronos.agent.status import JobStatus
 from chronos.errors import JobsFileError, StoreError
-from chronos.protocol.job import JobState, Lateness, Policy, Result
-from chronos.protocol.moments import datetime_of
-from chronos.protocol.schedule import HOUR_US, MINUTE_US, SECOND_US, Interval, Once
-from chronos.status import JobStatus
+from chronos.jobs.job import JobState, Lateness, Policy, Result
+from chronos.jobs.moments import datetime_of
+from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US, Interval, Once
 from tests.agents import T0, MakeWorld, World, at, every_hour, later, until
 
 DOWN = "NasUnavailable: NAS answered 503 with a body that is no message"

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chronos.jobs.data import json_of
+from chronos.jobs.job import Job, Move, Outcome, Result
+from chronos.jobs.schedule import MINUTE_US, SECOND_US, Interval, parse_instant
 from chronos.protocol import transitions
-from chronos.protocol.data import json_of
-from chronos.protocol.job import Job, Move, Outcome, Result
-from chronos.protocol.schedule import MINUTE_US, SECOND_US, Interval, parse_instant
 from chronos.stores import JobStore, JsonFileStore, MemoryStore
 from chronos.stores.conformance import CHECKS, check_store
 from tests.moves import claim_and_end, claimed, ended

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from chronos import AsyncScheduler, FireEndpoint, MemoryStore, NasUnavailable, RunContext, Scheduler, clock
-from chronos.protocol.schedule import SECOND_US, ScheduleError, format_instant
+from chronos.jobs.schedule import SECOND_US, ScheduleError, format_instant
 from chronos.testing import HARDENED, MINIMAL, AsyncLocalNas, Clock, Delivery, Faults, LocalNas
 from tests.agents import until
 
@@ -463,7 +463,7 @@ def test_the_names_for_tests_are_these() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nope'"):
         testing.Nope  # noqa: B018
     code = "import sys, chronos.testing.local, chronos.testing.nas; print('pytest' in sys.modules)"
-    light = "import sys, chronos, chronos.scheduler; print('chronos.testing' in sys.modules)"
+    light = "import sys, chronos, chronos.agent.scheduler; print('chronos.testing' in sys.modules)"
     for each in code, light:
         ran = subprocess.run([sys.executable, "-c", each], capture_output=True, text=True, check=True)
         assert ran.stdout == "False\n"

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chronos.agent.runner import RunContext
+from chronos.agent.ticker import LOOK_EVERY_S, REPEAT_AFTER_S, Ticker
 from chronos.errors import StoreError
-from chronos.protocol import machine
-from chronos.protocol.job import Job, JobState, Policy, Result, Verdict
-from chronos.protocol.schedule import HOUR_US, SECOND_US, Interval, Once
-from chronos.runner import RunContext
-from chronos.ticker import LOOK_EVERY_S, REPEAT_AFTER_S, Ticker
+from chronos.jobs.job import Job, JobState, Policy, Result, Verdict
+from chronos.jobs.schedule import HOUR_US, SECOND_US, Interval, Once
+from chronos.protocol import flow as flows
 from tests.agents import T0, MakeWorld, World, every_hour, later, until
 
 MS_US = 1_000
@@ -28,8 +28,8 @@ def often(job_id: str = "j", **changes: object) -> Job:
 @pytest.fixture
 def make_live(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> MakeWorld:
     """Return what makes worlds without NAS, whose clocks run and whose runs end at once."""
-    monkeypatch.setattr("chronos.ticker.LOOK_EVERY_S", 0.02)
-    monkeypatch.setattr("chronos.ticker.REPEAT_AFTER_S", 0.01)
+    monkeypatch.setattr("chronos.agent.ticker.LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr("chronos.agent.ticker.REPEAT_AFTER_S", 0.01)
 
     def make(*jobs: Job, **options: object) -> World:
         world = make_world(*jobs, has_nas=False, **options)
@@ -77,7 +77,7 @@ def test_a_new_job_is_fired_though_the_ticker_was_asleep(
     make_live: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told of each arm, and does not wait for its next look."""
-    monkeypatch.setattr("chronos.ticker.LOOK_EVERY_S", 60.0)
+    monkeypatch.setattr("chronos.agent.ticker.LOOK_EVERY_S", 60.0)
     world = make_live()
     world.agent.start()
     assert world.agent.create("j", Once(at_us=world.clock() + 30 * MS_US)).settled
@@ -192,7 +192,7 @@ def test_it_outlives_whatever_fails_in_one_of_its_steps(
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as broken:
-        broken.setattr("chronos.ticker.Ticker.due", breaks)
+        broken.setattr("chronos.agent.ticker.Ticker.due", breaks)
         world.agent.start()
         until(lambda: "the in-process ticker failed, and goes on" in caplog.messages)
     world.agent.create("j", Once(at_us=world.clock() + 20 * MS_US))
@@ -219,7 +219,7 @@ def test_a_fire_is_answered_beside_the_ticker(make_live: MakeWorld) -> None:
 
 
 def arm(ticker: Ticker, job_id: str, at_us: int) -> None:
-    ticker.perform(machine.ProvisionArm(job_id=job_id, fire_at_us=at_us, revision=1))
+    ticker.perform(flows.ProvisionArm(job_id=job_id, fire_at_us=at_us, revision=1))
 
 
 def test_an_arm_is_due_at_its_instant_and_again_after_a_while() -> None:
@@ -239,9 +239,9 @@ def test_a_cancelled_arm_is_not_due_and_leaves_nothing_behind() -> None:
     ticker = Ticker(threading.Event(), is_ticking=True)
     arm(ticker, "j", T0)
     assert ticker.due(T0, 0.0)
-    ticker.perform(machine.CancelArm(job_id="j", revision=2))
+    ticker.perform(flows.CancelArm(job_id="j", revision=2))
     assert ticker.due(T0, 100.0) == []
-    assert ticker.perform(machine.ListArms()) == machine.ArmsListed({})
+    assert ticker.perform(flows.ListArms()) == flows.ArmsListed({})
     arm(ticker, "j", T0)
     assert ticker.due(T0, 0.0) == [("j", T0)]
 

@@ -10,10 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronos.protocol import transitions
-from chronos.protocol.clocks import CLOCK_MARGIN_US
-from chronos.protocol.draft import Fired
-from chronos.protocol.job import (
+from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
     MAX_ATTEMPTS,
@@ -41,7 +38,7 @@ from chronos.protocol.job import (
     startable,
     wake_at,
 )
-from chronos.protocol.schedule import (
+from chronos.jobs.schedule import (
     DAY_US,
     HOUR_US,
     MINUTE_US,
@@ -53,6 +50,9 @@ from chronos.protocol.schedule import (
     parse_instant,
     whole_second,
 )
+from chronos.protocol import transitions
+from chronos.protocol.clocks import CLOCK_MARGIN_US
+from chronos.protocol.draft import Fired
 from chronos.protocol.transitions import Changes
 
 T0 = parse_instant("2026-06-26T12:00:00Z")

@@ -11,12 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
+from chronos.agent.scheduler import Scheduler
 from chronos.errors import StoreError
 from chronos.fire.webhook import FireEndpoint
+from chronos.jobs.job import Verdict
+from chronos.jobs.schedule import HOUR_US, MINUTE_US
 from chronos.nas.client import AsyncNasClient, NasClient
-from chronos.protocol.job import Verdict
-from chronos.protocol.schedule import HOUR_US, MINUTE_US
-from chronos.scheduler import Scheduler
 from chronos.stores import JobStore, JsonFileStore, SqlStore
 from tests.agents import T0, MakeWorld, Nas, at, every_hour, later, until
 from tests.fires import World, fire_verifier, run, token

@@ -15,11 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
+from chronos.contract.messages import FireClaims
 from chronos.errors import StoreError, TokenError
 from chronos.fire.verify import LEEWAY_S, FireVerifier
 from chronos.fire.webhook import MAX_BODY_BYTES, FireEndpoint
-from chronos.protocol.messages import FireClaims
-from chronos.protocol.schedule import Instant
+from chronos.jobs.schedule import Instant
 from tests.fires import (
     AT,
     ATTACKS,

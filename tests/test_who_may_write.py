@@ -25,8 +25,8 @@ ROOT = 0
 
 ACT = """
 import os, sys, tempfile, threading
-from chronos.protocol.job import Job
-from chronos.protocol.schedule import Interval, MINUTE_US
+from chronos.jobs.job import Job
+from chronos.jobs.schedule import Interval, MINUTE_US
 from chronos.stores import JsonFileStore
 
 kind, path, job_id, uid, gid, umask, wait = sys.argv[1:8]

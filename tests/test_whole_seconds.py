@@ -10,11 +10,11 @@ import httpx
 import pytest
 from hypothesis import given
 
+from chronos.contract.messages import FireRequest
+from chronos.contract.wire import decode
 from chronos.errors import NasRefused
-from chronos.protocol import transitions
-from chronos.protocol.job import Job, Policy, Verdict, wake_at
-from chronos.protocol.messages import FireRequest
-from chronos.protocol.schedule import (
+from chronos.jobs.job import Job, Policy, Verdict, wake_at
+from chronos.jobs.schedule import (
     HOUR_US,
     MINUTE_US,
     SECOND_US,
@@ -27,8 +27,8 @@ from chronos.protocol.schedule import (
     parse_instant,
     parse_schedule,
 )
+from chronos.protocol import transitions
 from chronos.protocol.transitions import Changes
-from chronos.protocol.wire import decode
 from tests.agents import T0, MakeWorld, Nas, World, at
 from tests.nas_clients import KINDS, Client
 from tests.strategies import jobs

@@ -10,11 +10,8 @@ import attrs
 import httpx
 import pytest
 
-from chronos.nas.answer import date_of
-from chronos.protocol import machine, transitions
-from chronos.protocol.clocks import Belief, compared
-from chronos.protocol.draft import Fired
-from chronos.protocol.job import (
+from chronos.contract.messages import answer_to_fire
+from chronos.jobs.job import (
     LEASE_US,
     CatchUp,
     Job,
@@ -27,9 +24,13 @@ from chronos.protocol.job import (
     Verdict,
     Waiting,
 )
-from chronos.protocol.machine import Answer, ArmAccepted, Fire, JobLoaded, ProvisionArm, begin, step
-from chronos.protocol.messages import answer_to_fire
-from chronos.protocol.schedule import DAY_US, HOUR_US, MINUTE_US, SECOND_US, Interval, Once, format_instant
+from chronos.jobs.schedule import DAY_US, HOUR_US, MINUTE_US, SECOND_US, Interval, Once, format_instant
+from chronos.nas.answer import date_of
+from chronos.protocol import flow as flows
+from chronos.protocol import transitions
+from chronos.protocol.clocks import Belief, compared
+from chronos.protocol.draft import Fired
+from chronos.protocol.flow import Answer, ArmAccepted, Fire, JobLoaded, ProvisionArm, begin, step
 from tests.agents import KINDS, T0, MakeWorld, Nas, at, every_hour, later, until, worlds
 
 
@@ -112,7 +113,7 @@ def test_fire_that_was_early_is_not_owed_by_the_process() -> None:
     """NAS delivers it again; the process itself need not come back."""
     fire = Fire(job_id="j", fire_at_us=FAR_US, fired=Fired(origin=Origin.SCHEDULE))
     answer = Answer(job_id="j", verdict=Verdict.EARLY, reason="", settled=False)
-    assert machine.follow_up(fire, answer, T0) is None
+    assert flows.follow_up(fire, answer, T0) is None
 
 
 # --- A clock that is far wrong -----------------------------------------------------------------
@@ -361,7 +362,7 @@ class Ticking:
     """An agent without NAS, whose clock goes on by itself and is set by the test."""
 
     def __init__(self, make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, *jobs: Job) -> None:
-        monkeypatch.setattr("chronos.ticker.LOOK_EVERY_S", 60.0)
+        monkeypatch.setattr("chronos.agent.ticker.LOOK_EVERY_S", 60.0)
         self.off_us, began_s = 0, time.monotonic()
         self.world = make_world(
             *jobs,

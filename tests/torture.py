@@ -22,8 +22,8 @@ from typing import Any
 
 import attrs
 
-from chronos.protocol.job import Job, Outcome, Result
-from chronos.protocol.schedule import MINUTE_US, Interval, parse_instant
+from chronos.jobs.job import Job, Outcome, Result
+from chronos.jobs.schedule import MINUTE_US, Interval, parse_instant
 from chronos.stores import JobStore, JsonFileStore, SqlStore
 from tests.moves import claim_and_end
 

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from chronos.calls import call
+from chronos.agent.calls import call
 from chronos.nas.client import USER_AGENT
 
 logger = logging.getLogger(__name__)

@@ -20,10 +20,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from chronos import arguments
+from chronos.contract.messages import FireClaims
+from chronos.contract.wire import brief, decode
 from chronos.errors import TokenError
 from chronos.fire.jwks import ALGORITHMS_OF, Fetch, NasKeys, read_jwk, read_jwks, read_pem
-from chronos.protocol.messages import FireClaims
-from chronos.protocol.wire import brief, decode
 
 ALGORITHMS = tuple(name for names in ALGORITHMS_OF.values() for name in names)
 """Asymmetric ones alone: with a symmetric one, NAS's public key would be a secret that all know."""

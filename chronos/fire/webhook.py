@@ -25,13 +25,13 @@ from functools import partial
 from typing import Any, NoReturn, Protocol, TypeAlias, runtime_checkable
 
 from chronos import arguments
-from chronos.calls import call
+from chronos.agent.calls import call
 from chronos.clock import now_us
+from chronos.contract import messages, wire
+from chronos.contract.messages import ErrorResponse, FireClaims, FireRequest, HttpAnswer, dedup_key
 from chronos.errors import TokenError, one_line
-from chronos.protocol import messages, wire
-from chronos.protocol.machine import Answer
-from chronos.protocol.messages import ErrorResponse, FireClaims, FireRequest, HttpAnswer, dedup_key
-from chronos.protocol.schedule import SECOND_US, Instant, format_instant, parse_instant
+from chronos.jobs.schedule import SECOND_US, Instant, format_instant, parse_instant
+from chronos.protocol.flow import Answer
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC
 from typing import Any, TypeVar
 
+from chronos.contract import messages, wire
 from chronos.errors import InvalidClient, NasError, NasRefused, NasUnavailable, StaleRevision
-from chronos.protocol import messages, wire
-from chronos.protocol.schedule import SECOND_US, Instant
+from chronos.jobs.schedule import SECOND_US, Instant
 
 # For how long NAS can silence a client with one answer. A fire that was not settled is delivered
 # again a few times, over some ten minutes: an agent that was told to be silent for an hour, and was,

@@ -18,8 +18,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from chronos import arguments
-from chronos.calls import call, call_in_time
+from chronos.agent.calls import call, call_in_time
+from chronos.contract.messages import callback_url_problem
 from chronos.errors import NasUnavailable
+from chronos.jobs.schedule import Instant
 from chronos.nas.answer import MAX_ANSWER_BYTES
 from chronos.nas.exchange import (
     ArmAnswer,
@@ -34,8 +36,6 @@ from chronos.nas.exchange import (
     Step,
     Terms,
 )
-from chronos.protocol.messages import callback_url_problem
-from chronos.protocol.schedule import Instant
 
 if TYPE_CHECKING:
     import httpx

@@ -24,11 +24,11 @@ from typing import Generic, TypeAlias, TypeVar
 import attrs
 
 from chronos import arguments
+from chronos.contract import messages, wire
 from chronos.errors import InvalidClient, NasError, NasRefused, NasUnavailable, StaleRevision
+from chronos.jobs.moments import instant_of, needed
+from chronos.jobs.schedule import Instant, ScheduleError, format_instant, parse_instant, whole_second
 from chronos.nas.answer import date_of, read_answer
-from chronos.protocol import messages, wire
-from chronos.protocol.moments import instant_of, needed
-from chronos.protocol.schedule import Instant, ScheduleError, format_instant, parse_instant, whole_second
 
 # Who calls comes back by itself: a scheduler after 5, 15 and 45 s, a redelivered fire after 10 s and
 # more. Two more sends outlast what passes in a moment, such as a restart or a kept connection that

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from chronos import arguments
-from chronos.protocol.wire import is_number
+from chronos.contract.wire import is_number
 
 # How long before its end a token is no longer used: as long as a call to NAS takes with all its
 # retries, 25 s, and what two clocks may differ by, 30 s.

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from chronos.protocol.job import (
+from chronos.jobs.job import (
     LEASE_US,
     MAX_ATTEMPTS,
     MAX_IN_FLIGHT,
@@ -29,8 +29,8 @@ from chronos.protocol.job import (
     following,
     passed,
 )
-from chronos.protocol.moments import moment_or_none
-from chronos.protocol.schedule import Instant
+from chronos.jobs.moments import moment_or_none
+from chronos.jobs.schedule import Instant
 
 _SPENT = "the job has started as often as it shall"
 

@@ -2,7 +2,7 @@
 
 A transition takes a job as it is stored and the present instant, and returns a `Move`: the job as
 it shall be stored, the occurrences that end with that, the runs that start, and what to tell whoever
-asked. Nothing is performed here; `chronos.protocol.machine` makes the move with one compare-and-set.
+asked. Nothing is performed here; `chronos.protocol.flow` makes the move with one compare-and-set.
 
 Most of them are three steps on a `Draft` of the job: look after the runs in flight, take what is due
 from the schedule, start what may start.
@@ -14,11 +14,9 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
-from chronos.protocol.clocks import CLOCK_MARGIN_US, FIRST_DATE_US, Belief
-from chronos.protocol.cron import meaning
-from chronos.protocol.data import NO_DATA
-from chronos.protocol.draft import BY_NAS, Draft, Fired, Stretch, joined, ran_after
-from chronos.protocol.job import (
+from chronos.jobs.cron import meaning
+from chronos.jobs.data import NO_DATA
+from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
     MIN_GRACE_US,
@@ -42,7 +40,7 @@ from chronos.protocol.job import (
     passed,
     wake_at,
 )
-from chronos.protocol.schedule import (
+from chronos.jobs.schedule import (
     SECOND_US,
     Cron,
     Instant,
@@ -54,6 +52,8 @@ from chronos.protocol.schedule import (
     in_whole_seconds,
     zone_of,
 )
+from chronos.protocol.clocks import CLOCK_MARGIN_US, FIRST_DATE_US, Belief
+from chronos.protocol.draft import BY_NAS, Draft, Fired, Stretch, joined, ran_after
 
 # --- What runs -------------------------------------------------------------------------------
 

@@ -16,23 +16,23 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from chronos import arguments
+from chronos.agent.operations import Pending
+from chronos.agent.runner import words_of
+from chronos.agent.work import NAS_TIMEOUT_IN_FIRE_S, REFUSED
 from chronos.clock import now_us
 from chronos.errors import JobsFileError, NotSettled, SettingsError
+from chronos.jobs.job import LEASE_US, Unreadable, wake_at
+from chronos.jobs.schedule import Instant, format_instant
 from chronos.nas.client import Nas, NasClient
-from chronos.operations import Pending
-from chronos.protocol import machine
+from chronos.protocol import flow as flows
 from chronos.protocol.clocks import CLOCK_MARGIN_US
-from chronos.protocol.job import LEASE_US, Unreadable, wake_at
-from chronos.protocol.schedule import Instant, format_instant
 from chronos.provider import hermes_host
 from chronos.provider.hermes_arms import Arms
 from chronos.provider.hermes_host import Host, Ticker
 from chronos.provider.hermes_jobs import HermesJob, read_hermes_job
 from chronos.provider.interface import check_stop_event, given_id
-from chronos.runner import words_of
 from chronos.stores import unreadable
 from chronos.stores.record import id_of
-from chronos.work import NAS_TIMEOUT_IN_FIRE_S, REFUSED
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ class HermesCron:
             if job.is_missed(now_us):
                 logger.warning("a one-shot is too late to run", extra={"job_id": job.job.id})
             wanted.append((job.wanting(job.wake_us(now_us, spent_us=now_us - CLOCK_MARGIN_US)), ()))
-        for difference in machine.differences(wanted, arms, now_us, unreadable):
+        for difference in flows.differences(wanted, arms, now_us, unreadable):
             self._arms.try_to_converge(difference.job_id)
 
     def _jobs(self) -> tuple[list[HermesJob], list[Unreadable]]:

@@ -14,18 +14,18 @@ from time import monotonic
 
 import attrs
 
+from chronos.agent.operations import Pending
+from chronos.agent.runner import words_of
+from chronos.agent.work import NAS_TIMEOUT_S, REFUSED, TRIED_SLOWLY
 from chronos.errors import InvalidClient, NasUnavailable, StaleRevision
+from chronos.jobs.job import Unreadable
+from chronos.jobs.schedule import SECOND_US, Instant
 from chronos.nas.client import Nas
-from chronos.operations import Pending
-from chronos.protocol import machine
+from chronos.protocol import flow as flows
 from chronos.protocol.clocks import CLOCK_MARGIN_US
-from chronos.protocol.job import Unreadable
-from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, MAX_CONFLICTS
-from chronos.protocol.schedule import SECOND_US, Instant
+from chronos.protocol.flow import FOLLOW_UP_DELAYS_US, MAX_CONFLICTS
 from chronos.provider.hermes_host import get_job
-from chronos.runner import words_of
 from chronos.stores import refusal
-from chronos.work import NAS_TIMEOUT_S, REFUSED, TRIED_SLOWLY
 
 logger = logging.getLogger(__name__)
 
@@ -295,7 +295,7 @@ class Arms:
             owed.tries += 1
             if error is not None:
                 owed.reason = words_of(error)
-            delay_us = machine.follow_up_delay_us(owed.tries, FOLLOW_UP_DELAYS_US)
+            delay_us = flows.follow_up_delay_us(owed.tries, FOLLOW_UP_DELAYS_US)
             owed.due_s = monotonic() + delay_us / SECOND_US
             is_slow_now = owed.tries == len(FOLLOW_UP_DELAYS_US) and self._owed.get(key) is owed
         if is_slow_now:

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from chronos.protocol.schedule import Instant
+from chronos.jobs.schedule import Instant
 from chronos.provider.hermes_jobs import HermesJob, read_hermes_job
 from chronos.provider.settings import Settings, settings_from
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from chronos.protocol.job import (
+from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
     Job,
@@ -20,7 +20,7 @@ from chronos.protocol.job import (
     following,
     grace_us,
 )
-from chronos.protocol.schedule import SECOND_US, Instant, Once, ScheduleError, parse_instant, whole_second
+from chronos.jobs.schedule import SECOND_US, Instant, Once, ScheduleError, parse_instant, whole_second
 from chronos.stores.record import FileFacts, read_job
 
 # When a fire finds a one-shot that it cannot have, the next one comes once the lease of whoever has

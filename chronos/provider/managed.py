@@ -11,19 +11,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from chronos import arguments
+from chronos.agent.operations import Pending
+from chronos.agent.runner import Runner, words_of
+from chronos.agent.scheduler import Scheduler
+from chronos.agent.work import REFUSED
 from chronos.clock import now_us
 from chronos.errors import JobsFileError, NotSettled, StoreError
+from chronos.jobs.job import CLOCK_ALLOWANCE_US, Verdict, wake_at
+from chronos.jobs.schedule import Instant
 from chronos.nas.client import Nas, NasClient
-from chronos.operations import Pending
-from chronos.protocol.job import CLOCK_ALLOWANCE_US, Verdict, wake_at
-from chronos.protocol.machine import Answer
-from chronos.protocol.schedule import Instant
+from chronos.protocol.flow import Answer
 from chronos.provider.interface import check_stop_event, given_id
 from chronos.provider.settings import Settings
-from chronos.runner import Runner, words_of
-from chronos.scheduler import Scheduler
 from chronos.stores import JobStore
-from chronos.work import REFUSED
 
 # Nobody can wait for two events at once. A host that starts a provider again with another stop event
 # does not set it within this time; if it does, it is noticed this much later.

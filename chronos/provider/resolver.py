@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, cast
 
 from chronos import arguments
+from chronos.agent.runner import words_of
 from chronos.provider.interface import CronScheduler
-from chronos.runner import words_of
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import attrs
 
+from chronos.contract.messages import callback_url_problem
 from chronos.errors import SettingsError
-from chronos.protocol.messages import callback_url_problem
 
 _URL = re.compile(r"https?://[^/\s]\S*")
 _USER = re.compile(r"https?://[^/?#\s]*@")

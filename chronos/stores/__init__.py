@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from chronos import arguments
 from chronos.errors import JobsFileError
-from chronos.protocol.job import Job, Outcome, Unreadable
+from chronos.jobs.job import Job, Outcome, Unreadable
 
 if TYPE_CHECKING:
     from chronos.stores.json_file import JsonFileStore

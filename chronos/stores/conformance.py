@@ -18,9 +18,9 @@ from typing import Any
 import attrs
 
 from chronos.errors import JobsFileError
-from chronos.protocol.data import json_of
-from chronos.protocol.job import Job, JobState, Outcome, Result, Unreadable
-from chronos.protocol.schedule import DAY_US, MINUTE_US, Cron, Interval, Once, parse_instant
+from chronos.jobs.data import json_of
+from chronos.jobs.job import Job, JobState, Outcome, Result, Unreadable
+from chronos.jobs.schedule import DAY_US, MINUTE_US, Cron, Interval, Once, parse_instant
 from chronos.stores import HISTORY_LENGTH, JobStore
 
 __all__ = ["CHECKS", "ODD_CHECKS", "check_store"]

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Mapping
 
 from chronos import arguments
-from chronos.protocol.job import Job, Outcome, Unreadable
+from chronos.jobs.job import Job, Outcome, Unreadable
 from chronos.stores import HISTORY_LENGTH, check_history_length, check_swap
 
 

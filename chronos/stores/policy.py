@@ -13,8 +13,8 @@ from typing import Any
 
 import attrs
 
-from chronos.protocol.job import CatchUp, OnInterrupt, Overlap, Policy
-from chronos.protocol.schedule import SECOND_US, ScheduleError
+from chronos.jobs.job import CatchUp, OnInterrupt, Overlap, Policy
+from chronos.jobs.schedule import SECOND_US, ScheduleError
 from chronos.stores.near_misses import Names, plain
 from chronos.stores.reader import Reader, counted, put, written_in
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 import attrs
 
 from chronos.errors import JobsFileError
-from chronos.protocol.schedule import (
+from chronos.jobs.schedule import (
     DAY_US,
     Instant,
     ScheduleError,

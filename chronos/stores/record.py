@@ -21,8 +21,8 @@ from typing import Any
 import attrs
 
 from chronos.errors import DataError, JobsFileError
-from chronos.protocol.data import json_of
-from chronos.protocol.job import (
+from chronos.jobs.data import json_of
+from chronos.jobs.job import (
     Job,
     JobState,
     Origin,
@@ -34,7 +34,7 @@ from chronos.protocol.job import (
     Waiting,
     following,
 )
-from chronos.protocol.schedule import (
+from chronos.jobs.schedule import (
     Cron,
     Instant,
     Interval,

@@ -11,9 +11,9 @@ from datetime import tzinfo
 from typing import Any
 
 from chronos.errors import JobsFileError, StoreError
-from chronos.protocol.data import json_of
-from chronos.protocol.job import Job, JobState, Origin, Outcome, Policy, Result, Run, Waiting
-from chronos.protocol.schedule import (
+from chronos.jobs.data import json_of
+from chronos.jobs.job import Job, JobState, Origin, Outcome, Policy, Result, Run, Waiting
+from chronos.jobs.schedule import (
     SECOND_US,
     Cron,
     Instant,

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from chronos.protocol.schedule import (
+from chronos.jobs.schedule import (
     DAY_US,
     MINUTE_US,
     Cron,

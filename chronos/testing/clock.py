@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from chronos.protocol.moments import datetime_of, instant_of, needed
-from chronos.protocol.schedule import Instant
+from chronos.jobs.moments import datetime_of, instant_of, needed
+from chronos.jobs.schedule import Instant
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import attrs
 
-from chronos.protocol import messages, wire
-from chronos.protocol.moments import datetime_of, moment, moment_or_none
-from chronos.protocol.schedule import SECOND_US, Instant, ScheduleError, format_instant, parse_instant
+from chronos.contract import messages, wire
+from chronos.jobs.moments import datetime_of, moment, moment_or_none
+from chronos.jobs.schedule import SECOND_US, Instant, ScheduleError, format_instant, parse_instant
 from chronos.testing import nas
 from chronos.testing.faults import Faults
 from chronos.testing.keys import SigningKeys

@@ -17,9 +17,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from chronos import console
-from chronos.console import BadUsage, facts, is_one_file
-from chronos.options import as_json, nearest_file
+from chronos.cli import console
+from chronos.cli.console import BadUsage, facts, is_one_file
+from chronos.cli.options import as_json, nearest_file
 from simulator import fleet
 
 STANDARD_OUTPUT = "-"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
-from chronos.protocol.schedule import format_instant, remarks
+from chronos.jobs.schedule import format_instant, remarks
 from simulator.explore import Result
 from simulator.scenario import Plan
 from simulator.watch import Violation

@@ -10,7 +10,7 @@ from collections.abc import Callable, Container
 
 import attrs
 
-from chronos.protocol.job import (
+from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     MAX_ATTEMPTS,
     MAX_IN_FLIGHT,
@@ -26,8 +26,8 @@ from chronos.protocol.job import (
     Result,
     Run,
 )
-from chronos.protocol.machine import Edit, Intent, Pause, Resume
-from chronos.protocol.schedule import SECOND_US, Interval
+from chronos.jobs.schedule import SECOND_US, Interval
+from chronos.protocol.flow import Edit, Intent, Pause, Resume
 from tests.model.plans import Grid, edited, grace_us, grid_of, rounded_up
 
 Identity = tuple[bool, int]

@@ -8,8 +8,10 @@ import attrs
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from chronos.protocol.job import Policy
-from chronos.protocol.machine import (
+from chronos.agent.work import Execute, Sleep
+from chronos.jobs.job import Policy
+from chronos.jobs.schedule import HOUR_US, SECOND_US
+from chronos.protocol.flow import (
     CancelArm,
     Create,
     Edit,
@@ -24,9 +26,7 @@ from chronos.protocol.machine import (
     RunNow,
     SwapJob,
 )
-from chronos.protocol.schedule import HOUR_US, SECOND_US
 from chronos.protocol.transitions import Changes
-from chronos.work import Execute, Sleep
 from simulator import properties
 from tests.model.plans import Plan, grid_of, plans, policies
 from tests.model.world import ALL, Process, Strand, World

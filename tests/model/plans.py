@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 from hypothesis import strategies as st
 
-from chronos.protocol.job import (
+from chronos.jobs.job import (
     MAX_GRACE_US,
     MIN_GRACE_US,
     CatchUp,
@@ -14,7 +14,7 @@ from chronos.protocol.job import (
     Overlap,
     Policy,
 )
-from chronos.protocol.schedule import (
+from chronos.jobs.schedule import (
     HOUR_US,
     MINUTE_US,
     SECOND_US,

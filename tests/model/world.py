@@ -1,6 +1,6 @@
 """The world around the scheduler: processes, a store, NAS, and work that goes on one operation at a time.
 
-A process is a `chronos.work.Worker`. What its generators ask for is performed here, in virtual time and
+A process is a `chronos.agent.work.Worker`. What its generators ask for is performed here, in virtual time and
 whenever somebody says so: between any two operations of any two pieces of work something else can come.
 Performing an operation and going on with its result are two steps, as they are for threads.
 """
@@ -14,13 +14,15 @@ from typing import Any
 
 import attrs
 
-from chronos import events
-from chronos.effects import Failed, event_of, question, request
+from chronos.agent import events
+from chronos.agent.effects import Failed, event_of, question, request
+from chronos.agent.operations import Execute, Join, Operation, Pending, Perform, Read, Sleep, Spawn
+from chronos.agent.work import Worker
 from chronos.errors import NasUnavailable, StaleRevision, StoreError
+from chronos.jobs.job import Job, Run
+from chronos.jobs.schedule import SECOND_US
 from chronos.nas.exchange import ArmAnswer
-from chronos.operations import Execute, Join, Operation, Pending, Perform, Read, Sleep, Spawn
-from chronos.protocol.job import Job, Run
-from chronos.protocol.machine import (
+from chronos.protocol.flow import (
     FOLLOW_UP_DELAYS_US,
     CancelArm,
     Effect,
@@ -36,11 +38,9 @@ from chronos.protocol.machine import (
     SwapConflicted,
     SwapJob,
 )
-from chronos.protocol.schedule import SECOND_US
 from chronos.stores import MemoryStore
 from chronos.testing import nas
 from chronos.testing.nas import HARDENED, OneShot, Row
-from chronos.work import Worker
 from tests.model.expected import Expected, Moved
 from tests.model.plans import T0, grid_of
 

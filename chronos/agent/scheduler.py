@@ -1,6 +1,6 @@
 """The schedulers that an agent embeds: one with threads, one for asyncio.
 
-Both perform the same work, that of `chronos.work`, and differ only in how: `Scheduler` in threads of
+Both perform the same work, that of `chronos.agent.work`, and differ only in how: `Scheduler` in threads of
 its own, `AsyncScheduler` as tasks of the running loop. Whatever is decided is decided elsewhere.
 """
 
@@ -19,19 +19,19 @@ from typing import Any, TypeVar
 import attrs
 
 from chronos import arguments
-from chronos.declaring import JobSpec
-from chronos.effects import Failed, event_of, question, read, request
+from chronos.agent.declaring import JobSpec
+from chronos.agent.effects import Failed, event_of, question, read, request
+from chronos.agent.operations import Execute, Join, Operation, Pending, Perform, Read, Sleep, Spawn
+from chronos.agent.runner import run_job, run_job_async
+from chronos.agent.shell import Shell
+from chronos.agent.status import Status
+from chronos.agent.work import Started
 from chronos.errors import NasUnavailable
+from chronos.jobs.job import Job, Outcome, Policy
+from chronos.jobs.schedule import SECOND_US, GivenSchedule, Instant
 from chronos.nas.client import AsyncNas, Nas
-from chronos.operations import Execute, Join, Operation, Pending, Perform, Read, Sleep, Spawn
-from chronos.protocol import machine
-from chronos.protocol.job import Job, Outcome, Policy
-from chronos.protocol.machine import Answer
-from chronos.protocol.schedule import SECOND_US, GivenSchedule, Instant
-from chronos.runner import run_job, run_job_async
-from chronos.shell import Shell
-from chronos.status import Status
-from chronos.work import Started
+from chronos.protocol import flow as flows
+from chronos.protocol.flow import Answer
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class Scheduler(Shell[Nas]):
             block or raise. It is asked before each claim, and has to remember for as long as the stop lasts,
             which may be longer than the process. Runs in flight go on. Who lifts the stop calls
             `start`.
-        hooks: told what happens; see `chronos.events`.
+        hooks: told what happens; see `chronos.agent.events`.
 
     Raises:
         TypeError: an argument is of another type than its own: a path is no store, a text no runner. A
@@ -111,7 +111,7 @@ class Scheduler(Shell[Nas]):
             received_us: the same in epoch microseconds.
 
         Returns:
-            The protocol's answer; `chronos.protocol.messages.answer_to_fire` makes an HTTP answer of
+            The protocol's answer; `chronos.contract.messages.answer_to_fire` makes an HTTP answer of
             it. Unsettled, NAS must deliver the fire again, also when the run has started; so it must when
             the fire is `EARLY`, for an instant that is further ahead than two clocks may differ. While
             draining, that is the answer to every fire, and nothing is claimed. While the agent is
@@ -453,7 +453,7 @@ class Scheduler(Shell[Nas]):
             case Read(question=ask):
                 return read(ask, self._store)
 
-    def _outcome(self, effect: machine.Effect, timeout_s: float | None) -> Any:
+    def _outcome(self, effect: flows.Effect, timeout_s: float | None) -> Any:
         try:
             ask = question(effect, self._store)
             return request(effect, self._nas, timeout_s) if ask is None else ask()
@@ -662,7 +662,7 @@ class AsyncScheduler(Shell[AsyncNas]):
             case Read(question=ask):
                 return await asyncio.to_thread(read, ask, self._store)
 
-    async def _outcome(self, effect: machine.Effect, timeout_s: float | None) -> Any:
+    async def _outcome(self, effect: flows.Effect, timeout_s: float | None) -> Any:
         try:
             ask = question(effect, self._store)
             if ask is not None:

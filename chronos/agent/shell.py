@@ -10,19 +10,19 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from chronos import arguments, events, telemetry
+from chronos import arguments
+from chronos.agent import events, telemetry
+from chronos.agent.declaring import JobSpec, checked_id, checked_set
+from chronos.agent.operations import Pending, Read, Signal, Spawn, Work
+from chronos.agent.owner import is_dead, new_owner
+from chronos.agent.runner import Runner
+from chronos.agent.status import status
+from chronos.agent.work import Worker
 from chronos.clock import now_us
-from chronos.declaring import JobSpec, checked_id, checked_set
-from chronos.operations import Pending, Read, Signal, Spawn, Work
-from chronos.owner import is_dead, new_owner
-from chronos.protocol import machine, transitions
-from chronos.protocol.clocks import CLOCK_MARGIN_US
-from chronos.protocol.data import json_of
-from chronos.protocol.draft import Fired
-from chronos.protocol.job import Job, Policy
-from chronos.protocol.machine import Answer
-from chronos.protocol.moments import GivenInstant, instant_of, needed
-from chronos.protocol.schedule import (
+from chronos.jobs.data import json_of
+from chronos.jobs.job import Job, Policy
+from chronos.jobs.moments import GivenInstant, instant_of, needed
+from chronos.jobs.schedule import (
     DAY_US,
     Cron,
     GivenSchedule,
@@ -32,13 +32,15 @@ from chronos.protocol.schedule import (
     schedule_of,
     zone_of,
 )
+from chronos.protocol import flow as flows
+from chronos.protocol import transitions
+from chronos.protocol.clocks import CLOCK_MARGIN_US
+from chronos.protocol.draft import Fired
+from chronos.protocol.flow import Answer
 from chronos.protocol.transitions import Changes
-from chronos.runner import Runner
-from chronos.status import status
 from chronos.stores import JobStore, told_apart
-from chronos.work import Worker
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("chronos.scheduler")
 
 N = TypeVar("N")
 T = TypeVar("T")
@@ -51,7 +53,7 @@ OLDEST_REQUEST_US = 366 * DAY_US
 
 
 class Shell(Generic[N]):
-    """A scheduler without a way to perform work; see `chronos.scheduler`."""
+    """A scheduler without a way to perform work; see `chronos.agent.scheduler`."""
 
     _is_async = False
 
@@ -139,7 +141,7 @@ class Shell(Generic[N]):
     ) -> Spawn:
         fire_at_us = needed("fire_at", instant_of("fire_at", *fire_at))
         fired = Fired(minted_us=instant_of("minted", *minted), received_us=instant_of("received", *received))
-        return self._work.ask(machine.Fire(job_id=checked_id(job_id), fire_at_us=fire_at_us, fired=fired))
+        return self._work.ask(flows.Fire(job_id=checked_id(job_id), fire_at_us=fire_at_us, fired=fired))
 
     def _create(
         self,
@@ -157,7 +159,7 @@ class Shell(Generic[N]):
         job = transitions.new_job(
             job_id, parsed, now_us=now_us, times=times, policy=policy, data_json=json_of(data)
         )
-        return self._work.ask(machine.Create(job_id=job_id, job=job))
+        return self._work.ask(flows.Create(job_id=job_id, job=job))
 
     def _edit(
         self,
@@ -187,7 +189,7 @@ class Shell(Generic[N]):
             schedule is None and tz is not None
         )
         work = self._edit_like(job_id, changes, tz) if is_told_by_job else None
-        asked = self._work.ask(machine.Edit(job_id=job_id, changes=changes))
+        asked = self._work.ask(flows.Edit(job_id=job_id, changes=changes))
         return asked if work is None else Spawn(work, asked.pending)
 
     def _edit_like(self, job_id: str, changes: Changes, tz: str | None) -> Work[Answer]:
@@ -200,7 +202,7 @@ class Shell(Generic[N]):
             changes = attrs.evolve(changes, schedule=Cron(expr=now.expr, tz=tz))
         elif changes.schedule is None and job is not None:
             raise ScheduleError(f"tz is {tz!r}, but {job_id} has no cron expression that it could be of")
-        answer: Answer = yield from self._work.ask(machine.Edit(job_id=job_id, changes=changes)).work
+        answer: Answer = yield from self._work.ask(flows.Edit(job_id=job_id, changes=changes)).work
         return answer
 
     def _declare(self, jobs: Iterable[JobSpec], remove_others: bool) -> Spawn:
@@ -212,14 +214,14 @@ class Shell(Generic[N]):
 
     def _pause(self, job_id: str, note: str) -> Spawn:
         arguments.text("note", note)
-        return self._work.ask(machine.Pause(job_id=checked_id(job_id), note=note))
+        return self._work.ask(flows.Pause(job_id=checked_id(job_id), note=note))
 
     def _resume(self, job_id: str, from_now: bool) -> Spawn:
         arguments.flag("from_now", from_now)
-        return self._work.ask(machine.Resume(job_id=checked_id(job_id), from_now=from_now))
+        return self._work.ask(flows.Resume(job_id=checked_id(job_id), from_now=from_now))
 
     def _remove(self, job_id: str) -> Spawn:
-        return self._work.ask(machine.Remove(job_id=checked_id(job_id)))
+        return self._work.ask(flows.Remove(job_id=checked_id(job_id)))
 
     def _run_now(self, job_id: str, asked: GivenInstant) -> Spawn:
         asked_us, now_us = instant_of("asked", *asked), self._work.clock()
@@ -229,7 +231,7 @@ class Shell(Generic[N]):
         if asked_us is not None and asked_us < now_us - OLDEST_REQUEST_US:
             since = format_instant(now_us - OLDEST_REQUEST_US)
             raise ValueError(f"asked is {format_instant(asked_us)}; expected an instant after {since}")
-        return self._work.ask(machine.RunNow(job_id=checked_id(job_id), asked_us=asked_us))
+        return self._work.ask(flows.RunNow(job_id=checked_id(job_id), asked_us=asked_us))
 
     def _start(self) -> Spawn:
         return self._listed(self._work.start(), "the start is reconciling")

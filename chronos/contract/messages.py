@@ -1,8 +1,8 @@
 """The wire messages: what an agent and NAS say to each other.
 
 Each message is a frozen class; each of its fields carries its kind, its meaning and an example, and
-`REGISTRY` lists them all. The validation at run time (`chronos.protocol.wire`), the JSON schemas and
-the example vectors (`chronos.protocol.schema`), and the contract pages are made of it and of nothing
+`REGISTRY` lists them all. The validation at run time (`chronos.contract.wire`), the JSON schemas and
+the example vectors (`chronos.contract.schema`), and the contract pages are made of it and of nothing
 else, so that they cannot disagree.
 
 Contract 1.0 is what is deployed. 1.1 adds what is below, and who speaks 1.0 can ignore all of it:
@@ -20,11 +20,8 @@ from types import MappingProxyType
 
 import attrs
 
-from chronos.protocol import kinds
-from chronos.protocol.job import Verdict
-from chronos.protocol.machine import Answer
-from chronos.protocol.schedule import SECOND_US
-from chronos.protocol.wire import (
+from chronos.contract import kinds
+from chronos.contract.wire import (
     REGISTERED,
     About,
     Direction,
@@ -36,6 +33,9 @@ from chronos.protocol.wire import (
     registered,
     says,
 )
+from chronos.jobs.job import Verdict
+from chronos.jobs.schedule import SECOND_US
+from chronos.protocol.flow import Answer
 
 # When NAS may deliver again what could not be settled. Long enough for a passing refusal to pass,
 # short against the misfire grace, which is two minutes at the least.

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from chronos.operations import Pending, Read, Work
-from chronos.protocol import machine
+from chronos.agent.operations import Pending, Read, Work
+from chronos.jobs.job import Job, JobState, Lateness, Outcome, Unreadable, lateness, wake_at
+from chronos.jobs.moments import datetime_of, moment_or_none
+from chronos.jobs.schedule import Instant, format_instant
+from chronos.protocol import flow as flows
 from chronos.protocol.clocks import CLOCK_MARGIN_US
-from chronos.protocol.job import Job, JobState, Lateness, Outcome, Unreadable, lateness, wake_at
-from chronos.protocol.moments import datetime_of, moment_or_none
-from chronos.protocol.schedule import Instant, format_instant
 from chronos.stores import told_apart
 
 if TYPE_CHECKING:
-    from chronos.work import Worker
+    from chronos.agent.work import Worker
 
 _UNSAID = "NAS could not say what is armed"
 
@@ -106,8 +106,8 @@ class Status:
 
 def status(worker: Worker) -> Work[Status]:
     """Ask the store and NAS once each, and compare."""
-    listed = yield from worker.perform(machine.ListArms())
-    arms = listed.arms if isinstance(listed, machine.ArmsListed) else None
+    listed = yield from worker.perform(flows.ListArms())
+    arms = listed.arms if isinstance(listed, flows.ArmsListed) else None
     records: tuple[Job | Unreadable, ...] = yield Read(lambda store: store.load_all())
     jobs, unreadable = told_apart(records)
     worker.saw_unreadable(unreadable)

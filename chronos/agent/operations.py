@@ -1,4 +1,4 @@
-"""What the work of a scheduler asks for: `chronos.work` yields it, `chronos.scheduler` performs it."""
+"""What the work of a scheduler asks for: `work` yields it, `scheduler` performs it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 import attrs
 
-from chronos.protocol import machine
-from chronos.runner import RunContext
+from chronos.agent.runner import RunContext
+from chronos.protocol import flow as flows
 from chronos.stores import JobStore
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Perform:
     `timeout_s` bounds how long NAS may take, seconds; None for no bound but the client's.
     """
 
-    effect: machine.Effect
+    effect: flows.Effect
     timeout_s: float | None = None
 
 

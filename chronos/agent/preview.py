@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from chronos import arguments, clock
-from chronos.protocol import schedule as schedules
-from chronos.protocol.job import Policy, following
-from chronos.protocol.moments import datetime_of, instant_of, needed
-from chronos.protocol.schedule import GivenSchedule, Instant, Schedule, schedule_of
+from chronos.jobs import schedule as schedules
+from chronos.jobs.job import Policy, following
+from chronos.jobs.moments import datetime_of, instant_of, needed
+from chronos.jobs.schedule import GivenSchedule, Instant, Schedule, schedule_of
 from chronos.protocol.transitions import new_job
 
 # More than anybody reads; a schedule of every second has this many in less than three hours.
@@ -37,7 +37,7 @@ def next_times(
     Returns:
         Aware, in UTC, in order; fewer than *count* when the schedule ends. `moment.astimezone(zone)` shows
         one of them in another zone. What of a schedule is not what it seems, `remarks` of
-        `chronos.protocol.schedule` says.
+        `chronos.jobs.schedule` says.
 
     Raises:
         ScheduleError: the schedule, its zone or *now* is none, or no occurrence is left.

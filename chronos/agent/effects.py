@@ -12,20 +12,20 @@ from typing import Any, TypeVar
 
 import attrs
 
+from chronos.agent.runner import words_of
 from chronos.errors import InvalidClient, JobsFileError, StaleRevision, StoreError, one_line
-from chronos.protocol import machine
-from chronos.protocol.job import Job
-from chronos.protocol.schedule import SECOND_US, Instant
-from chronos.runner import words_of
+from chronos.jobs.job import Job
+from chronos.jobs.schedule import SECOND_US, Instant
+from chronos.protocol import flow as flows
 from chronos.stores import JobStore, told_apart
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("chronos.scheduler")
 
 T = TypeVar("T")
 
 
 @attrs.frozen
-class IdentityRefused(machine.ArmFailed):
+class IdentityRefused(flows.ArmFailed):
     """NAS refuses the agent's identity: no arm of any job can be had from it."""
 
 
@@ -36,21 +36,21 @@ class Failed:
     error: BaseException
 
 
-def question(effect: machine.Effect, store: JobStore) -> Callable[[], Any] | None:
+def question(effect: flows.Effect, store: JobStore) -> Callable[[], Any] | None:
     """Return the call by which *effect* asks the store, or None when it does not."""
     match effect:
-        case machine.LoadJob(job_id):
+        case flows.LoadJob(job_id):
             return lambda: store.load(job_id)
-        case machine.LoadHistory(job_id):
+        case flows.LoadHistory(job_id):
             return lambda: store.history(job_id)
-        case machine.LoadJobs():
+        case flows.LoadJobs():
             return store.load_all
-        case machine.SwapJob():
+        case flows.SwapJob():
             return lambda: _swap(effect, store)
     return None
 
 
-def request(effect: machine.Effect, nas: Any, within_s: float | None) -> Any:
+def request(effect: flows.Effect, nas: Any, within_s: float | None) -> Any:
     """Ask NAS for *effect*: the answer, or something to await that leads to it.
 
     Args:
@@ -63,16 +63,16 @@ def request(effect: machine.Effect, nas: Any, within_s: float | None) -> Any:
         ProtocolError: nothing comes back to such an effect.
     """
     match effect:
-        case machine.ProvisionArm(job_id=job_id, fire_at_us=fire_at_us, revision=revision):
+        case flows.ProvisionArm(job_id=job_id, fire_at_us=fire_at_us, revision=revision):
             return nas.provision(job_id, fire_at_us, revision=revision, within_s=within_s)
-        case machine.CancelArm(job_id=job_id, revision=revision):
+        case flows.CancelArm(job_id=job_id, revision=revision):
             return nas.cancel(job_id, revision=revision, within_s=within_s)
-        case machine.ListArms():
+        case flows.ListArms():
             return nas.list_arms(within_s=within_s)
-    raise machine.ProtocolError(f"nothing comes back to {effect}")
+    raise flows.ProtocolError(f"nothing comes back to {effect}")
 
 
-def event_of(effect: machine.Effect, result: Any) -> machine.Event:
+def event_of(effect: flows.Effect, result: Any) -> flows.Event:
     """Return what happened.
 
     What is known of the owners of runs is not filled in.
@@ -82,30 +82,30 @@ def event_of(effect: machine.Effect, result: Any) -> machine.Event:
         result: what came back, or `Failed`.
     """
     match effect, result:
-        case ((machine.ProvisionArm() | machine.CancelArm() | machine.ListArms()), Failed(error)):
+        case ((flows.ProvisionArm() | flows.CancelArm() | flows.ListArms()), Failed(error)):
             return _refusal(effect, error)
-        case machine.ListArms(), _:
-            return machine.ArmsListed(result, _date_us(result))
-        case ((machine.ProvisionArm() | machine.CancelArm()), _):
-            return machine.ArmAccepted(echoed=result.echoed, date_us=_date_us(result))
+        case flows.ListArms(), _:
+            return flows.ArmsListed(result, _date_us(result))
+        case ((flows.ProvisionArm() | flows.CancelArm()), _):
+            return flows.ArmAccepted(echoed=result.echoed, date_us=_date_us(result))
         case (
-            (machine.LoadJob() | machine.LoadHistory() | machine.SwapJob()),
+            (flows.LoadJob() | flows.LoadHistory() | flows.SwapJob()),
             Failed(JobsFileError(job=str()) as error),
         ):
-            return machine.JobUnreadable(str(error))
+            return flows.JobUnreadable(str(error))
         case _, Failed(error):
             _log_store(error)
-            return machine.StoreFailed(one_line(words_of(error)))
-        case machine.LoadJob(), _:
-            return machine.JobLoaded(result)
-        case machine.LoadHistory(), _:
-            return machine.HistoryLoaded(tuple(result))
-        case machine.LoadJobs(), _:
+            return flows.StoreFailed(one_line(words_of(error)))
+        case flows.LoadJob(), _:
+            return flows.JobLoaded(result)
+        case flows.LoadHistory(), _:
+            return flows.HistoryLoaded(tuple(result))
+        case flows.LoadJobs(), _:
             jobs, unreadable = told_apart(result)
-            return machine.JobsLoaded([(job, ()) for job in jobs], unreadable=unreadable)
-        case machine.SwapJob(), (has_moved, job):
-            return machine.JobSwapped() if has_moved else machine.SwapConflicted(job)
-    raise machine.ProtocolError(f"nothing comes back to {effect}")
+            return flows.JobsLoaded([(job, ()) for job in jobs], unreadable=unreadable)
+        case flows.SwapJob(), (has_moved, job):
+            return flows.JobSwapped() if has_moved else flows.SwapConflicted(job)
+    raise flows.ProtocolError(f"nothing comes back to {effect}")
 
 
 def _date_us(answer: object) -> Instant | None:
@@ -129,7 +129,7 @@ def read(ask: Callable[[JobStore], T], store: JobStore) -> T:
         raise StoreError(f"the job store failed: {words_of(error)}", definite=True) from error
 
 
-def _swap(effect: machine.SwapJob, store: JobStore) -> tuple[bool, Job | None]:
+def _swap(effect: flows.SwapJob, store: JobStore) -> tuple[bool, Job | None]:
     """Return whether the store moved, and the job as another process left it if not."""
     has_moved = store.swap(
         effect.job_id, expected=effect.expected, replacement=effect.replacement, outcomes=effect.outcomes
@@ -137,17 +137,17 @@ def _swap(effect: machine.SwapJob, store: JobStore) -> tuple[bool, Job | None]:
     return has_moved, None if has_moved else store.load(effect.job_id)
 
 
-def _refusal(effect: machine.Effect, error: BaseException) -> machine.Event:
+def _refusal(effect: flows.Effect, error: BaseException) -> flows.Event:
     match error:
         case StaleRevision(revision=revision):
-            return machine.ArmOutdated(revision, _date_us(error))
+            return flows.ArmOutdated(revision, _date_us(error))
         case InvalidClient():
             return IdentityRefused(words_of(error), date_us=_date_us(error))
     job_id, words = getattr(effect, "job_id", ""), words_of(error)
     extra = {"job_id": job_id, "error": words}
     logger.warning("NAS did not agree: %s: %s", job_id or "the list of arms", words, extra=extra)
     retry_after_s = getattr(error, "retry_after_s", None) or 0.0
-    return machine.ArmFailed(words, int(retry_after_s * SECOND_US), _date_us(error))
+    return flows.ArmFailed(words, int(retry_after_s * SECOND_US), _date_us(error))
 
 
 def _log_store(error: BaseException) -> None:

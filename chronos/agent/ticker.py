@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from chronos.protocol import machine
-from chronos.protocol.schedule import SECOND_US, Instant
+from chronos.jobs.schedule import SECOND_US, Instant
+from chronos.protocol import flow as flows
 
 if TYPE_CHECKING:
-    from chronos.operations import Signal
+    from chronos.agent.operations import Signal
 
 # The built-in ticker of agents looks at its jobs once a minute.
 LOOK_EVERY_S = 60.0
@@ -57,20 +57,20 @@ class Ticker:
         self._looked_s = self._base_us = None
         self.nudge.set()
 
-    def perform(self, effect: machine.Effect) -> machine.Event:
+    def perform(self, effect: flows.Effect) -> flows.Event:
         """Do what NAS would do for *effect*, at once and without fail."""
         match effect:
-            case machine.ProvisionArm(job_id=job_id, fire_at_us=fire_at_us):
+            case flows.ProvisionArm(job_id=job_id, fire_at_us=fire_at_us):
                 if self._arms.get(job_id) != fire_at_us:
                     self._arms[job_id] = fire_at_us
                     self._not_before_s.pop(job_id, None)
                     self.nudge.set()
-            case machine.CancelArm(job_id=job_id):
+            case flows.CancelArm(job_id=job_id):
                 self._arms.pop(job_id, None)
                 self._not_before_s.pop(job_id, None)
-            case machine.ListArms():
-                return machine.ArmsListed(dict(self._arms))
-        return machine.ArmAccepted(echoed=True)
+            case flows.ListArms():
+                return flows.ArmsListed(dict(self._arms))
+        return flows.ArmAccepted(echoed=True)
 
     def must_look(self, now_s: float) -> bool:
         """Return whether it is time to look at the store again, and count from now on."""

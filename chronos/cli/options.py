@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 from zoneinfo import available_timezones
 
-from chronos.console import BadUsage
+from chronos.cli.console import BadUsage
 from chronos.errors import JobsFileError, ScheduleError
-from chronos.protocol.schedule import Instant, parse_instant, zone_of
+from chronos.jobs.schedule import Instant, parse_instant, zone_of
 
 # How an option names it.
 STANDARD_INPUT = "-"

@@ -8,13 +8,13 @@ from typing import Any
 import attrs
 
 from chronos import arguments
+from chronos.contract.messages import CancelRequest
 from chronos.errors import LocalMessageError
+from chronos.jobs.data import json_of
+from chronos.jobs.job import Policy
+from chronos.jobs.schedule import GivenSchedule, Instant, counts_from_now, declared_as, schedule_of
 from chronos.protocol import transitions
-from chronos.protocol.data import json_of
-from chronos.protocol.job import Policy
-from chronos.protocol.machine import Declare
-from chronos.protocol.messages import CancelRequest
-from chronos.protocol.schedule import GivenSchedule, Instant, counts_from_now, declared_as, schedule_of
+from chronos.protocol.flow import Declare
 
 
 @attrs.frozen

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from chronos.protocol.schedule import ScheduleError, parse_instant
-from chronos.protocol.wire import MAX_INTEGER, Kind, Message, is_number
+from chronos.contract.wire import MAX_INTEGER, Kind, Message, is_number
+from chronos.jobs.schedule import ScheduleError, parse_instant
 
 # An id is a key in stores and in NAS's table, and part of the dedup key: 200 characters leave room
 # for both within the 255 that indexed columns commonly have.

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import attrs
 
-from chronos.protocol.data import NO_DATA, check_json, value_of
-from chronos.protocol.moments import (
+from chronos.jobs.data import NO_DATA, check_json, value_of
+from chronos.jobs.moments import (
     LONGEST_US,
     datetime_of,
     duration_of,
@@ -25,7 +25,7 @@ from chronos.protocol.moments import (
     span,
     span_or_none,
 )
-from chronos.protocol.schedule import (
+from chronos.jobs.schedule import (
     DAY_US,
     HOUR_US,
     MINUTE_US,
@@ -416,8 +416,8 @@ class Job:
         ran_ahead_us: occurrences after `next_us` that have run already, while a clock was ahead; the
             schedule passes them over, and they have no second outcome.
         declared: that the agent has declared it, and how where its schedule does not tell
-            (`chronos.protocol.schedule.declared_as`); empty for a job that was not declared.
-        data_json: what it carries for its runner, as the one text of a JSON value (`chronos.protocol.data`).
+            (`chronos.jobs.schedule.declared_as`); empty for a job that was not declared.
+        data_json: what it carries for its runner, as the one text of a JSON value (`chronos.jobs.data`).
 
     Raises:
         DataError: `data_json` is no such text.

@@ -14,11 +14,11 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from chronos import telemetry
-from chronos.calls import in_own_thread
-from chronos.protocol.job import Origin
-from chronos.protocol.moments import moment
-from chronos.protocol.schedule import Instant, format_instant
+from chronos.agent import telemetry
+from chronos.agent.calls import in_own_thread
+from chronos.jobs.job import Origin
+from chronos.jobs.moments import moment
+from chronos.jobs.schedule import Instant, format_instant
 
 logger = logging.getLogger("chronos.scheduler")
 

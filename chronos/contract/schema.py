@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from chronos.protocol.wire import Field, Message, brief, fields_of
+from chronos.contract.wire import Field, Message, brief, fields_of
 
 
 def json_schema(cls: type[Message]) -> dict[str, Any]:

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from chronos import clock
-from chronos.console import BAD_INPUT, COMMON_STATUSES, OK, complain, facts, keep_apart, tell
-from chronos.options import STANDARD_INPUT, Helped, Parser, Version, as_json, section, whole, zone
-from chronos.preview import MAX_PREVIEW
-from chronos.protocol.job import Job, Outcome, Run, Unreadable, Waiting, wake_at
-from chronos.protocol.schedule import Cron, Instant, remarks, zone_of
-from chronos.status import why_no_wake
+from chronos.agent.preview import MAX_PREVIEW
+from chronos.agent.status import why_no_wake
+from chronos.cli.console import BAD_INPUT, COMMON_STATUSES, OK, complain, facts, keep_apart, tell
+from chronos.cli.options import STANDARD_INPUT, Helped, Parser, Version, as_json, section, whole, zone
+from chronos.cli.survey import Survey, described, is_overdue, past, survey, upcoming
+from chronos.jobs.job import Job, Outcome, Run, Unreadable, Waiting, wake_at
+from chronos.jobs.schedule import Cron, Instant, remarks, zone_of
 from chronos.stores import refusal
 from chronos.stores.reader import written_in
-from chronos.survey import Survey, described, is_overdue, past, survey, upcoming
 
 STATUSES = {OK: "every record is good", **COMMON_STATUSES}
 
@@ -33,7 +33,7 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status, one of `STATUSES`.
 
-    What goes wrong as a whole is raised, for `chronos.console.ended`.
+    What goes wrong as a whole is raised, for `chronos.cli.console.ended`.
     """
     try:
         options = _parser().parse_args(arguments)

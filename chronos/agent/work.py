@@ -1,15 +1,15 @@
 """What a scheduler does over time, once for all schedulers: as generators that perform nothing.
 
-Every piece of work is a flow of `chronos.protocol.machine`, which decides what to do and what to
+Every piece of work is a flow of `chronos.protocol.flow`, which decides what to do and what to
 answer. Left to this module are the things that take time:
 
 * a run renews its lease while it is in flight, and ends with a flow;
-* what a flow still owes (`machine.follow_up`) is begun after a while, ever more slowly;
+* what a flow still owes (`flows.follow_up`) is begun after a while, ever more slowly;
 * `pending()` says what is unfinished, so that a host knows whether it may stop the machine;
-* where NAS cannot be had, the in-process ticker of `chronos.ticker` fires the jobs.
+* where NAS cannot be had, the in-process ticker of `chronos.agent.ticker` fires the jobs.
 
 A generator yields what it needs done (`Perform`, `Sleep`, `Execute`, `Spawn`, `Join`, `Read`) and is
-sent what came of it. `chronos.scheduler` has the two ways to do that, with threads and with asyncio.
+sent what came of it. `chronos.agent.scheduler` has the two ways to do that, with threads and with asyncio.
 Of all generators of one scheduler at most one runs at a time, so that nothing here needs a lock.
 """
 
@@ -22,15 +22,15 @@ from typing import Any, TypeVar
 
 import attrs
 
-from chronos import events
+from chronos.agent import events
+from chronos.agent.effects import IdentityRefused
+from chronos.agent.operations import Execute, Join, Pending, Perform, Read, Signal, Sleep, Spawn, Work
+from chronos.agent.runner import RunContext
+from chronos.agent.status import RefusedFires, because
+from chronos.agent.ticker import Ticker
 from chronos.clock import steady_us
-from chronos.effects import IdentityRefused
-from chronos.operations import Execute, Join, Pending, Perform, Read, Signal, Sleep, Spawn, Work
-from chronos.protocol import machine
-from chronos.protocol.clocks import Belief, Change, Reading, change_of, clock_trouble, compared, said_of
-from chronos.protocol.data import value_of
-from chronos.protocol.draft import Fired
-from chronos.protocol.job import (
+from chronos.jobs.data import value_of
+from chronos.jobs.job import (
     RENEW_EVERY_US,
     Job,
     Liveness,
@@ -42,12 +42,12 @@ from chronos.protocol.job import (
     Verdict,
     wake_at,
 )
-from chronos.protocol.machine import FOLLOW_UP_DELAYS_US, Answer, Intent
-from chronos.protocol.schedule import SECOND_US, Instant, format_instant
-from chronos.runner import RunContext
-from chronos.status import RefusedFires, because
+from chronos.jobs.schedule import SECOND_US, Instant, format_instant
+from chronos.protocol import flow as flows
+from chronos.protocol.clocks import Belief, Change, Reading, change_of, clock_trouble, compared, said_of
+from chronos.protocol.draft import Fired
+from chronos.protocol.flow import FOLLOW_UP_DELAYS_US, Answer, Intent
 from chronos.stores import refusal, told_apart
-from chronos.ticker import Ticker
 
 logger = logging.getLogger("chronos.scheduler")
 
@@ -116,7 +116,7 @@ class Worker:
         is_stopped: tells whether the agent is told to run no jobs.
         has_nas: whether there is a NAS at all; without one the in-process ticker fires the jobs.
         new_signal: makes a `Signal`.
-        publish: told what happens (`chronos.events`).
+        publish: told what happens (`chronos.agent.events`).
         steady: returns microseconds by a clock that nobody sets, those in which the machine slept included.
     """
 
@@ -148,7 +148,7 @@ class Worker:
         self._publish = publish
         self._unsettled: dict[str, str] = {}
         self._unreadable: tuple[Unreadable, ...] = ()
-        self._flows: dict[object, machine.Flow] = {}
+        self._flows: dict[object, flows.Flow] = {}
         self._reconciling: dict[object, set[str]] = {}
         self._owed: list[_Owed] = []
         self._owes = new_signal()
@@ -272,8 +272,8 @@ class Worker:
             return Liveness.DEAD if self._is_dead(run.owner) else Liveness.UNKNOWN
         is_alive = (
             run.is_among(self._runs)
-            or any(machine.concerns(owed.intent, run) for owed in self._owed)
-            or any(machine.holds(flow, run) for key, flow in self._flows.items() if key is not asking)
+            or any(flows.concerns(owed.intent, run) for owed in self._owed)
+            or any(flows.holds(flow, run) for key, flow in self._flows.items() if key is not asking)
         )
         return Liveness.ALIVE if is_alive else Liveness.DEAD
 
@@ -299,7 +299,7 @@ class Worker:
     def settle(self, intent: Intent) -> Work[Answer]:
         """Perform a flow, and see to it that what it still owes is done."""
         answer = yield from self._flow(intent)
-        owed = machine.follow_up(intent, answer, self.clock())
+        owed = flows.follow_up(intent, answer, self.clock())
         if owed is not None:
             now_s = self._monotonic()
             yield from self._owe(_Owed(owed, "", now_s, now_s), answer)
@@ -309,7 +309,7 @@ class Worker:
         """Note what is owed, in place of what it makes needless, and see to it that somebody tries it."""
         self._put_off(owed, answer)
         for other in [each for each in self._owed if not each.is_tried]:
-            if machine.makes_needless(owed.intent, other.intent):
+            if flows.makes_needless(owed.intent, other.intent):
                 self._owed.remove(other)
         self._owed.append(owed)
         self._owes.set()
@@ -329,7 +329,7 @@ class Worker:
     def _owe_no_more(self, is_settled: Callable[[str], bool]) -> None:
         """Forget what would only make NAS agree on jobs on which it does."""
         for owed in [each for each in self._owed if not each.is_tried]:
-            if isinstance(owed.intent, machine.Fire) and is_settled(owed.intent.job_id):
+            if isinstance(owed.intent, flows.Fire) and is_settled(owed.intent.job_id):
                 self._owed.remove(owed)
 
     def _withdraw_follower(self) -> None:
@@ -342,9 +342,7 @@ class Worker:
         try:
             while waiting := [each for each in self._owed if not each.is_tried]:
                 # The end of a run comes first: nobody renews its lease any more.
-                owed = min(
-                    waiting, key=lambda each: (not isinstance(each.intent, machine.Finish), each.due_s)
-                )
+                owed = min(waiting, key=lambda each: (not isinstance(each.intent, flows.Finish), each.due_s))
                 if owed.due_s > self._monotonic():
                     owed = min(waiting, key=lambda each: each.due_s)
                 wait_us = int((owed.due_s - self._monotonic()) * SECOND_US)
@@ -364,9 +362,9 @@ class Worker:
     def _try_again(self, owed: _Owed) -> Work[bool]:
         """Try what is owed, and return whether it still is."""
         answer = yield from self._flow(owed.intent, is_owed=True)
-        still_owed = machine.follow_up(owed.intent, answer, self.clock())
+        still_owed = flows.follow_up(owed.intent, answer, self.clock())
         others = (each.intent for each in self._owed if each is not owed)
-        if still_owed is None or any(machine.makes_needless(other, still_owed) for other in others):
+        if still_owed is None or any(flows.makes_needless(other, still_owed) for other in others):
             return False
         # What NAS did not want to be asked yet was no try, as long as that does not go on for ever.
         is_put_off = answer.retry_after_us > 0 and self._monotonic() - owed.since_s < FOLLOW_UP_FOR_S
@@ -382,55 +380,55 @@ class Worker:
 
     def _flow(self, intent: Intent, *, is_owed: bool = False) -> Work[Answer]:
         """Perform one flow, from its first effect to its answer; what is owed goes on during a stop, too."""
-        if isinstance(intent, machine.Fire | machine.Finish):
+        if isinstance(intent, flows.Fire | flows.Finish):
             is_stopped = self.is_told_to_stop()
-            if is_stopped and isinstance(intent, machine.Fire) and not is_owed:
+            if is_stopped and isinstance(intent, flows.Fire) and not is_owed:
                 return self._note(intent, _stopped(intent.job_id), has_asked_nas=False)
             if is_stopped or self.draining.is_set():
                 intent = attrs.evolve(intent, may_start=False)
         key = object()
         answer: Answer | None = None
         deadline_s: float | None = None
-        flow, first = machine.begin(intent, owner=self.owner, now_us=self.clock(), belief=self.belief())
-        todo: deque[machine.Effect] = deque(first)
+        flow, first = flows.begin(intent, owner=self.owner, now_us=self.clock(), belief=self.belief())
+        todo: deque[flows.Effect] = deque(first)
         try:
             while todo:
                 self._flows[key] = flow
                 effect = todo.popleft()
                 if isinstance(effect, Answer):
                     answer = effect
-                elif isinstance(effect, machine.StartRun):
+                elif isinstance(effect, flows.StartRun):
                     yield from self._start_run(effect)
                 else:
-                    if isinstance(effect, machine.ProvisionArm | machine.CancelArm) and deadline_s is None:
+                    if isinstance(effect, flows.ProvisionArm | flows.CancelArm) and deadline_s is None:
                         deadline_s = self._monotonic() + _nas_timeout_s(intent)
                         for converging in self._reconciling.values():
                             converging.add(intent.job_id)
                     event = yield from self.perform(effect, deadline_s)
                     self._tell(effect, event)
-                    flow, more = machine.step(flow, self._known(event, key), self.clock())
+                    flow, more = flows.step(flow, self._known(event, key), self.clock())
                     todo.extend(more)
         finally:
             self._flows.pop(key, None)
         assert answer is not None
         return self._note(intent, answer, has_asked_nas=deadline_s is not None)
 
-    def _known(self, event: machine.Event, asking: object = None) -> machine.Event:
+    def _known(self, event: flows.Event, asking: object = None) -> flows.Event:
         """Return *event* with what is known of the owners of the runs it shows.
 
         That is asked after the job was read: what changed in the store since then makes a swap fail.
         """
-        if isinstance(event, machine.JobLoaded | machine.SwapConflicted):
+        if isinstance(event, flows.JobLoaded | flows.SwapConflicted):
             return attrs.evolve(event, liveness=self.liveness(event.job, asking))
-        if isinstance(event, machine.JobsLoaded):
+        if isinstance(event, flows.JobsLoaded):
             jobs = [(job, self.liveness(job)) for job, _ in event.jobs]
             self.saw_unreadable(tuple(event.unreadable))
-            return machine.JobsLoaded(jobs, self._reconciling.get(asking, ()), event.unreadable)
+            return flows.JobsLoaded(jobs, self._reconciling.get(asking, ()), event.unreadable)
         return event
 
-    def perform(self, effect: machine.Effect, deadline_s: float | None = None) -> Work[machine.Event]:
+    def perform(self, effect: flows.Effect, deadline_s: float | None = None) -> Work[flows.Event]:
         """Perform an effect at the store, at NAS or, where that cannot be had, at the ticker."""
-        is_for_nas = isinstance(effect, machine.ProvisionArm | machine.CancelArm | machine.ListArms)
+        is_for_nas = isinstance(effect, flows.ProvisionArm | flows.CancelArm | flows.ListArms)
         if is_for_nas and self.ticker.is_ticking:
             return self.ticker.perform(effect)
         logins = self._logins
@@ -439,34 +437,34 @@ class Worker:
             return event
         if not self._is_started or logins != self._logins:
             # Nothing here fires jobs, or this was the login of before: whoever asked asks again.
-            return machine.ArmFailed(event.reason)
+            return flows.ArmFailed(event.reason)
         yield from self._fall_back()
         return self.ticker.perform(effect)
 
-    def _ask_for(self, effect: machine.Effect, deadline_s: float | None) -> Work[machine.Event]:
+    def _ask_for(self, effect: flows.Effect, deadline_s: float | None) -> Work[flows.Event]:
         left_s = None if deadline_s is None else max(0.0, deadline_s - self._monotonic())
         sent_us = self._wall()
-        event: machine.Event = yield Perform(effect, left_s)
+        event: flows.Event = yield Perform(effect, left_s)
         if isinstance(event, _OF_NAS):
             yield from self._hear(sent_us, event.date_us)
         return event
 
-    def _list(self, deadline_s: float, *, asks_nas: bool) -> Work[machine.Event]:
+    def _list(self, deadline_s: float, *, asks_nas: bool) -> Work[flows.Event]:
         """Ask for the arms; with *asks_nas* of NAS, also while the ticker fires, which ends if it answers."""
         if not (self.ticker.is_ticking and self._has_nas and asks_nas):
-            return (yield from self.perform(machine.ListArms(), deadline_s))
-        event = yield from self._ask_for(machine.ListArms(), deadline_s)
-        if not isinstance(event, machine.ArmsListed):
+            return (yield from self.perform(flows.ListArms(), deadline_s))
+        event = yield from self._ask_for(flows.ListArms(), deadline_s)
+        if not isinstance(event, flows.ArmsListed):
             if isinstance(event, IdentityRefused):
                 logger.error("%s", REFUSED)
-            return self.ticker.perform(machine.ListArms())
+            return self.ticker.perform(flows.ListArms())
         self._logins += 1
         self.ticker.stop()
         return event
 
-    def _tell(self, effect: machine.Effect, event: machine.Event) -> None:
+    def _tell(self, effect: flows.Effect, event: flows.Event) -> None:
         """Publish what the store has moved to."""
-        if not (isinstance(effect, machine.SwapJob) and isinstance(event, machine.JobSwapped)):
+        if not (isinstance(effect, flows.SwapJob) and isinstance(event, flows.JobSwapped)):
             return
         before = effect.expected.runs if effect.expected is not None else ()
         for run in effect.replacement.runs if effect.replacement is not None else ():
@@ -478,7 +476,7 @@ class Worker:
 
     def _note(self, intent: Intent, answer: Answer, *, has_asked_nas: bool) -> Answer:
         """Publish the end of a flow, and remember whether its job is settled."""
-        is_renewal = isinstance(intent, machine.Renew)
+        is_renewal = isinstance(intent, flows.Renew)
         if not answer.settled:
             if not is_renewal:  # the next one mends it, without asking NAS
                 self._unsettled[answer.job_id] = _why_unsettled(answer)
@@ -556,16 +554,16 @@ class Worker:
         converging = self._reconciling[key] = set[str]()
         deadline_s = self._monotonic() + NAS_TIMEOUT_S
         retry_after_us = 0
-        state, (effect, *_) = machine.begin_reconciliation()
+        state, (effect, *_) = flows.begin_reconciliation()
         try:
-            while not isinstance(effect, machine.Begin):
-                if isinstance(effect, machine.ListArms):
+            while not isinstance(effect, flows.Begin):
+                if isinstance(effect, flows.ListArms):
                     event = yield from self._list(deadline_s, asks_nas=asks_nas)
-                    retry_after_us = event.retry_after_us if isinstance(event, machine.ArmFailed) else 0
+                    retry_after_us = event.retry_after_us if isinstance(event, flows.ArmFailed) else 0
                 else:
                     event = yield from self.perform(effect)
                 known = self._known(event, key)
-                state, (effect, *_) = machine.step_reconciliation(state, known, self.clock(), self.belief())
+                state, (effect, *_) = flows.step_reconciliation(state, known, self.clock(), self.belief())
         finally:
             del self._reconciling[key]
         if effect.settled and self.ticker.is_ticking:
@@ -607,13 +605,13 @@ class Worker:
 
     # --- runs ---
 
-    def _start_run(self, effect: machine.StartRun) -> Work[None]:
+    def _start_run(self, effect: flows.StartRun) -> Work[None]:
         self._runs.append(effect.run)
         occurrence = format_instant(effect.run.occurrence_us)
         running = self._spawn(self._run(effect), effect.job_id, f"the run of {occurrence} is in flight")
         yield from _announced(running, lambda: self._runs.remove(effect.run))
 
-    def _run(self, effect: machine.StartRun) -> Work[None]:
+    def _run(self, effect: flows.StartRun) -> Work[None]:
         """Run a job, keep its lease alive meanwhile, and end the run."""
         job_id, run = effect.job_id, effect.run
         ended = self._new_signal()
@@ -631,7 +629,7 @@ class Worker:
             ended.set()
             self._runs.remove(run)
 
-    def _execute(self, effect: machine.StartRun) -> Work[machine.Finish]:
+    def _execute(self, effect: flows.StartRun) -> Work[flows.Finish]:
         """Run a job, and return how the run ends: with the runner, or with its time."""
         limit_us = effect.time_limit_us
         context = RunContext(
@@ -644,12 +642,12 @@ class Worker:
         )
         if limit_us is None:
             return _finish(effect, *(yield Execute(context)))
-        has_ended, ends = self._new_signal(), list[machine.Finish]()
+        has_ended, ends = self._new_signal(), list[flows.Finish]()
         task = yield Spawn(self._execute_beside(effect, context, has_ended, ends), None)
         yield Sleep(limit_us, has_ended)
         if ends:
             return ends[0]
-        finish = machine.timed_out(effect)
+        finish = flows.timed_out(effect)
         at = format_instant(effect.run.occurrence_us)
         reason = f"the run of {at} {finish.detail}, and its runner goes on"
         # With the task, which nobody else may hold.
@@ -658,7 +656,7 @@ class Worker:
         return finish
 
     def _execute_beside(
-        self, effect: machine.StartRun, context: RunContext, has_ended: Signal, ends: list[machine.Finish]
+        self, effect: flows.StartRun, context: RunContext, has_ended: Signal, ends: list[flows.Finish]
     ) -> Work[None]:
         """Call the runner beside the run that waits for it. What comes too late changes nothing."""
         try:
@@ -672,11 +670,11 @@ class Worker:
         finally:
             self._overtime.pop(context.timed_out, None)
 
-    def _renew(self, effect: machine.StartRun, ended: Signal) -> Work[None]:
+    def _renew(self, effect: flows.StartRun, ended: Signal) -> Work[None]:
         """Renew a lease until the run has ended, or is no longer this process's. Source: incident D4."""
         while not (yield Sleep(RENEW_EVERY_US, ended)):
             try:
-                answer = yield from self.settle(machine.Renew(job_id=effect.job_id, run=effect.run))
+                answer = yield from self.settle(flows.Renew(job_id=effect.job_id, run=effect.run))
             except Exception:  # the run goes on, and so must its lease
                 logger.exception("a lease was not renewed", extra={"job_id": effect.job_id})
                 continue
@@ -748,10 +746,10 @@ class Worker:
         for job_id, fire_at_us in due:
             was_jumped_over = before_us is not None and fire_at_us > before_us
             fired = Fired(origin=Origin.SCHEDULE, was_jumped_over=was_jumped_over)
-            tick = machine.Fire(job_id=job_id, fire_at_us=fire_at_us, fired=fired)
+            tick = flows.Fire(job_id=job_id, fire_at_us=fire_at_us, fired=fired)
             yield self._spawn(self._ticked(tick), job_id, "a fire is being answered")
 
-    def _ticked(self, tick: machine.Fire) -> Work[None]:
+    def _ticked(self, tick: flows.Fire) -> Work[None]:
         answer = yield from self.settle(tick)
         if answer.verdict is None:
             self.ticker.put_off(tick.job_id, self._monotonic() + answer.retry_after_us / SECOND_US)
@@ -761,23 +759,23 @@ class Worker:
     def ask(self, intent: Intent) -> Spawn:
         """Return the work that does what somebody asks for."""
         # Whoever is told to run something is an agent at work, also before its first start.
-        self._is_started = self._is_started or isinstance(intent, machine.Fire | machine.RunNow)
-        if isinstance(intent, machine.Fire | machine.RunNow) and self.draining.is_set():
+        self._is_started = self._is_started or isinstance(intent, flows.Fire | flows.RunNow)
+        if isinstance(intent, flows.Fire | flows.RunNow) and self.draining.is_set():
             turned_away = Answer(
                 job_id=intent.job_id, verdict=None, reason="the agent is draining", settled=False
             )
             work = self._at_once(intent, turned_away)
-        elif isinstance(intent, machine.RunNow) and self.is_told_to_stop():
+        elif isinstance(intent, flows.RunNow) and self.is_told_to_stop():
             work = self._at_once(intent, _stopped(intent.job_id))
         else:
             work = self._explained(intent)
         return self._spawn(work, intent.job_id, f"a {_name_of(intent)} is being answered")
 
-    def declare(self, wanted: Sequence[machine.Declare], *, removes_others: bool) -> Work[dict[str, Answer]]:
+    def declare(self, wanted: Sequence[flows.Declare], *, removes_others: bool) -> Work[dict[str, Answer]]:
         """Make the jobs be what is declared, each by a flow of its own, where it is not so already."""
         records = yield Read(lambda store: store.load_all())
         jobs, now_us = told_apart(records)[0], self.clock()
-        intents, answers = machine.declarations(
+        intents, answers = flows.declarations(
             jobs, wanted, now_us, removes_others=removes_others, unsettled=self._unsettled
         )
         done = yield from self._all(self._explained, intents, "a declared job is looked after")
@@ -794,7 +792,7 @@ class Worker:
     def _explained(self, intent: Intent) -> Work[Answer]:
         """Settle a change or a fire, and say of a change that is saved but not armed what that means."""
         answer = yield from self.settle(intent)
-        if answer.settled or isinstance(intent, machine.Fire):
+        if answer.settled or isinstance(intent, flows.Fire):
             return answer
         if answer.verdict is None:
             return attrs.evolve(answer, reason=because(answer.reason, answer.trouble))
@@ -822,7 +820,7 @@ WITHOUT_NAS = "without NAS, the jobs run for as long as this process lives, and 
 _UNKNOWN = "what NAS has armed, or what the store holds, could not be read"
 _REMEDY = "It is tried again for as long as this process lives, ever more slowly; call `start` to try sooner"
 TRIED_SLOWLY = "given up for the moment; it is tried ever more slowly for as long as this process lives"
-_OF_NAS = machine.ArmAccepted | machine.ArmOutdated | machine.ArmFailed | machine.ArmsListed
+_OF_NAS = flows.ArmAccepted | flows.ArmOutdated | flows.ArmFailed | flows.ArmsListed
 _FOLLOWING = Pending(job_id="", reason="what is owed is tried again", is_busy=True)
 
 
@@ -835,9 +833,9 @@ def _announced(spawn: Spawn, withdraw: Callable[[], object]) -> Work[None]:
         raise
 
 
-def _finish(started: machine.StartRun, succeeded: bool, detail: str) -> machine.Finish:
+def _finish(started: flows.StartRun, succeeded: bool, detail: str) -> flows.Finish:
     """Return the end of a run that ends with its runner."""
-    return machine.Finish(
+    return flows.Finish(
         job_id=started.job_id,
         run=started.run,
         succeeded=succeeded,
@@ -847,15 +845,15 @@ def _finish(started: machine.StartRun, succeeded: bool, detail: str) -> machine.
 
 
 def _delay_us(tries: int) -> int:
-    return machine.follow_up_delay_us(tries, FOLLOW_UP_DELAYS_US)
+    return flows.follow_up_delay_us(tries, FOLLOW_UP_DELAYS_US)
 
 
 def _name_of(intent: Intent) -> str:
     """Return the word by which the log knows *intent*."""
     match intent:
-        case machine.Fire(fired=Fired(origin=Origin.RECOVERY)):
+        case flows.Fire(fired=Fired(origin=Origin.RECOVERY)):
             return "recovery"
-        case machine.RunNow():
+        case flows.RunNow():
             return "run_now"
     return type(intent).__name__.lower()
 
@@ -885,5 +883,5 @@ def _why_unsettled(answer: Answer) -> str:
 
 
 def _nas_timeout_s(intent: Intent) -> float:
-    is_answering = isinstance(intent, machine.Fire) and intent.fired.origin is Origin.SCHEDULE
+    is_answering = isinstance(intent, flows.Fire) and intent.fired.origin is Origin.SCHEDULE
     return NAS_TIMEOUT_IN_FIRE_S if is_answering else NAS_TIMEOUT_S

@@ -1,6 +1,6 @@
 """What a wire message is: classes with fields of a kind, read from JSON and written to it.
 
-The messages themselves are in `chronos.protocol.messages`. Each is a frozen class, registered with
+The messages themselves are in `chronos.contract.messages`. Each is a frozen class, registered with
 what the contract says of it and of each of its fields, and validated by nothing else.
 """
 
@@ -110,7 +110,7 @@ class Field:
 
 @attrs.frozen
 class Message:
-    """A wire message; those of `chronos.protocol.messages` are all there are.
+    """A wire message; those of `chronos.contract.messages` are all there are.
 
     Raises:
         LocalMessageError: on construction, when a field breaks its rule.
@@ -126,7 +126,7 @@ class Message:
 M = TypeVar("M", bound=Message)
 
 REGISTERED: dict[type[Message], About] = {}
-"""What `registered` was told so far; `chronos.protocol.messages.REGISTRY` has every message."""
+"""What `registered` was told so far; `chronos.contract.messages.REGISTRY` has every message."""
 
 _FIELDS: dict[type[Message], tuple[Field, ...]] = {}
 

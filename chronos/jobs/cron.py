@@ -4,7 +4,7 @@ A "wall" is what a clock on the wall shows, as seconds since a wall showing 1970
 span of constant offset, instant = wall - offset. The library that matches walls is asked without a
 zone: with one, it passes over slots where a change is not a whole hour or comes at midnight.
 
-The rules for clock changes are those of `chronos.protocol.schedule`.
+The rules for clock changes are those of `chronos.jobs.schedule`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from math import prod
 
 from cronsim import CronSim, CronSimError
 
-from chronos.protocol import cron_fields
+from chronos.jobs import cron_fields
 
 _DAY_S = 86_400
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -10,12 +10,12 @@ from typing import Any
 
 import attrs
 
-from chronos.console import BadUsage
+from chronos.cli.console import BadUsage
+from chronos.cli.options import STANDARD_INPUT, read_jobs
 from chronos.errors import JobsFileError
-from chronos.options import STANDARD_INPUT, read_jobs
+from chronos.jobs.job import Job, JobState, Origin, Outcome, Unreadable, following, wake_at
+from chronos.jobs.schedule import MINUTE_US, SECOND_US, Cron, Instant, Interval, Schedule
 from chronos.protocol.clocks import CLOCK_MARGIN_US
-from chronos.protocol.job import Job, JobState, Origin, Outcome, Unreadable, following, wake_at
-from chronos.protocol.schedule import MINUTE_US, SECOND_US, Cron, Instant, Interval, Schedule
 from chronos.stores import told_apart, unreadable
 from chronos.stores.record import read_document, read_history
 

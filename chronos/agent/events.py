@@ -11,8 +11,8 @@ from typing import TypeAlias
 
 import attrs
 
-from chronos.protocol.job import Outcome, Run
-from chronos.protocol.machine import Answer, Intent
+from chronos.jobs.job import Outcome, Run
+from chronos.protocol.flow import Answer, Intent
 
 
 @attrs.frozen(kw_only=True)

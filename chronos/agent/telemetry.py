@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from chronos import events
-from chronos.protocol.job import Outcome, lateness
-from chronos.protocol.schedule import SECOND_US, format_instant
+from chronos.agent import events
+from chronos.jobs.job import Outcome, lateness
+from chronos.jobs.schedule import SECOND_US, format_instant
 
 if TYPE_CHECKING:
-    from chronos.runner import RunContext
+    from chronos.agent.runner import RunContext
 
 _SCOPE = "chronos"
 
@@ -68,7 +68,7 @@ def run_span(context: RunContext) -> Iterator[None]:
 def _mark_failed(span: Any, error: BaseException) -> None:
     from opentelemetry.trace import StatusCode
 
-    from chronos.runner import words_of
+    from chronos.agent.runner import words_of
 
     span.set_status(StatusCode.ERROR, words_of(error))
     with suppress(Exception):

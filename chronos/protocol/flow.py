@@ -23,11 +23,8 @@ from typing import TypeAlias
 
 import attrs
 
-from chronos.protocol import transitions
-from chronos.protocol.clocks import CLOCK_MARGIN_US, Belief
-from chronos.protocol.data import NO_DATA
-from chronos.protocol.draft import BY_NAS, Fired
-from chronos.protocol.job import (
+from chronos.jobs.data import NO_DATA
+from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     Job,
     Liveness,
@@ -39,8 +36,11 @@ from chronos.protocol.job import (
     Verdict,
     wake_at,
 )
-from chronos.protocol.moments import moment, moment_or_none, span
-from chronos.protocol.schedule import SECOND_US, Instant
+from chronos.jobs.moments import moment, moment_or_none, span
+from chronos.jobs.schedule import SECOND_US, Instant
+from chronos.protocol import transitions
+from chronos.protocol.clocks import CLOCK_MARGIN_US, Belief
+from chronos.protocol.draft import BY_NAS, Fired
 from chronos.protocol.transitions import Changes
 
 # How often a flow starts over because another process changed the job between its read and its

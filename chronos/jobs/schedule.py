@@ -34,10 +34,10 @@ from zoneinfo import ZoneInfo
 import attrs
 
 from chronos.errors import ScheduleError as ScheduleError
-from chronos.protocol import cron, cron_fields
-from chronos.protocol.moments import FIRST_US as _FIRST_US
-from chronos.protocol.moments import LAST_US as _LAST_US
-from chronos.protocol.moments import (
+from chronos.jobs import cron, cron_fields
+from chronos.jobs.moments import FIRST_US as _FIRST_US
+from chronos.jobs.moments import LAST_US as _LAST_US
+from chronos.jobs.moments import (
     LONGEST_US,
     duration_of,
     instant_of,
@@ -46,8 +46,8 @@ from chronos.protocol.moments import (
     needed,
     span,
 )
-from chronos.protocol.moments import SECOND_US as SECOND_US
-from chronos.protocol.moments import Instant as Instant
+from chronos.jobs.moments import SECOND_US as SECOND_US
+from chronos.jobs.moments import Instant as Instant
 
 MINUTE_US = 60 * SECOND_US
 HOUR_US = 60 * MINUTE_US

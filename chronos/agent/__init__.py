@@ -1,0 +1,1 @@
+"""What performs the protocol in a process: threads, asyncio, runs, clocks, names, logs."""

@@ -1,0 +1,1 @@
+"""The command line, and what the simulator's shares with it."""
