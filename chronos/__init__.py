@@ -10,13 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from chronos.agent.asyncio import AsyncScheduler
     from chronos.agent.declaring import JobSpec
-    from chronos.agent.operations import Pending
     from chronos.agent.preview import next_after, next_times
     from chronos.agent.runner import RunContext
-    from chronos.agent.scheduler import AsyncScheduler, Scheduler
     from chronos.agent.status import JobStatus, Status
-    from chronos.agent.work import Started
+    from chronos.agent.threads import Scheduler
     from chronos.errors import (
         ChronosError,
         DataError,
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from chronos.nas.client import AsyncNasClient, NasClient
     from chronos.nas.tokens import AsyncCachedToken, CachedToken
     from chronos.protocol.flow import Answer
+    from chronos.protocol.state import Pending, Started
     from chronos.stores import JobStore, JsonFileStore, MemoryStore
     from chronos.stores import SqlStore as SqlStore
 
@@ -80,7 +80,7 @@ _MODULES = {
         "TokenError",
     ),
     "chronos.nas.client": ("AsyncNasClient", "NasClient"),
-    "chronos.agent.operations": ("Pending",),
+    "chronos.protocol.state": ("Pending", "Started"),
     "chronos.agent.preview": ("next_after", "next_times"),
     "chronos.jobs.job": (
         "CatchUp",
@@ -100,13 +100,13 @@ _MODULES = {
     "chronos.protocol.flow": ("Answer",),
     "chronos.jobs.schedule": ("Cron", "Interval", "Once", "parse_schedule"),
     "chronos.agent.runner": ("RunContext",),
-    "chronos.agent.scheduler": ("AsyncScheduler", "Scheduler"),
+    "chronos.agent.asyncio": ("AsyncScheduler",),
+    "chronos.agent.threads": ("Scheduler",),
     "chronos.agent.status": ("JobStatus", "Status"),
     "chronos.stores": ("JobStore", "JsonFileStore", "MemoryStore", "SqlStore"),
     "chronos.nas.tokens": ("AsyncCachedToken", "CachedToken"),
     "chronos.fire.verify": ("FireVerifier",),
     "chronos.fire.webhook": ("FireEndpoint",),
-    "chronos.agent.work": ("Started",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

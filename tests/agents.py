@@ -19,16 +19,16 @@ from typing import Any, TypeAlias
 import attrs
 import httpx
 
-from chronos.agent.operations import Pending
+from chronos.agent.asyncio import AsyncScheduler
 from chronos.agent.runner import RunContext
-from chronos.agent.scheduler import AsyncScheduler, Scheduler
 from chronos.agent.status import Status
-from chronos.agent.work import Started
+from chronos.agent.threads import Scheduler
 from chronos.errors import StoreError
 from chronos.jobs.job import Job, Result
 from chronos.jobs.schedule import HOUR_US, SECOND_US, Instant, Interval, format_instant, parse_instant
 from chronos.nas.client import AsyncNasClient, NasClient
 from chronos.protocol.flow import Answer
+from chronos.protocol.state import Pending, Started
 from chronos.stores import MemoryStore
 
 KINDS = ("threads", "asyncio")

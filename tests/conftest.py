@@ -88,8 +88,8 @@ def store(make_store: MakeStore) -> JobStore:
 @pytest.fixture(params=agents.KINDS)
 def make_world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[agents.MakeWorld]:
     """Return what makes a world of agents of each kind, in which a follow-up does not wait long."""
-    monkeypatch.setattr("chronos.agent.work.FOLLOW_UP_DELAYS_US", (10_000, 10_000, 10_000))
-    monkeypatch.setattr("chronos.agent.work.DRAINING_DELAY_US", 10_000)
+    monkeypatch.setattr("chronos.protocol.flow.FOLLOW_UP_DELAYS_US", (10_000, 10_000, 10_000))
+    monkeypatch.setattr("chronos.protocol.process.DRAINING_DELAY_US", 10_000)
     with agents.worlds(request.param) as make:
         yield make
 

@@ -16,8 +16,9 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from chronos.agent.asyncio import AsyncScheduler
 from chronos.agent.runner import RunContext
-from chronos.agent.scheduler import AsyncScheduler, Scheduler
+from chronos.agent.threads import Scheduler
 from chronos.contract.messages import ErrorResponse, FireAnswer, FireClaims
 from chronos.contract.wire import decode
 from chronos.errors import TokenError

@@ -25,7 +25,7 @@ LONGEST_US = 300_000
 
 @pytest.fixture(params=KINDS)
 def make_world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeWorld]:
-    monkeypatch.setattr("chronos.agent.work.FOLLOW_UP_DELAYS_US", FIRST_US)
+    monkeypatch.setattr("chronos.protocol.flow.FOLLOW_UP_DELAYS_US", FIRST_US)
     monkeypatch.setattr(flows, "LONGEST_FOLLOW_UP_DELAY_US", LONGEST_US)
     with worlds(request.param) as make:
         yield make

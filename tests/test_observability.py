@@ -11,7 +11,8 @@ from typing import Any
 import attrs
 import pytest
 
-from chronos.agent import events, telemetry
+from chronos import events
+from chronos.agent import telemetry
 from chronos.agent.runner import RunContext
 from chronos.jobs.job import Policy, Result, Verdict
 from chronos.jobs.schedule import HOUR_US, SECOND_US
@@ -294,12 +295,15 @@ def test_months_of_runs_leave_nothing_behind(make_world: MakeWorld) -> None:
     """What is kept for a run is given up with its end."""
     world = make_world(every_hour())
     world.release.set()
-    worker = world.agent.scheduler._work
+    scheduler: Any = world.agent.scheduler
     meter = world.agent.scheduler._hooks[-1]
 
     def kept() -> list[int]:
-        held = (vars(worker) | vars(worker.ticker) | vars(meter)).values()
-        return [len(each) for each in held if isinstance(each, list | dict | set)]
+        process = scheduler._process
+        of_process = attrs.asdict(process, recurse=False) | attrs.asdict(process.ticker, recurse=False)
+        mine = {name: value for name, value in vars(scheduler).items() if name != "_hooks"}
+        held = (mine | of_process | vars(meter)).values()
+        return [len(each) for each in held if isinstance(each, list | dict | set | tuple)]
 
     for number in range(20):
         world.now_us = T0 + number * HOUR_US

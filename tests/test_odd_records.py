@@ -158,7 +158,7 @@ def test_odd_record_is_not_hammered_without_nas(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The in-process ticker, too, leaves it alone for a while."""
-    monkeypatch.setattr("chronos.agent.ticker.REPEAT_AFTER_S", 0.01)
+    monkeypatch.setattr("chronos.protocol.ticker.REPEAT_AFTER_US", 10_000)
     world = make_world(has_nas=False)
     soon = at(SECOND_US // 10)
     file_of(path, good(next_run_at=soon))

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 import chronos
-from chronos.agent import work
 from chronos.errors import InvalidClient, JobsFileError, NasUnavailable, StoreError
 from chronos.jobs.job import Job, JobState, Policy
 from chronos.jobs.schedule import HOUR_US, MINUTE_US, Instant, Interval, Once, parse_instant
 from chronos.nas.client import ArmAnswer
+from chronos.protocol import flow as flows
 from chronos.provider import (
     BuiltinCron,
     CronScheduler,
@@ -100,7 +100,7 @@ def quiet(provider: ManagedCron) -> None:
 
 @pytest.fixture(autouse=True)
 def _short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(work, "FOLLOW_UP_DELAYS_US", (10_000, 10_000, 10_000))
+    monkeypatch.setattr(flows, "FOLLOW_UP_DELAYS_US", (10_000, 10_000, 10_000))
 
 
 # --- The managed provider ----------------------------------------------------------------------

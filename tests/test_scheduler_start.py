@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from chronos.agent import events
+from chronos import events
 from chronos.errors import StoreError
 from chronos.jobs.job import LEASE_US, JobState, Result, Run, Verdict
 from chronos.jobs.schedule import HOUR_US, MINUTE_US, Interval
@@ -89,7 +89,7 @@ def test_a_start_does_not_ask_for_everything_at_once(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NAS limits the rate of its callers."""
-    monkeypatch.setattr("chronos.agent.work.START_CONCURRENCY", 3)
+    monkeypatch.setattr("chronos.protocol.process.CONCURRENCY", 3)
     world = make_world(*(every_hour(f"j{number}") for number in range(20)))
     world.nas.latency_s = 0.01
     assert world.agent.start().flows == 20
@@ -100,8 +100,8 @@ def test_what_is_followed_up_does_not_come_back_all_at_once(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A NAS that refused for its load is not asked for everything again in one moment."""
-    monkeypatch.setattr("chronos.agent.work.START_CONCURRENCY", 3)
-    monkeypatch.setattr("chronos.agent.work.FOLLOW_UP_DELAYS_US", (30_000_000,))
+    monkeypatch.setattr("chronos.protocol.process.CONCURRENCY", 3)
+    monkeypatch.setattr("chronos.protocol.flow.FOLLOW_UP_DELAYS_US", (30_000_000,))
     world = make_world(*(later(f"j{number}") for number in range(15)))
     world.nas.refuses = "provision"
     assert not world.agent.start().settled
@@ -250,7 +250,7 @@ def test_draining_does_not_wait_long_for_a_follow_up(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is owed is tried soon, and then left to the next start."""
-    monkeypatch.setattr("chronos.agent.work.FOLLOW_UP_DELAYS_US", (30_000_000, 30_000_000))
+    monkeypatch.setattr("chronos.protocol.flow.FOLLOW_UP_DELAYS_US", (30_000_000, 30_000_000))
     world = make_world(later())
     world.nas.refuses = "provision"
     world.agent.start()
@@ -261,7 +261,7 @@ def test_draining_does_not_wait_long_for_a_follow_up(
 
 def test_draining_takes_no_overdue_occurrence(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is owed while draining arms the job, and leaves its run to the fire."""
-    monkeypatch.setattr("chronos.agent.work.FOLLOW_UP_DELAYS_US", (30_000_000,))
+    monkeypatch.setattr("chronos.protocol.flow.FOLLOW_UP_DELAYS_US", (30_000_000,))
     world = make_world(later())
     world.nas.refuses = "provision"
     world.agent.start()

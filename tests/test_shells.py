@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from chronos.agent.asyncio import AsyncScheduler
 from chronos.agent.runner import RunContext
-from chronos.agent.scheduler import AsyncScheduler, Scheduler
+from chronos.agent.threads import Scheduler
 from chronos.jobs.job import Job, OnInterrupt, Policy, Result, Verdict
 from chronos.jobs.schedule import HOUR_US
 from chronos.stores import MemoryStore
@@ -99,7 +100,7 @@ def test_a_start_in_which_a_flow_broke_is_not_settled(make_world: MakeWorld) -> 
 
     def clock() -> int:
         asked.append(1)
-        if len(asked) == 7:  # one is of the construction, and the others are of the start itself
+        if len(asked) == 5:  # one is of the construction, and the others are of the start itself
             raise ZeroDivisionError("a bug")
         return T0
 
@@ -143,7 +144,7 @@ def test_a_slow_run_of_many_does_not_hold_up_the_others(make_world: MakeWorld) -
 
 @pytest.fixture
 def make_threads(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("chronos.agent.work.DRAINING_DELAY_US", 10_000)
+    monkeypatch.setattr("chronos.protocol.process.DRAINING_DELAY_US", 10_000)
     with worlds("threads") as make:
         yield make
 
@@ -218,7 +219,7 @@ def test_an_interruption_from_the_keyboard_reaches_the_host(make_threads: MakeWo
 
 INTERRUPTED = """
 import os, signal, threading
-from chronos.agent.scheduler import Scheduler
+from chronos.agent.threads import Scheduler
 from chronos.stores import MemoryStore
 
 class Hangs:
@@ -247,7 +248,7 @@ ENDS = """
 import threading
 from chronos.jobs.schedule import HOUR_US, Interval
 from chronos.jobs.job import Job
-from chronos.agent.scheduler import Scheduler
+from chronos.agent.threads import Scheduler
 from chronos.stores import MemoryStore
 
 job = Job(id="j", schedule=Interval(period_us=HOUR_US, anchor_us=0), next_us=HOUR_US * 1_000_000)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import threading
-
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chronos.agent.runner import RunContext
-from chronos.agent.ticker import LOOK_EVERY_S, REPEAT_AFTER_S, Ticker
 from chronos.errors import StoreError
 from chronos.jobs.job import Job, JobState, Policy, Result, Verdict
 from chronos.jobs.schedule import HOUR_US, SECOND_US, Interval, Once
 from chronos.protocol import flow as flows
+from chronos.protocol.ticker import LOOK_EVERY_US, REPEAT_AFTER_US, Ticker
 from tests.agents import T0, MakeWorld, World, every_hour, later, until
 
 MS_US = 1_000
@@ -28,8 +27,8 @@ def often(job_id: str = "j", **changes: object) -> Job:
 @pytest.fixture
 def make_live(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> MakeWorld:
     """Return what makes worlds without NAS, whose clocks run and whose runs end at once."""
-    monkeypatch.setattr("chronos.agent.ticker.LOOK_EVERY_S", 0.02)
-    monkeypatch.setattr("chronos.agent.ticker.REPEAT_AFTER_S", 0.01)
+    monkeypatch.setattr("chronos.protocol.ticker.LOOK_EVERY_US", 20 * MS_US)
+    monkeypatch.setattr("chronos.protocol.ticker.REPEAT_AFTER_US", 10 * MS_US)
 
     def make(*jobs: Job, **options: object) -> World:
         world = make_world(*jobs, has_nas=False, **options)
@@ -77,7 +76,7 @@ def test_a_new_job_is_fired_though_the_ticker_was_asleep(
     make_live: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is told of each arm, and does not wait for its next look."""
-    monkeypatch.setattr("chronos.agent.ticker.LOOK_EVERY_S", 60.0)
+    monkeypatch.setattr("chronos.protocol.ticker.LOOK_EVERY_US", 60 * SECOND_US)
     world = make_live()
     world.agent.start()
     assert world.agent.create("j", Once(at_us=world.clock() + 30 * MS_US)).settled
@@ -192,9 +191,9 @@ def test_it_outlives_whatever_fails_in_one_of_its_steps(
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as broken:
-        broken.setattr("chronos.agent.ticker.Ticker.due", breaks)
+        broken.setattr("chronos.protocol.ticker.Ticker.due", breaks)
         world.agent.start()
-        until(lambda: "the in-process ticker failed, and goes on" in caplog.messages)
+        until(lambda: "a timer failed, and rings again" in caplog.messages)
     world.agent.create("j", Once(at_us=world.clock() + 20 * MS_US))
     until(lambda: world.outcomes())
 
@@ -217,57 +216,54 @@ def test_a_fire_is_answered_beside_the_ticker(make_live: MakeWorld) -> None:
 
 # --- By itself ---
 
+TICKER = Ticker(is_ticking=True, is_running=True)
 
-def arm(ticker: Ticker, job_id: str, at_us: int) -> None:
-    ticker.perform(flows.ProvisionArm(job_id=job_id, fire_at_us=at_us, revision=1))
+
+def armed(ticker: Ticker, job_id: str, at_us: int, steady_us: int = 0) -> Ticker:
+    effect = flows.ProvisionArm(job_id=job_id, fire_at_us=at_us, revision=1)
+    return ticker.perform(effect, steady_us)[0]
 
 
 def test_an_arm_is_due_at_its_instant_and_again_after_a_while() -> None:
     """Until it changes: then whoever fired it has settled it."""
-    ticker = Ticker(threading.Event(), is_ticking=True)
-    arm(ticker, "j", T0)
-    assert ticker.due(T0 - 1, 0.0) == []
-    assert ticker.due(T0, 0.0) == [("j", T0)]
-    assert ticker.due(T0, REPEAT_AFTER_S - 1) == []
-    assert ticker.due(T0, REPEAT_AFTER_S) == [("j", T0)]
-    arm(ticker, "j", T0 + 1)
-    assert ticker.due(T0 + 1, REPEAT_AFTER_S) == [("j", T0 + 1)]
+    ticker = armed(TICKER, "j", T0)
+    assert ticker.due(T0 - 1, 0)[1] == []
+    ticker, due = ticker.due(T0, 0)
+    assert due == [("j", T0)]
+    assert ticker.due(T0, REPEAT_AFTER_US - 1)[1] == []
+    ticker, due = ticker.due(T0, REPEAT_AFTER_US)
+    assert due == [("j", T0)]
+    assert armed(ticker, "j", T0 + 1).due(T0 + 1, REPEAT_AFTER_US)[1] == [("j", T0 + 1)]
 
 
 def test_a_cancelled_arm_is_not_due_and_leaves_nothing_behind() -> None:
     """Armed again for the same instant, it is due at once."""
-    ticker = Ticker(threading.Event(), is_ticking=True)
-    arm(ticker, "j", T0)
-    assert ticker.due(T0, 0.0)
-    ticker.perform(flows.CancelArm(job_id="j", revision=2))
-    assert ticker.due(T0, 100.0) == []
-    assert ticker.perform(flows.ListArms()) == flows.ArmsListed({})
-    arm(ticker, "j", T0)
-    assert ticker.due(T0, 0.0) == [("j", T0)]
+    ticker, due = armed(TICKER, "j", T0).due(T0, 0)
+    assert due
+    ticker, _ = ticker.perform(flows.CancelArm(job_id="j", revision=2), 0)
+    assert ticker.due(T0, 100 * SECOND_US)[1] == []
+    assert ticker.perform(flows.ListArms(), 0)[1] == flows.ArmsListed({})
+    assert armed(ticker, "j", T0).due(T0, 0)[1] == [("j", T0)]
 
 
 def test_it_is_nudged_by_a_change_and_by_no_repetition() -> None:
     """Whoever sleeps until the next arm must hear of an earlier one."""
-    nudge = threading.Event()
-    ticker = Ticker(nudge, is_ticking=True)
-    arm(ticker, "j", T0)
-    assert nudge.is_set()
-    nudge.clear()
-    arm(ticker, "j", T0)
-    assert not nudge.is_set()
-    ticker.stop()
-    assert nudge.is_set()
-    assert ticker.due(T0, 0.0) == []
+    ticker = armed(TICKER, "j", T0, steady_us=7)
+    assert ticker.next_us == 7
+    later_on = attrs.evolve(ticker, next_us=100)
+    assert armed(later_on, "j", T0, steady_us=8) == later_on
+    idle = attrs.evolve(TICKER, is_running=False)
+    assert armed(idle, "j", T0, steady_us=7).next_us is None
 
 
 @given(waits_us=st.lists(st.integers(-HOUR_US, HOUR_US), max_size=5))
 def test_a_pause_ends_at_the_next_arm_at_the_latest(waits_us: list[int]) -> None:
     """It is never nothing, so that nobody spins, and never longer than to the next look."""
-    ticker = Ticker(threading.Event(), is_ticking=True)
+    ticker = TICKER
     for number, wait_us in enumerate(waits_us):
-        arm(ticker, f"j{number}", T0 + wait_us)
+        ticker = armed(ticker, f"j{number}", T0 + wait_us)
     pause_us = ticker.pause_us(T0)
-    assert 0 < pause_us <= LOOK_EVERY_S * SECOND_US
+    assert 0 < pause_us <= LOOK_EVERY_US
     assert all(pause_us <= wait_us for wait_us in waits_us if wait_us > 0)
     if any(wait_us <= 0 for wait_us in waits_us):
-        assert pause_us <= REPEAT_AFTER_S * SECOND_US
+        assert pause_us <= REPEAT_AFTER_US

@@ -15,7 +15,6 @@ import attrs
 import pytest
 
 from chronos import Overlap, Policy, ScheduleError
-from chronos.agent.operations import Sleep
 from chronos.agent.runner import RunContext
 from chronos.jobs.job import MAX_TIME_LIMIT_US, Job, Result, Verdict
 from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
+from typing import Any
 
 import attrs
 import httpx
@@ -361,8 +362,7 @@ def test_clock_that_was_set_is_unknown_again_and_a_doubted_one_stays_doubted() -
 class Ticking:
     """An agent without NAS, whose clock goes on by itself and is set by the test."""
 
-    def __init__(self, make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, *jobs: Job) -> None:
-        monkeypatch.setattr("chronos.agent.ticker.LOOK_EVERY_S", 60.0)
+    def __init__(self, make_world: MakeWorld, *jobs: Job) -> None:
         self.off_us, began_s = 0, time.monotonic()
         self.world = make_world(
             *jobs,
@@ -375,11 +375,18 @@ class Ticking:
     def set(self, off_us: int) -> None:
         """Set the clock, and let the ticker notice, as it does within a minute."""
         self.off_us = off_us
-        nudge = self.world.agent.scheduler._work.ticker.nudge
+        scheduler: Any = self.world.agent.scheduler
+
+        def nudge() -> None:
+            ticker = attrs.evolve(scheduler._process.ticker, next_us=0)
+            scheduler._process = attrs.evolve(scheduler._process, ticker=ticker)
+            scheduler._set_alarm()
+
         if self.world.loop is None:
-            nudge.set()
+            with scheduler._changed:
+                nudge()
         else:
-            self.world.loop._loop.call_soon_threadsafe(nudge.set)
+            self.world.loop._loop.call_soon_threadsafe(nudge)
 
     def slots(self, job_id: str = "j") -> list[int]:
         return [context.occurrence_us for context in list(self.world.ran) if context.job_id == job_id]
@@ -390,11 +397,9 @@ def seconds(job_id: str = "j", **changes: object) -> Job:
     return Job(id=job_id, schedule=often, next_us=T0 + SECOND_US, **changes)  # type: ignore[arg-type]
 
 
-def test_ticker_whose_clock_was_ahead_and_is_set_back_goes_on_at_once(
-    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ticker_whose_clock_was_ahead_and_is_set_back_goes_on_at_once(make_world: MakeWorld) -> None:
     """It does not stand still for the hour, and runs no slot twice."""
-    ticking = Ticking(make_world, monkeypatch, seconds())
+    ticking = Ticking(make_world, seconds())
     until(lambda: ticking.slots())
     ticking.set(HOUR_US)
     until(lambda: ticking.slots()[-1] > T0 + HOUR_US)
@@ -404,22 +409,18 @@ def test_ticker_whose_clock_was_ahead_and_is_set_back_goes_on_at_once(
     assert ticking.world.job().ran_ahead_us
 
 
-def test_ticker_whose_clock_is_set_forward_runs_what_became_due(
-    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ticker_whose_clock_is_set_forward_runs_what_became_due(make_world: MakeWorld) -> None:
     """By less than three hours: it is summer time, or a clock that was a little late."""
     once = Job(id="once", schedule=Once(at_us=T0 + HOUR_US), next_us=T0 + HOUR_US)
-    ticking = Ticking(make_world, monkeypatch, once)
+    ticking = Ticking(make_world, once)
     ticking.set(HOUR_US + MINUTE_US)
     until(lambda: ticking.slots("once") == [T0 + HOUR_US])
 
 
-def test_ticker_whose_clock_is_corrected_makes_up_for_nothing(
-    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ticker_whose_clock_is_corrected_makes_up_for_nothing(make_world: MakeWorld) -> None:
     """What was jumped over has an outcome that says so, and the schedule goes on by the new time."""
     patient = Policy(catch_up=CatchUp.ALL)
-    ticking = Ticking(make_world, monkeypatch, later(policy=patient))
+    ticking = Ticking(make_world, later(policy=patient))
     ticking.set(5 * HOUR_US + MINUTE_US)
     until(lambda: ticking.world.outcomes())
     (outcome,) = ticking.world.store.history("j")

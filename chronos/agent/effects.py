@@ -1,7 +1,7 @@
 """How the effects of the protocol are asked of a store and of NAS, and what comes back.
 
 Nothing is decided here, and nothing is raised by an effect: whatever goes wrong is an event.
-A scheduler calls what `request` returns, in its own way, and hands the result to `event_of`.
+A scheduler calls what `question` or `request` returns, in its own way, and hands the result to `event_of`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,15 @@ import attrs
 
 from chronos.agent.runner import words_of
 from chronos.errors import InvalidClient, JobsFileError, StaleRevision, StoreError, one_line
-from chronos.jobs.job import Job
+from chronos.jobs.job import Job, Liveness
 from chronos.jobs.schedule import SECOND_US, Instant
 from chronos.protocol import flow as flows
+from chronos.protocol.state import IdentityRefused
 from chronos.stores import JobStore, told_apart
 
 logger = logging.getLogger("chronos.scheduler")
 
 T = TypeVar("T")
-
-
-@attrs.frozen
-class IdentityRefused(flows.ArmFailed):
-    """NAS refuses the agent's identity: no arm of any job can be had from it."""
 
 
 @attrs.frozen
@@ -72,15 +68,19 @@ def request(effect: flows.Effect, nas: Any, within_s: float | None) -> Any:
     raise flows.ProtocolError(f"nothing comes back to {effect}")
 
 
-def event_of(effect: flows.Effect, result: Any) -> flows.Event:
+def event_of(effect: flows.Effect, result: Any, is_dead: Callable[[str], bool]) -> flows.Event:
     """Return what happened.
-
-    What is known of the owners of runs is not filled in.
 
     Args:
         effect: what was asked.
         result: what came back, or `Failed`.
+        is_dead: tells whether the process behind an owner's name has definitely ended.
     """
+
+    def owners(job: Job | None) -> tuple[Liveness, ...]:
+        runs = () if job is None else job.runs
+        return tuple(Liveness.DEAD if is_dead(run.owner) else Liveness.UNKNOWN for run in runs)
+
     match effect, result:
         case ((flows.ProvisionArm() | flows.CancelArm() | flows.ListArms()), Failed(error)):
             return _refusal(effect, error)
@@ -97,14 +97,14 @@ def event_of(effect: flows.Effect, result: Any) -> flows.Event:
             _log_store(error)
             return flows.StoreFailed(one_line(words_of(error)))
         case flows.LoadJob(), _:
-            return flows.JobLoaded(result)
+            return flows.JobLoaded(result, owners(result))
         case flows.LoadHistory(), _:
             return flows.HistoryLoaded(tuple(result))
         case flows.LoadJobs(), _:
             jobs, unreadable = told_apart(result)
-            return flows.JobsLoaded([(job, ()) for job in jobs], unreadable=unreadable)
+            return flows.JobsLoaded([(job, owners(job)) for job in jobs], unreadable=unreadable)
         case flows.SwapJob(), (has_moved, job):
-            return flows.JobSwapped() if has_moved else flows.SwapConflicted(job)
+            return flows.JobSwapped() if has_moved else flows.SwapConflicted(job, owners(job))
     raise flows.ProtocolError(f"nothing comes back to {effect}")
 
 

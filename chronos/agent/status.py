@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import attrs
 
-from chronos.agent.operations import Pending, Read, Work
 from chronos.jobs.job import Job, JobState, Lateness, Outcome, Unreadable, lateness, wake_at
 from chronos.jobs.moments import datetime_of, moment_or_none
 from chronos.jobs.schedule import Instant, format_instant
 from chronos.protocol import flow as flows
 from chronos.protocol.clocks import CLOCK_MARGIN_US
+from chronos.protocol.pending import pending, why_doubted
+from chronos.protocol.state import Now, Pending, Process, clock_of
+from chronos.protocol.words import because
 from chronos.stores import told_apart
-
-if TYPE_CHECKING:
-    from chronos.agent.work import Worker
 
 _UNSAID = "NAS could not say what is armed"
 
@@ -104,89 +102,103 @@ class Status:
     clock: str = ""
 
 
-def status(worker: Worker) -> Work[Status]:
-    """Ask the store and NAS once each, and compare."""
-    listed = yield from worker.perform(flows.ListArms())
-    arms = listed.arms if isinstance(listed, flows.ArmsListed) else None
-    records: tuple[Job | Unreadable, ...] = yield Read(lambda store: store.load_all())
+def status_of(
+    process: Process,
+    now: Now,
+    refused: RefusedFires,
+    listed: object,
+    records: tuple[Job | Unreadable, ...],
+    newest: Mapping[str, Outcome | Unreadable],
+) -> Status:
+    """Compare the store, NAS and a process.
+
+    Args:
+        process: of the agent.
+        now: the present.
+        refused: the fires that were turned away at the endpoint.
+        listed: what came of asking NAS for its arms.
+        records: all records of the store.
+        newest: the latest outcome of each job, by its id.
+    """
     jobs, unreadable = told_apart(records)
-    worker.saw_unreadable(unreadable)
-    newest: Mapping[str, Outcome | Unreadable] = yield Read(lambda store: store.latest())
     latest = {job_id: last for job_id, last in newest.items() if isinstance(last, Outcome)}
-    pending = worker.pending()
-    trigger = "this process" if worker.ticker.is_ticking else "NAS"
-    is_idle = worker.ticker.is_ticking and not worker.ticker.is_running
+    unfinished = pending(process, now)
+    view = _View(process, now, refused, listed.arms if isinstance(listed, flows.ArmsListed) else None)
     wanted = {job.id for job in jobs if wake_at(job) is not None} | {record.id for record in unreadable}
     return Status(
-        jobs=tuple(
-            _job_status(job, {} if is_idle else arms, latest.get(job.id), worker, trigger) for job in jobs
-        ),
+        jobs=tuple(view.of_job(job, latest.get(job.id)) for job in jobs),
         orphans={
             job_id: None if at_us is None else datetime_of(at_us)
-            for job_id, at_us in (arms or {}).items()
+            for job_id, at_us in (view.arms or {}).items()
             if job_id not in wanted
         },
-        trigger=trigger,
-        pending=pending,
-        may_stop=not any(each.is_busy for each in pending),
-        trouble="" if arms is not None else because(_UNSAID, getattr(listed, "reason", "")),
+        trigger=view.trigger,
+        pending=unfinished,
+        may_stop=not any(each.is_busy for each in unfinished),
+        trouble="" if view.arms is not None else because(_UNSAID, getattr(listed, "reason", "")),
         unreadable=unreadable + tuple(last for last in newest.values() if isinstance(last, Unreadable)),
-        refused=worker.refused,
-        clock=worker.why_doubted(),
+        refused=refused,
+        clock=why_doubted(process, now),
     )
 
 
-def _job_status(
-    job: Job,
-    arms: Mapping[str, Instant | None] | None,
-    last: Outcome | None,
-    worker: Worker,
-    trigger: str,
-) -> JobStatus:
-    wake_us, now_us = wake_at(job), worker.clock()
-    is_armed: bool | None = None
-    if wake_us is None:
-        is_armed, why = False, why_no_wake(job, now_us)
-    elif now_us - wake_us > CLOCK_MARGIN_US:
-        is_armed, why = False, _why_overdue(job, wake_us, arms, worker, trigger)
-    elif arms is None:
-        why = _UNSAID
-    elif job.id not in arms:
-        is_armed, why = False, worker.why_unsettled(job.id) or _why_no_arm(worker, trigger)
-    else:
-        at_us = arms[job.id]
-        is_armed = at_us is not None and at_us <= wake_us
-        why = "armed" if at_us == wake_us else f"{trigger} has it armed for {_shown(at_us)}"
-    return JobStatus(
-        job=job,
-        wake_us=wake_us,
-        is_armed=is_armed,
-        why=why,
-        last=last,
-        lateness=None if last is None else lateness(last),
-    )
+@attrs.frozen
+class _View:
+    """What is known besides the store: the process, the fires that were refused, and the arms."""
 
+    process: Process
+    now: Now
+    refused: RefusedFires
+    arms: Mapping[str, Instant | None] | None
 
-def _why_overdue(
-    job: Job, wake_us: Instant, arms: Mapping[str, Instant | None] | None, worker: Worker, trigger: str
-) -> str:
-    """Say since when nothing has come for a job, and what is known of the cause."""
-    refused = worker.refused
-    if refused.last_us is not None and refused.last_us >= wake_us:
-        cause = str(refused)
-    elif arms is None:
-        cause = _UNSAID
-    elif job.id not in arms:
-        cause = worker.why_unsettled(job.id) or _why_no_arm(worker, trigger)
-    else:
-        cause = f"{trigger} has it armed for {_shown(arms[job.id])}, and no fire was taken"
-    return f"overdue since {format_instant(wake_us)}: {cause}"
+    @property
+    def trigger(self) -> str:
+        """What fires the jobs."""
+        return "this process" if self.process.ticker.is_ticking else "NAS"
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether the ticker is what fires the jobs, and does not."""
+        return self.process.ticker.is_ticking and not self.process.ticker.is_running
 
-def _why_no_arm(worker: Worker, trigger: str) -> str:
-    if worker.ticker.is_ticking and not worker.ticker.is_running:
-        return "nothing fires the jobs: the scheduler is not started, or it drains"
-    return f"{trigger} has no arm for it"
+    def of_job(self, job: Job, last: Outcome | None) -> JobStatus:
+        """Say how one job stands."""
+        wake_us, now_us = wake_at(job), clock_of(self.process.reading, self.now)
+        arms = {} if self.is_idle else self.arms
+        is_armed: bool | None = None
+        if wake_us is None:
+            is_armed, why = False, why_no_wake(job, now_us)
+        elif now_us - wake_us > CLOCK_MARGIN_US:
+            is_armed, why = False, self._why_overdue(job, wake_us, arms)
+        elif arms is None:
+            why = _UNSAID
+        elif job.id not in arms:
+            is_armed, why = False, self._why_no_arm(job)
+        else:
+            at_us = arms[job.id]
+            is_armed = at_us is not None and at_us <= wake_us
+            why = "armed" if at_us == wake_us else f"{self.trigger} has it armed for {_shown(at_us)}"
+        late = None if last is None else lateness(last)
+        return JobStatus(job=job, wake_us=wake_us, is_armed=is_armed, why=why, last=last, lateness=late)
+
+    def _why_overdue(self, job: Job, wake_us: Instant, arms: Mapping[str, Instant | None] | None) -> str:
+        """Say since when nothing has come for a job, and what is known of the cause."""
+        if self.refused.last_us is not None and self.refused.last_us >= wake_us:
+            cause = str(self.refused)
+        elif arms is None:
+            cause = _UNSAID
+        elif job.id not in arms:
+            cause = self._why_no_arm(job)
+        else:
+            cause = f"{self.trigger} has it armed for {_shown(arms[job.id])}, and no fire was taken"
+        return f"overdue since {format_instant(wake_us)}: {cause}"
+
+    def _why_no_arm(self, job: Job) -> str:
+        if job.id in self.process.unsettled:
+            return self.process.unsettled[job.id]
+        if self.is_idle:
+            return "nothing fires the jobs: the scheduler is not started, or it drains"
+        return f"{self.trigger} has no arm for it"
 
 
 def why_no_wake(job: Job, now_us: Instant) -> str:
@@ -205,8 +217,3 @@ def why_no_wake(job: Job, now_us: Instant) -> str:
 
 def _shown(at_us: Instant | None) -> str:
     return "an instant that cannot be read" if at_us is None else format_instant(at_us)
-
-
-def because(what: str, cause: str) -> str:
-    """Return *what*, with its cause where that is known."""
-    return f"{what}: {cause}" if cause else what

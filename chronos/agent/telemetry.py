@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from chronos.agent import events
+from chronos import events
 from chronos.jobs.job import Outcome, lateness
 from chronos.jobs.schedule import SECOND_US, format_instant
 

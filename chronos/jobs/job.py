@@ -348,19 +348,18 @@ class Run:
         """Which occurrence it is, among all of its job: manual or not, and its instant."""
         return (self.origin is Origin.MANUAL, self.occurrence_us)
 
-    def is_same_as(self, other: Run) -> bool:
-        """Return whether *other* is this attempt, however often its lease was renewed.
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What all values of this attempt have in common, however often its lease was renewed.
 
         Of two jobs that had one id after each other, both may have a run by hand that was asked for
         with one request: what tells those apart is when they were claimed.
         """
-        return (
-            self.owner == other.owner
-            and self.claimed_us == other.claimed_us
-            and self.occurrence_us == other.occurrence_us
-            and self.attempt == other.attempt
-            and self.identity == other.identity
-        )
+        return (self.owner, self.claimed_us, self.attempt, *self.identity)
+
+    def is_same_as(self, other: Run) -> bool:
+        """Return whether *other* is this attempt."""
+        return self.key == other.key
 
     def is_among(self, runs: Iterable[Run]) -> bool:
         """Return whether this attempt is one of *runs*."""

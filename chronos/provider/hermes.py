@@ -16,16 +16,16 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from chronos import arguments
-from chronos.agent.operations import Pending
 from chronos.agent.runner import words_of
-from chronos.agent.work import NAS_TIMEOUT_IN_FIRE_S, REFUSED
 from chronos.clock import now_us
 from chronos.errors import JobsFileError, NotSettled, SettingsError
 from chronos.jobs.job import LEASE_US, Unreadable, wake_at
-from chronos.jobs.schedule import Instant, format_instant
+from chronos.jobs.schedule import SECOND_US, Instant, format_instant
 from chronos.nas.client import Nas, NasClient
 from chronos.protocol import flow as flows
 from chronos.protocol.clocks import CLOCK_MARGIN_US
+from chronos.protocol.state import NAS_TIMEOUT_IN_FIRE_US, Pending
+from chronos.protocol.words import REFUSED
 from chronos.provider import hermes_host
 from chronos.provider.hermes_arms import Arms
 from chronos.provider.hermes_host import Host, Ticker
@@ -277,11 +277,11 @@ class HermesCron:
             with self._lock:
                 self._claimed[job_id] = now_us
             # The claim stands whatever NAS says: the run begins, and the arm is tried again meanwhile.
-            self._arms.try_to_converge(job_id, within_s=NAS_TIMEOUT_IN_FIRE_S, spent_us=now_us)
+            self._arms.try_to_converge(job_id, within_s=NAS_TIMEOUT_IN_FIRE_US / SECOND_US, spent_us=now_us)
             return claimed
         error = self._arms.try_to_converge(
             job_id,
-            within_s=NAS_TIMEOUT_IN_FIRE_S,
+            within_s=NAS_TIMEOUT_IN_FIRE_US / SECOND_US,
             spent_us=now_us if fire_at_us is None else fire_at_us,
             is_lost=not asked,
         )
@@ -290,7 +290,7 @@ class HermesCron:
 
     def _turn_away(self, job_id: str, fire_at_us: Instant) -> None:
         """Claim nothing for an instant that is still to come; what the job wants NAS must deliver again."""
-        self._settled(job_id, self._arms.try_to_converge(job_id, within_s=NAS_TIMEOUT_IN_FIRE_S))
+        self._settled(job_id, self._arms.try_to_converge(job_id, within_s=NAS_TIMEOUT_IN_FIRE_US / SECOND_US))
         job = hermes_host.get_job(job_id, self._clock())
         wake_us = None if job is None else wake_at(job.job)
         if wake_us is not None and wake_us <= fire_at_us:

@@ -14,9 +14,7 @@ from time import monotonic
 
 import attrs
 
-from chronos.agent.operations import Pending
 from chronos.agent.runner import words_of
-from chronos.agent.work import NAS_TIMEOUT_S, REFUSED, TRIED_SLOWLY
 from chronos.errors import InvalidClient, NasUnavailable, StaleRevision
 from chronos.jobs.job import Unreadable
 from chronos.jobs.schedule import SECOND_US, Instant
@@ -24,6 +22,8 @@ from chronos.nas.client import Nas
 from chronos.protocol import flow as flows
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.flow import FOLLOW_UP_DELAYS_US, MAX_CONFLICTS
+from chronos.protocol.state import NAS_TIMEOUT_US, Pending
+from chronos.protocol.words import REFUSED, TRIED_SLOWLY
 from chronos.provider.hermes_host import get_job
 from chronos.stores import refusal
 
@@ -114,7 +114,7 @@ class Arms:
             NasError: NAS could not say.
         """
         try:
-            arms = dict(self._client().list_arms(within_s=NAS_TIMEOUT_S))
+            arms = dict(self._client().list_arms(within_s=NAS_TIMEOUT_US / SECOND_US))
         except InvalidClient:
             self._refuse()
             return None
@@ -125,7 +125,7 @@ class Arms:
         self,
         job_id: str,
         *,
-        within_s: float = NAS_TIMEOUT_S,
+        within_s: float = NAS_TIMEOUT_US / SECOND_US,
         spent_us: Instant | None = None,
         is_lost: bool = False,
     ) -> None:
@@ -205,7 +205,7 @@ class Arms:
         self,
         job_id: str,
         *,
-        within_s: float = NAS_TIMEOUT_S,
+        within_s: float = NAS_TIMEOUT_US / SECOND_US,
         spent_us: Instant | None = None,
         is_lost: bool = False,
     ) -> Exception | None:

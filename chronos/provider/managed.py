@@ -11,16 +11,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from chronos import arguments
-from chronos.agent.operations import Pending
 from chronos.agent.runner import Runner, words_of
-from chronos.agent.scheduler import Scheduler
-from chronos.agent.work import REFUSED
+from chronos.agent.threads import Scheduler
 from chronos.clock import now_us
 from chronos.errors import JobsFileError, NotSettled, StoreError
 from chronos.jobs.job import CLOCK_ALLOWANCE_US, Verdict, wake_at
 from chronos.jobs.schedule import Instant
 from chronos.nas.client import Nas, NasClient
 from chronos.protocol.flow import Answer
+from chronos.protocol.state import Pending
+from chronos.protocol.words import REFUSED
 from chronos.provider.interface import check_stop_event, given_id
 from chronos.provider.settings import Settings
 from chronos.stores import JobStore

@@ -15,13 +15,13 @@ from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import httpx
 
-from chronos.agent.operations import Pending
 from chronos.contract.messages import FIRE
 from chronos.fire.verify import FireVerifier
 from chronos.fire.webhook import FireEndpoint, FireScheduler, Receive, Scope, Send
 from chronos.jobs.moments import datetime_of, duration_of, instant_of, needed, timedelta_of
 from chronos.jobs.schedule import SECOND_US, Instant, format_instant
 from chronos.nas.client import AsyncNasClient, NasClient
+from chronos.protocol.state import Pending
 from chronos.testing.clock import Clock
 from chronos.testing.faults import Faults
 from chronos.testing.nas import HARDENED, RELAY_TIMEOUT_US, RETRY_DELAYS_US, Promises

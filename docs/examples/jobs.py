@@ -26,7 +26,7 @@ from chronos import (
     next_times,
     parse_schedule,
 )
-from chronos.agent.events import Event, OccurrenceEnded
+from chronos.events import Event, OccurrenceEnded
 from chronos.testing import Clock, LocalNas
 
 NEW_YEAR = datetime(2027, 1, 1, tzinfo=UTC)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
+from chronos.agent.work import Execute, Sleep
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from chronos.agent.work import Execute, Sleep
 from chronos.jobs.job import Policy
 from chronos.jobs.schedule import HOUR_US, SECOND_US
 from chronos.protocol.flow import (

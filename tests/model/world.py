@@ -13,11 +13,11 @@ from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import attrs
-
-from chronos.agent import events
-from chronos.agent.effects import Failed, event_of, question, request
 from chronos.agent.operations import Execute, Join, Operation, Pending, Perform, Read, Sleep, Spawn
 from chronos.agent.work import Worker
+
+from chronos import events
+from chronos.agent.effects import Failed, event_of, question, request
 from chronos.errors import NasUnavailable, StaleRevision, StoreError
 from chronos.jobs.job import Job, Run
 from chronos.jobs.schedule import SECOND_US

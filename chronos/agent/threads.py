@@ -1,42 +1,63 @@
-"""The schedulers that an agent embeds: one with threads, one for asyncio.
+"""The scheduler with threads of its own: it performs a process, one step at a time, and decides nothing.
 
-Both perform the same work, that of `chronos.agent.work`, and differ only in how: `Scheduler` in threads of
-its own, `AsyncScheduler` as tasks of the running loop. Whatever is decided is decided elsewhere.
+What somebody asks for is done in the thread that asks; a run, and what nobody waits for, in others.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import functools
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 
 from chronos import arguments
+from chronos.agent import base
+from chronos.agent.base import Base
 from chronos.agent.declaring import JobSpec
-from chronos.agent.effects import Failed, event_of, question, read, request
-from chronos.agent.operations import Execute, Join, Operation, Pending, Perform, Read, Sleep, Spawn
-from chronos.agent.runner import run_job, run_job_async
-from chronos.agent.shell import Shell
-from chronos.agent.status import Status
-from chronos.agent.work import Started
-from chronos.errors import NasUnavailable
+from chronos.agent.effects import Failed, question, read, request
+from chronos.agent.runner import RunContext, run_job
+from chronos.agent.status import Status, status_of
 from chronos.jobs.job import Job, Outcome, Policy
 from chronos.jobs.schedule import SECOND_US, GivenSchedule, Instant
-from chronos.nas.client import AsyncNas, Nas
+from chronos.nas.client import Nas
 from chronos.protocol import flow as flows
+from chronos.protocol import state
 from chronos.protocol.flow import Answer
+from chronos.protocol.process import rings_us
+from chronos.protocol.state import (
+    Asked,
+    AskedForArms,
+    AskedToDeclare,
+    AskedToDrain,
+    AskedToStart,
+    Broke,
+    CallRunner,
+    Came,
+    CannotRing,
+    ForCaller,
+    ForLook,
+    Pending,
+    Perform,
+    Rang,
+    Reply,
+    RunBroke,
+    RunEnded,
+    Saw,
+    Started,
+)
+from chronos.stores import told_apart
 
-T = TypeVar("T")
+
+class NoThreadError(RuntimeError):
+    """The system has no thread left."""
 
 
-class Scheduler(Shell[Nas]):
+class Scheduler(Base[Nas]):
     """The scheduler, with threads of its own. Any number of them may share a store.
 
     Args:
@@ -52,7 +73,7 @@ class Scheduler(Shell[Nas]):
             block or raise. It is asked before each claim, and has to remember for as long as the stop lasts,
             which may be longer than the process. Runs in flight go on. Who lifts the stop calls
             `start`.
-        hooks: told what happens; see `chronos.agent.events`.
+        hooks: told what happens; see `chronos.events`.
 
     Raises:
         TypeError: an argument is of another type than its own: a path is no store, a text no runner. A
@@ -62,12 +83,13 @@ class Scheduler(Shell[Nas]):
         ScheduleError: what *clock* returns is no instant.
     """
 
-    def _new_signal(self) -> threading.Event:
-        return threading.Event()
-
     def _prepare(self) -> None:
-        # One piece of work at a time takes a step; whoever waits for all of them is told of each end.
+        # The process takes one step at a time; whoever waits for something is told of each.
         self._changed = threading.Condition(threading.RLock())
+        self._alarm = threading.Condition(self._changed._lock)  # type: ignore[attr-defined]
+        self._rings_us: int | None = None
+        self._replies: dict[object, Any] = {}
+        self._bugs: dict[object, BaseException] = {}
 
     # --- What a host calls ---
 
@@ -85,7 +107,7 @@ class Scheduler(Shell[Nas]):
         """
         if self._nas is not None:
             self._nas.reset()
-        started: Started = self._ask(self._start())
+        started: Started = self._ask(AskedToStart)
         return started
 
     def fire(
@@ -124,10 +146,8 @@ class Scheduler(Shell[Nas]):
 
         Source: contract, "NAS to agent"; incidents L5, L6, L7, L12, T2, W1.
         """
-        answer: Answer = self._ask(
-            self._fire(job_id, (fire_at, fire_at_us), (minted, minted_us), (received, received_us))
-        )
-        return answer
+        intent = self._fire(job_id, (fire_at, fire_at_us), (minted, minted_us), (received, received_us))
+        return self._ask_for(intent)
 
     def create(
         self,
@@ -165,8 +185,7 @@ class Scheduler(Shell[Nas]):
 
         Source: incident L3.
         """
-        answer: Answer = self._ask(self._create(job_id, schedule, tz, times, policy, data))
-        return answer
+        return self._ask_for(self._create(job_id, schedule, tz, times, policy, data))
 
     def edit(
         self,
@@ -202,8 +221,10 @@ class Scheduler(Shell[Nas]):
             LocalMessageError: as for `create`.
             TypeError: as for `create`.
         """
-        answer: Answer = self._ask(self._edit(job_id, schedule, tz, times, policy, data))
-        return answer
+        changes, is_told_by_job = self._edit(job_id, schedule, tz, times, policy, data)
+        if is_told_by_job:
+            changes = self._edit_like(job_id, read(base.load(job_id), self._store), changes, tz)
+        return self._ask_for(flows.Edit(job_id=job_id, changes=changes))
 
     def declare(self, jobs: Iterable[JobSpec], *, remove_others: bool = False) -> Mapping[str, Answer]:
         """Make the jobs be what an agent declares, as it does at each start of its process.
@@ -233,7 +254,9 @@ class Scheduler(Shell[Nas]):
 
         Whatever it raises, nothing was changed.
         """
-        answers: Mapping[str, Answer] = self._ask(self._declare(jobs, remove_others))
+        wanted = self._declare(jobs, remove_others)
+        known = read(base.load_jobs, self._store)
+        answers: Mapping[str, Answer] = self._ask(AskedToDeclare, known, wanted, remove_others)
         return answers
 
     def pause(self, job_id: str, *, note: str = "") -> Answer:
@@ -245,8 +268,7 @@ class Scheduler(Shell[Nas]):
             LocalMessageError: as for `create`.
             TypeError: *note* is no text.
         """
-        answer: Answer = self._ask(self._pause(job_id, note))
-        return answer
+        return self._ask_for(self._pause(job_id, note))
 
     def resume(self, job_id: str, *, from_now: bool = False) -> Answer:
         """Put a paused job's schedule in force again, and arm it. See `create`.
@@ -257,8 +279,7 @@ class Scheduler(Shell[Nas]):
             LocalMessageError: as for `create`.
             TypeError: *from_now* is no truth value.
         """
-        answer: Answer = self._ask(self._resume(job_id, from_now))
-        return answer
+        return self._ask_for(self._resume(job_id, from_now))
 
     def remove(self, job_id: str) -> Answer:
         """Take a job and its history out of the store, and disarm it. See `create`.
@@ -268,8 +289,7 @@ class Scheduler(Shell[Nas]):
         Raises:
             LocalMessageError: as for `create`.
         """
-        answer: Answer = self._ask(self._remove(job_id))
-        return answer
+        return self._ask_for(self._remove(job_id))
 
     def run_now(
         self, job_id: str, *, asked: datetime | None = None, asked_us: Instant | None = None
@@ -296,8 +316,7 @@ class Scheduler(Shell[Nas]):
 
         Source: incidents D2, L1.
         """
-        answer: Answer = self._ask(self._run_now(job_id, (asked, asked_us)))
-        return answer
+        return self._ask_for(self._run_now(job_id, (asked, asked_us)))
 
     def get(self, job_id: str) -> Job | None:
         """Return a job as the store holds it, None when there is none; NAS is not asked.
@@ -307,8 +326,7 @@ class Scheduler(Shell[Nas]):
             StoreError: the store could not be read; ask again later.
             JobsFileError: the store holds what cannot be read; it must be mended by hand.
         """
-        job: Job | None = self._ask(self._get(job_id))
-        return job
+        return read(base.load(job_id), self._store)
 
     def jobs(self) -> tuple[Job, ...]:
         """Return all jobs as the store holds them, in its order; NAS is not asked.
@@ -319,8 +337,7 @@ class Scheduler(Shell[Nas]):
             StoreError: as for `get`.
             JobsFileError: the store as a whole cannot be read.
         """
-        jobs: tuple[Job, ...] = self._ask(self._jobs())
-        return jobs
+        return read(base.load_jobs, self._store)
 
     def history(self, job_id: str) -> tuple[Outcome, ...]:
         """Return the newest outcomes of a job, oldest first; as many as the store keeps.
@@ -330,8 +347,7 @@ class Scheduler(Shell[Nas]):
             StoreError: as for `get`.
             JobsFileError: as for `get`.
         """
-        outcomes: tuple[Outcome, ...] = self._ask(self._history(job_id))
-        return outcomes
+        return read(base.history(job_id), self._store)
 
     def status(self) -> Status:
         """Return how every job stands and whether the host may stop; asks the store and NAS once each.
@@ -340,8 +356,11 @@ class Scheduler(Shell[Nas]):
             StoreError: as for `get`.
             JobsFileError: as for `get`.
         """
-        found: Status = self._ask(self._status())
-        return found
+        listed = self._ask(AskedForArms)
+        records, newest = read(base.seen, self._store)
+        self._happen(Saw(told_apart(records)[1]))
+        with self._changed:
+            return status_of(self._process, self._read_now(), self._refused, listed, records, newest)
 
     def pending(self) -> tuple[Pending, ...]:
         """Return what is unfinished, and why. The host may stop the machine when none of it `is_busy`.
@@ -349,7 +368,7 @@ class Scheduler(Shell[Nas]):
         Source: incident W1; after the answer to a fire, nothing else shows that work goes on.
         """
         with self._changed:
-            return self._work.pending()
+            return self._pending()
 
     def drain(self, timeout_s: float) -> tuple[Pending, ...]:
         """Turn fires away, and wait until the work in progress is done.
@@ -367,327 +386,167 @@ class Scheduler(Shell[Nas]):
         """
         arguments.seconds("timeout_s", timeout_s)
         deadline_s = time.monotonic() + timeout_s
+        self._begin(self._happen(AskedToDrain()))
         with self._changed:
-            self._work.begin_drain()
-            while self._work.tasks and self._changed.wait(deadline_s - time.monotonic()):
+            while self._process.is_at_work and self._changed.wait(deadline_s - time.monotonic()):
                 pass
-            return self._drained(self._work.pending())
+            return self._drained(self._pending())
 
-    # --- How work is performed ---
+    # --- How it is performed ---
 
-    def _ask(self, spawn: Spawn) -> Any:
-        """Do what somebody asks for, in the thread that asks."""
-        task = _Task()
-        with self._changed:
-            if spawn.pending is not None:
-                self._work.tasks[task] = spawn.pending
+    def _ask_for(self, intent: flows.Intent) -> Answer:
+        answer: Answer = self._ask(Asked, intent)
+        return answer
+
+    def _ask(self, asked: Callable[..., state.Event], *what: object) -> Any:
+        """Ask the process, and do what it wants in the thread that asks, until it has answered."""
+        ticket = object()
         try:
-            return self._drive(spawn.work)
-        finally:
-            self._forget(task)
-
-    def _spawn(self, spawn: Spawn) -> _Task:
-        """Begin a piece of work in a thread of its own.
-
-        A process that was told to stop must not wait for a run: its threads are daemons.
-        """
-        task = _Task()
-        with self._changed:
-            if spawn.pending is not None:
-                self._work.tasks[task] = spawn.pending
-        # As a task of asyncio does, it sees the caller's context, such as the span that a fire is part of.
-        work_on = functools.partial(contextvars.copy_context().run, self._work_on, task, spawn)
-        thread = threading.Thread(target=work_on, name="chronos", daemon=True)
-        try:
-            thread.start()
-        except BaseException:  # no thread is to be had: nothing must wait for what was not begun
-            self._forget(task)
-            raise
-        return task
-
-    def _work_on(self, task: _Task, spawn: Spawn) -> None:
-        try:
-            task.result = self._drive(spawn.work)
-        except BaseException as error:  # noqa: BLE001 - there is nobody above who could be told
-            self._ended(spawn.pending, error)
-        finally:
-            self._forget(task)
-
-    def _forget(self, task: _Task) -> None:
-        with self._changed:
-            self._work.tasks.pop(task, None)
-            task.has_ended.set()
-            self._changed.notify_all()
-
-    def _drive(self, work: Generator[Operation, Any, T]) -> T:
-        """Perform a piece of work to its end; its steps are taken one at a time among all work."""
-        step: Callable[[], Operation] = functools.partial(next, work)
-        try:
-            while True:
-                with self._changed:
-                    operation = step()
-                try:
-                    step = functools.partial(work.send, self._perform(operation))
-                except Exception as error:  # noqa: BLE001 - it is raised where the work asked
-                    step = functools.partial(work.throw, error)
-        except StopIteration as ended:
-            value: T = ended.value
-            return value
-        finally:
+            self._perform_all(self._happen(asked(ticket, *what)), ticket)
             with self._changed:
-                work.close()
+                while ticket not in self._replies:
+                    self._changed.wait()
+                reply = self._replies.pop(ticket)
+        except BaseException:
+            with self._changed:
+                self._replies.pop(ticket, None)
+            raise
+        if reply is None:
+            raise self._bugs.pop(ticket)
+        return reply
 
-    def _perform(self, operation: Operation) -> Any:
-        match operation:
-            case Perform(effect=effect, timeout_s=timeout_s):
-                return event_of(effect, self._outcome(effect, timeout_s))
-            case Sleep(delay_us=delay_us, until=until):
-                assert isinstance(until, threading.Event)
-                return until.wait(delay_us / SECOND_US)
-            case Execute(context=context):
-                return run_job(self._runner, context)
-            case Spawn():
-                return self._spawn(operation)
-            case Join(tasks=tasks):
-                return [task.wait() for task in tasks if isinstance(task, _Task)]
-            case Read(question=ask):
-                return read(ask, self._store)
+    def _happen(self, event: state.Event) -> list[Perform]:
+        """Let something happen to the process, and return what is to be asked of the store and of NAS.
 
-    def _outcome(self, effect: flows.Effect, timeout_s: float | None) -> Any:
+        Raises:
+            NoThreadError: no thread is to be had for a run or an alarm; nothing waits for what was not begun.
+        """
+        with self._changed:
+            effects = self._step(event)
+            todo = [effect for effect in effects if isinstance(effect, Perform)]
+            for effect in effects:
+                if isinstance(effect, Reply):
+                    self._replies[effect.ticket] = effect.result
+            self._changed.notify_all()
+            runs = [effect for effect in effects if isinstance(effect, CallRunner)]
+            try:
+                self._set_alarm()
+                while runs:
+                    self._spawn(self._run, runs[0], self._context(runs[0]))
+                    del runs[0]
+            except NoThreadError:
+                for run in runs:
+                    self._step(RunBroke(run.key))
+                for each in todo:
+                    self._step(Broke(each.number))
+                raise
+            return todo
+
+    def _perform_all(self, todo: list[Perform], ticket: object = None) -> None:
+        """Perform what leads to the answer under *ticket* in this thread, and all else in others."""
+        while todo:
+            if ticket is not None and ticket in self._replies:
+                self._begin(todo)
+                return
+            first, *others = todo
+            self._begin(others)
+            todo = self._performed(first)
+
+    def _performed(self, effect: Perform) -> list[Perform]:
+        """Ask the store or NAS, and return what is to be done then."""
         try:
-            ask = question(effect, self._store)
-            return request(effect, self._nas, timeout_s) if ask is None else ask()
+            event = self._event_of(effect.effect, self._outcome(effect))
+            return self._happen(Came(effect.number, event))
+        except NoThreadError:
+            raise
+        except BaseException as error:
+            with self._changed:
+                task = self._process.tasks.get(effect.number)
+                ticket = (
+                    task.purpose.ticket if task and isinstance(task.purpose, ForCaller | ForLook) else None
+                )
+                if ticket is None:
+                    self._note_bug(error)
+                else:
+                    self._bugs[ticket] = error
+                left = self._happen(Broke(effect.number))
+            if not isinstance(error, Exception):
+                raise
+            return left
+
+    def _begin(self, todo: Iterable[Perform]) -> None:
+        """Perform each in a thread of its own."""
+        for effect in todo:
+            try:
+                self._spawn(self._perform_all, [effect])
+            except NoThreadError as error:  # nothing must wait for what was not begun
+                self._note_bug(error)
+                self._begin(self._happen(Broke(effect.number)))
+
+    def _spawn(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function in a thread of its own.
+
+        A process that was told to stop must not wait for a run: its threads are daemons. As a task of asyncio
+        does, it sees the caller's context, such as the span that a fire is part of.
+        """
+        work = functools.partial(contextvars.copy_context().run, self._guard, function, *arguments)
+        try:
+            threading.Thread(target=work, name="chronos", daemon=True).start()
+        except RuntimeError as error:
+            raise NoThreadError(str(error)) from error
+
+    def _guard(self, function: Callable[..., object], *arguments: object) -> None:
+        try:
+            function(*arguments)
+        except BaseException as error:  # noqa: BLE001 - there is nobody above who could be told
+            self._note_bug(error)
+
+    def _run(self, effect: CallRunner, context: RunContext) -> None:
+        succeeded, detail = run_job(self._runner, context)
+        try:
+            todo = self._happen(RunEnded(effect.key, succeeded, detail))
+        except Exception as error:  # noqa: BLE001 - there is nobody above who could be told
+            self._note_bug(error, context.job_id)
+            todo = self._happen(RunBroke(effect.key))
+        self._perform_all(todo)
+
+    def _set_alarm(self) -> None:
+        """See to it that somebody rings when the process wants that; one thread does, while it does."""
+        due_us, waits_until_us = rings_us(self._process), self._rings_us
+        if waits_until_us is not None:
+            if due_us is None or due_us < waits_until_us:
+                self._alarm.notify()
+        elif due_us is not None:
+            self._rings_us = due_us
+            try:
+                self._spawn(self._ring)
+            except NoThreadError:
+                self._rings_us = None
+                self._step(CannotRing())
+                raise
+
+    def _ring(self) -> None:
+        while True:
+            with self._changed:
+                self._rings_us = rings_us(self._process)
+                if self._rings_us is None:
+                    return
+                wait_us = self._rings_us - self._steady()
+                if wait_us > 0:
+                    self._alarm.wait(wait_us / SECOND_US)
+                    continue
+            try:
+                self._begin(self._happen(Rang()))
+            except Exception as error:  # noqa: BLE001 - nothing else would ring
+                self._note_failed_timer(error)
+                time.sleep(1)
+
+    def _outcome(self, effect: Perform) -> Any:
+        within_s = None if effect.within_us is None else effect.within_us / SECOND_US
+        try:
+            ask = question(effect.effect, self._store)
+            return request(effect.effect, self._nas, within_s) if ask is None else ask()
         except KeyboardInterrupt:  # it is meant for the host, whose thread this is
             raise
         except BaseException as error:  # noqa: BLE001 - what fails in a way nobody thought of has failed
             return Failed(error)
-
-
-class _Task:
-    """A piece of work in a thread."""
-
-    def __init__(self) -> None:
-        self.has_ended = threading.Event()
-        self.result: Any = None
-
-    def wait(self) -> Any:
-        """Return the result once there is one; None for work that ended with a bug."""
-        self.has_ended.wait()
-        return self.result
-
-
-class AsyncScheduler(Shell[AsyncNas]):
-    """The scheduler, for one event loop. Any number of them may share a store.
-
-    Its arguments are those of `Scheduler`, with an async client of NAS. The store's calls are made
-    in threads, and so are those of a runner that is not async.
-    """
-
-    _is_async = True
-
-    def _new_signal(self) -> asyncio.Event:
-        return asyncio.Event()
-
-    # --- What a host calls ---
-
-    async def start(self) -> Started:
-        """As `Scheduler.start`."""
-        if self._nas is not None:
-            self._nas.reset()
-        started: Started = await self._ask(self._start())
-        return started
-
-    async def fire(
-        self,
-        job_id: str,
-        fire_at_us: Instant | None = None,
-        *,
-        fire_at: datetime | None = None,
-        minted: datetime | None = None,
-        minted_us: Instant | None = None,
-        received: datetime | None = None,
-        received_us: Instant | None = None,
-    ) -> Answer:
-        """As `Scheduler.fire`. Cancelling the call does not cancel the work, here as everywhere."""
-        answer: Answer = await self._ask(
-            self._fire(job_id, (fire_at, fire_at_us), (minted, minted_us), (received, received_us))
-        )
-        return answer
-
-    async def create(
-        self,
-        job_id: str,
-        schedule: GivenSchedule,
-        *,
-        tz: str = "UTC",
-        times: int | None = None,
-        policy: Policy | None = None,
-        data: object = None,
-    ) -> Answer:
-        """As `Scheduler.create`."""
-        answer: Answer = await self._ask(self._create(job_id, schedule, tz, times, policy, data))
-        return answer
-
-    async def edit(
-        self,
-        job_id: str,
-        *,
-        schedule: GivenSchedule | None = None,
-        tz: str | None = None,
-        times: int | None = None,
-        policy: Policy | None = None,
-        data: object = attrs.NOTHING,
-    ) -> Answer:
-        """As `Scheduler.edit`."""
-        answer: Answer = await self._ask(self._edit(job_id, schedule, tz, times, policy, data))
-        return answer
-
-    async def declare(self, jobs: Iterable[JobSpec], *, remove_others: bool = False) -> Mapping[str, Answer]:
-        """As `Scheduler.declare`."""
-        answers: Mapping[str, Answer] = await self._ask(self._declare(jobs, remove_others))
-        return answers
-
-    async def pause(self, job_id: str, *, note: str = "") -> Answer:
-        """As `Scheduler.pause`."""
-        answer: Answer = await self._ask(self._pause(job_id, note))
-        return answer
-
-    async def resume(self, job_id: str, *, from_now: bool = False) -> Answer:
-        """As `Scheduler.resume`."""
-        answer: Answer = await self._ask(self._resume(job_id, from_now))
-        return answer
-
-    async def remove(self, job_id: str) -> Answer:
-        """As `Scheduler.remove`."""
-        answer: Answer = await self._ask(self._remove(job_id))
-        return answer
-
-    async def run_now(
-        self, job_id: str, *, asked: datetime | None = None, asked_us: Instant | None = None
-    ) -> Answer:
-        """As `Scheduler.run_now`."""
-        answer: Answer = await self._ask(self._run_now(job_id, (asked, asked_us)))
-        return answer
-
-    async def get(self, job_id: str) -> Job | None:
-        """As `Scheduler.get`."""
-        job: Job | None = await self._ask(self._get(job_id))
-        return job
-
-    async def jobs(self) -> tuple[Job, ...]:
-        """As `Scheduler.jobs`."""
-        jobs: tuple[Job, ...] = await self._ask(self._jobs())
-        return jobs
-
-    async def history(self, job_id: str) -> tuple[Outcome, ...]:
-        """As `Scheduler.history`."""
-        outcomes: tuple[Outcome, ...] = await self._ask(self._history(job_id))
-        return outcomes
-
-    async def status(self) -> Status:
-        """As `Scheduler.status`."""
-        found: Status = await self._ask(self._status())
-        return found
-
-    def pending(self) -> tuple[Pending, ...]:
-        """As `Scheduler.pending`."""
-        return self._work.pending()
-
-    async def drain(self, timeout_s: float) -> tuple[Pending, ...]:
-        """As `Scheduler.drain`."""
-        arguments.seconds("timeout_s", timeout_s)
-        self._work.begin_drain()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                while self._work.tasks:
-                    await asyncio.wait(list(self._work.tasks))  # type: ignore[type-var]
-        return self._drained(self.pending())
-
-    # --- How work is performed ---
-
-    async def _ask(self, spawn: Spawn) -> Any:
-        """Do what somebody asks for; that they stop waiting does not cancel it."""
-        task = self._begin(spawn)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(functools.partial(self._look_at, spawn.pending))
-            raise
-
-    def _spawn(self, spawn: Spawn) -> asyncio.Task[Any]:
-        """Begin a piece of work that nobody waits for, or not for its error."""
-        task = self._begin(spawn)
-        task.add_done_callback(functools.partial(self._look_at, spawn.pending))
-        return task
-
-    def _begin(self, spawn: Spawn) -> asyncio.Task[Any]:
-        task = asyncio.create_task(self._drive(spawn.work))
-        if spawn.pending is not None:
-            self._work.tasks[task] = spawn.pending
-            task.add_done_callback(self._work.tasks.pop)
-        return task
-
-    def _look_at(self, pending: Pending | None, task: asyncio.Task[Any]) -> None:
-        self._ended(pending, None if task.cancelled() else task.exception())
-
-    async def _drive(self, work: Generator[Operation, Any, T]) -> T:
-        """Perform a piece of work to its end."""
-        step: Callable[[], Operation] = functools.partial(next, work)
-        try:
-            while True:
-                operation = step()
-                try:
-                    step = functools.partial(work.send, await self._perform(operation))
-                except Exception as error:  # noqa: BLE001 - it is raised where the work asked
-                    step = functools.partial(work.throw, error)
-        except StopIteration as ended:
-            value: T = ended.value
-            return value
-        finally:
-            work.close()
-
-    async def _perform(self, operation: Operation) -> Any:
-        match operation:
-            case Perform(effect=effect, timeout_s=timeout_s):
-                return event_of(effect, await self._outcome(effect, timeout_s))
-            case Sleep(delay_us=delay_us, until=until):
-                assert isinstance(until, asyncio.Event)
-                return await _happens(until, delay_us)
-            case Execute(context=context):
-                return await run_job_async(self._runner, context)
-            case Spawn():
-                return self._spawn(operation)
-            case Join(tasks=tasks):
-                return await asyncio.gather(*tasks, return_exceptions=True)  # type: ignore[call-overload]
-            case Read(question=ask):
-                return await asyncio.to_thread(read, ask, self._store)
-
-    async def _outcome(self, effect: flows.Effect, timeout_s: float | None) -> Any:
-        try:
-            ask = question(effect, self._store)
-            if ask is not None:
-                return await asyncio.to_thread(_guarded, ask)
-            async with asyncio.timeout(timeout_s):
-                return await request(effect, self._nas, timeout_s)
-        except TimeoutError:
-            bound = "" if timeout_s is None else f" within {timeout_s:.3g} s"
-            return Failed(NasUnavailable(f"NAS did not answer{bound}"))
-        except Exception as error:  # noqa: BLE001 - what fails in a way nobody thought of has failed
-            return Failed(error)
-
-
-def _guarded(ask: Callable[[], Any]) -> Any:
-    """Ask in a thread; what is no `Exception` must not end the loop that awaits it."""
-    try:
-        return ask()
-    except BaseException as error:  # noqa: BLE001 - as above
-        return Failed(error)
-
-
-async def _happens(event: asyncio.Event, within_us: int) -> bool:
-    try:
-        async with asyncio.timeout(within_us / SECOND_US):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True

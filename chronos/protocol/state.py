@@ -1,0 +1,514 @@
+"""What a process of an agent knows, as a value; and what is said to it and by it.
+
+A `Process` is frozen and hashable: it can be stored, compared and dropped between any two events, which is
+what a crash does to it. `chronos.protocol.process` says what each event makes of it. Times of its timers are
+those of a steady clock, one that nobody sets, in microseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeAlias
+
+import attrs
+
+from chronos import events
+from chronos.jobs.job import Job, Unreadable
+from chronos.jobs.schedule import MINUTE_US, SECOND_US, Instant
+from chronos.protocol import flow as flows
+from chronos.protocol.clocks import Belief, Reading
+from chronos.protocol.maps import Map
+from chronos.protocol.ticker import Ticker
+
+# How long a flow may ask NAS, in all: as long as the client takes for a request and, with a fresh
+# token, for one more. A relay waits some 30 s for the answer to a fire, and the machine may just
+# have been woken by it.
+NAS_TIMEOUT_US = 30 * SECOND_US
+NAS_TIMEOUT_IN_FIRE_US = 10 * SECOND_US
+
+# While draining, a follow-up does not wait longer: the machine is about to stop.
+DRAINING_DELAY_US = SECOND_US
+
+# How long what is owed is tried again, in all, when NAS asks to be asked later: a fleet of some thousand
+# jobs gets through a rate limit in that time. After that the host may stop the machine.
+FOLLOW_UP_FOR_US = 15 * MINUTE_US
+
+# So many tries are told apart: from there on each waits for as long as the one before.
+MOST_TRIES = 8
+
+# How many flows of a start run at once, and how many of those that follow up: NAS is asked once for
+# each, and limits their rate.
+CONCURRENCY = 8
+
+
+@attrs.frozen
+class Now:
+    """The present, as a process sees it.
+
+    Attributes:
+        wall_us: what the machine's clock shows, epoch microseconds, UTC.
+        steady_us: a clock that nobody sets, microseconds.
+        is_stopped: whether the agent is told to run no jobs.
+    """
+
+    wall_us: Instant
+    steady_us: int
+    is_stopped: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Rules:
+    """The flows that a process performs; those of `chronos.protocol.flow`, unless somebody tries others."""
+
+    begin: Callable[..., Any] = flows.begin
+    step: Callable[..., Any] = flows.step
+    begin_reconciliation: Callable[..., Any] = flows.begin_reconciliation
+    step_reconciliation: Callable[..., Any] = flows.step_reconciliation
+
+
+RULES = Rules()
+
+
+# --- The parts of a process -------------------------------------------------------------------
+
+
+@attrs.frozen(kw_only=True)
+class Pending:
+    """Something that is not finished.
+
+    Attributes:
+        job_id: whose; empty when it concerns all jobs.
+        reason: what it waits for, in words.
+        is_busy: whether this process is at work on it. A host may stop the machine when nothing is;
+            what else is listed waits for NAS's next delivery, a change of the job, or a start.
+        is_waiting: whether it goes on by itself after a while, and nothing is done about it before.
+    """
+
+    job_id: str
+    reason: str
+    is_busy: bool
+    is_waiting: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Started:
+    """What a start did.
+
+    Attributes:
+        flows: how many jobs needed looking after.
+        settled: whether the store agrees on every job with what fires the jobs: NAS, or the in-process
+            ticker where NAS cannot be had, which `pending()` tells. When False, `pending()` says why;
+            the scheduler goes on trying for a while, unless it is told to run no jobs.
+        trouble: why it could not be read what NAS has armed, or what the store holds; empty when it could.
+    """
+
+    flows: int
+    settled: bool
+    trouble: str = ""
+
+
+# Why a flow or a reconciliation is performed: what is done with its end.
+
+
+@attrs.frozen
+class ForCaller:
+    """Somebody waits for the answer under this ticket."""
+
+    ticket: Hashable
+
+
+@attrs.frozen
+class ForLook:
+    """Somebody wants to know what is armed, and waits under this ticket; it has no flow."""
+
+    ticket: Hashable
+
+
+@attrs.frozen
+class ForBatch:
+    """It is one of the many that a start, or a declaration, has begun."""
+
+    number: int
+
+
+@attrs.frozen
+class ForRun:
+    """It renews the lease of a run in flight, or ends the run."""
+
+    key: Hashable
+
+
+@attrs.frozen
+class ForOwed:
+    """It tries again what is owed."""
+
+    owed: Owed
+
+
+class ForTicker:
+    """The in-process ticker has fired the job, or looks at the store."""
+
+
+class ForList:
+    """It asks again what is armed, since nobody could say."""
+
+
+class ForClock:
+    """It asks for NAS's time, since the machine's clock is not believed."""
+
+
+TICKER, LIST, CLOCK = ForTicker(), ForList(), ForClock()
+Purpose: TypeAlias = ForCaller | ForLook | ForBatch | ForRun | ForOwed | ForTicker | ForList | ForClock
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Task:
+    """A flow or a reconciliation in progress.
+
+    Attributes:
+        flow: how far it is.
+        purpose: why it is performed.
+        intent: what was asked for; None of a reconciliation.
+        effect: what it waits for.
+        deadline_us: until when NAS may be asked; None while it was not.
+        sent_us: what the machine's clock showed when *effect* was asked for.
+        logins: how often NAS had accepted the agent again when that was.
+        converging: of a reconciliation, the jobs that others have begun to arm meanwhile.
+        retry_after_us: of a reconciliation, how long NAS is not to be asked again.
+    """
+
+    flow: Any
+    purpose: Purpose
+    intent: flows.Intent | None = None
+    effect: flows.Effect | None = None
+    deadline_us: int | None = None
+    sent_us: Instant = 0
+    logins: int = 0
+    converging: frozenset[str] = frozenset()
+    retry_after_us: int = 0
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Owed:
+    """Something that this process still has to do.
+
+    Attributes:
+        intent: what.
+        reason: why it was not done yet, in words.
+        due_us: when it is tried next.
+        tries: how often it was tried since.
+        patience_until_us: until when NAS's wish not to be asked yet makes a try none.
+    """
+
+    intent: flows.Intent
+    reason: str
+    due_us: int
+    patience_until_us: int
+    tries: int = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Return whether the host shall keep the machine for it: for about a minute."""
+        return self.tries < len(flows.FOLLOW_UP_DELAYS_US)
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Running:
+    """A run in flight.
+
+    Attributes:
+        started: what was begun.
+        renew_us: when its lease is renewed next; None when it is not any more.
+        over_us: when its time is over; None for no limit.
+        is_renewing: whether that is going on.
+        end: how it has ended, while a renewal on its way must not be overtaken.
+    """
+
+    started: flows.StartRun
+    renew_us: int | None
+    over_us: int | None = None
+    is_renewing: bool = False
+    end: flows.Finish | None = None
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Retry:
+    """Something that is asked again and again, ever more slowly.
+
+    Attributes:
+        tries: how often it was asked.
+        due_us: when it is asked next; None while it is.
+    """
+
+    tries: int
+    due_us: int | None
+
+    @property
+    def is_busy(self) -> bool:
+        """Return whether the host shall keep the machine for it."""
+        return self.tries < len(flows.FOLLOW_UP_DELAYS_US)
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Batch:
+    """Many flows of which a few are performed at once.
+
+    Attributes:
+        purpose: why they are performed.
+        intents: all of them.
+        begun: how many of them were begun.
+        at_work: how many of these are not over yet.
+        is_settled: whether each of those that are over was.
+        is_known: of a start, whether it was seen what is armed and what the store wants.
+        trouble: why it was not.
+        retry_after_us: how long NAS is not to be asked again.
+        answers: of a declaration, what was answered so far, by job.
+        is_declared: whether it is a declaration.
+    """
+
+    purpose: Purpose
+    intents: tuple[flows.Intent, ...]
+    begun: int = 0
+    at_work: int = 0
+    is_settled: bool = True
+    is_known: bool = True
+    trouble: str = ""
+    retry_after_us: int = 0
+    answers: Map[str, flows.Answer] = attrs.field(factory=Map)
+    is_declared: bool = False
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Process:
+    """A process of an agent, between two events.
+
+    Attributes:
+        owner: names it, uniquely among all processes of all machines and all times.
+        ticker: fires the jobs where NAS cannot be had.
+        has_nas: whether there is a NAS at all.
+        rules: the flows that it performs.
+        is_started: whether it was started, or asked to run something: before that it fires nothing by itself.
+        is_draining: whether fires are turned away, since the host is about to stop it.
+        reading: the last comparison of its clock with NAS's; None when there was none.
+        logins: how often NAS has accepted the agent after it had refused it.
+        tasks: the flows and reconciliations in progress, by number.
+        batches: those of which many were asked for at once, by number.
+        runs: the runs in flight, by key.
+        overtime: what goes on though its time is over, by key: how that is listed.
+        owed: what is tried again, by what makes it needless.
+        lists: what is armed, while that is asked again; None while it is known.
+        looks: NAS's time, while that is asked again; None while the clock is believed.
+        unsettled: why the store and NAS may disagree on a job, by its id; "" stands for all.
+        unreadable: the records that are no jobs.
+    """
+
+    owner: str
+    ticker: Ticker
+    has_nas: bool = True
+    rules: Rules = RULES
+    is_started: bool = False
+    is_draining: bool = False
+    reading: Reading | None = None
+    logins: int = 0
+    tasks: Map[int, Task] = attrs.field(factory=Map)
+    batches: Map[int, Batch] = attrs.field(factory=Map)
+    runs: Map[Hashable, Running] = attrs.field(factory=Map)
+    overtime: Map[Hashable, Pending] = attrs.field(factory=Map)
+    owed: Map[Hashable, Owed] = attrs.field(factory=Map)
+    lists: Retry | None = None
+    looks: Retry | None = None
+    unsettled: Map[str, str] = attrs.field(factory=Map)
+    unreadable: tuple[Unreadable, ...] = ()
+
+    @property
+    def is_at_work(self) -> bool:
+        """Return whether anything goes on, or will by itself; a drain waits for that to end."""
+        return bool(self.tasks or self.runs or self.owed or self.batches or self.lists or self.looks)
+
+
+def new_process(owner: str, *, has_nas: bool = True, rules: Rules = RULES) -> Process:
+    """Return a process that has done nothing yet.
+
+    Args:
+        owner: its name, unique among all processes of all machines and all times.
+        has_nas: whether there is a NAS; without one the process fires its jobs itself, once it is started.
+        rules: the flows that it performs.
+    """
+    return Process(owner=owner, has_nas=has_nas, rules=rules, ticker=Ticker(is_ticking=not has_nas))
+
+
+# --- What happens to a process ----------------------------------------------------------------
+
+
+@attrs.frozen
+class IdentityRefused(flows.ArmFailed):
+    """NAS refuses the agent's identity: no arm of any job can be had from it."""
+
+
+@attrs.frozen
+class Asked:
+    """Somebody asks for a flow, and waits for its answer under *ticket*."""
+
+    ticket: Hashable
+    intent: flows.Intent
+
+
+@attrs.frozen
+class AskedToStart:
+    """Somebody asks the process to make NAS agree with the store; comes back as `Started`. Ends a drain."""
+
+    ticket: Hashable
+
+
+@attrs.frozen
+class AskedToDeclare:
+    """Somebody declares jobs; *jobs* are those in the store. Comes back as a mapping of answers by job id."""
+
+    ticket: Hashable
+    jobs: tuple[Job, ...]
+    wanted: tuple[flows.Declare, ...]
+    removes_others: bool = False
+
+
+@attrs.frozen
+class AskedToDrain:
+    """The host is about to stop: fires are turned away, and what waits waits no longer."""
+
+
+@attrs.frozen
+class Came:
+    """The effect of a task has come back, with what happened."""
+
+    number: int
+    event: flows.Event
+
+
+@attrs.frozen
+class Broke:
+    """The task cannot go on: a bug, or nobody to perform its effect."""
+
+    number: int
+
+
+@attrs.frozen
+class AskedForArms:
+    """Somebody wants to know what is armed; comes back as `ArmsListed` or `ArmFailed`."""
+
+    ticket: Hashable
+
+
+@attrs.frozen
+class RunBroke:
+    """There is nobody to call the runner, or the call was taken back: the run goes on nowhere."""
+
+    key: Hashable
+
+
+@attrs.frozen
+class CannotRing:
+    """There is nobody to ring: nothing that waits goes on by itself."""
+
+
+@attrs.frozen
+class RunEnded:
+    """The runner of a run has returned or raised; *detail* says why it failed."""
+
+    key: Hashable
+    succeeded: bool
+    detail: str = ""
+
+
+@attrs.frozen
+class Rang:
+    """A timer has come; see `Process.rings_us`."""
+
+
+@attrs.frozen
+class Saw:
+    """Somebody has read all records of the store; these are no jobs."""
+
+    unreadable: tuple[Unreadable, ...]
+
+
+Event: TypeAlias = (
+    Asked
+    | AskedToStart
+    | AskedToDeclare
+    | AskedToDrain
+    | AskedForArms
+    | Came
+    | Broke
+    | RunEnded
+    | RunBroke
+    | Rang
+    | CannotRing
+    | Saw
+)
+
+
+# --- What a process wants done ----------------------------------------------------------------
+
+
+@attrs.frozen
+class Perform:
+    """Perform an effect at the store or at NAS; comes back as `Came`.
+
+    `within_us` bounds how long NAS may take, microseconds; None for the store.
+    """
+
+    number: int
+    effect: flows.Effect
+    within_us: int | None = None
+
+
+@attrs.frozen
+class CallRunner:
+    """Run the job; its end comes back as `RunEnded`, whenever that is."""
+
+    key: Hashable
+    started: flows.StartRun
+
+
+@attrs.frozen
+class TellRunner:
+    """The time of a run is over: tell its runner."""
+
+    key: Hashable
+
+
+@attrs.frozen
+class Reply:
+    """Tell who asked under *ticket*; None when the work ended with a bug."""
+
+    ticket: Hashable
+    result: flows.Answer | Started | Mapping[str, flows.Answer] | flows.Event | None
+
+
+@attrs.frozen
+class Tell:
+    """Tell whoever looks on."""
+
+    event: events.Event
+
+
+@attrs.frozen
+class Log:
+    """Write a line for the agent's people: `level` is a word of `logging`, `extra` has more fields."""
+
+    level: str
+    text: str
+    job_id: str = ""
+    extra: object = None
+
+
+Effect: TypeAlias = Perform | CallRunner | TellRunner | Reply | Tell | Log
+
+
+def clock_of(reading: Reading | None, now: Now) -> Instant:
+    """Return the present instant: NAS's, while the machine's clock is not believed."""
+    return now.wall_us if reading is None else reading.corrected(now.wall_us, now.steady_us)
+
+
+def belief_of(reading: Reading | None, now: Now) -> Belief:
+    """Return whether the machine's clock is believed."""
+    return Belief.UNKNOWN if reading is None else reading.belief(now.wall_us, now.steady_us)
