@@ -1,21 +1,18 @@
 """The agents that the simulator can drive: the project's own protocol, and the ones made to be caught.
 
-An agent is four functions over values. `chronos` is the production protocol itself.
+An agent is a process and what an event makes of it. `chronos` is the production protocol itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import attrs
 
-from chronos.jobs.schedule import Instant
-from chronos.protocol import flow as flows
-from simulator import naive
-
-# What a process remembers of its arms. The production protocol remembers nothing.
-Memory = Mapping[str, Instant]
+from chronos.protocol import pending, process
+from chronos.protocol.state import RULES, Event, Now, Pending, Process, Rules, new_process
+from simulator.naive import NAIVE_RULES
 
 
 @attrs.frozen(kw_only=True)
@@ -24,31 +21,23 @@ class Agent:
 
     Attributes:
         name: how the command line calls it.
-        begin: like `chronos.protocol.flow.begin`.
-        step: like `chronos.protocol.flow.step`.
-        begin_reconciliation: like the one of the protocol, given what the process remembers.
-        step_reconciliation: like the one of the protocol.
+        rules: the flows of its processes.
+        step: what an event makes of a process.
+        rings_us: when a process wants to be rung.
+        pending: what a process has not finished.
     """
 
     name: str
-    begin: Callable[..., Any]
-    step: Callable[..., Any]
-    begin_reconciliation: Callable[[Memory], Any]
-    step_reconciliation: Callable[..., Any]
+    rules: Rules = RULES
+    step: Callable[[Process, Event, Now], tuple[Process, tuple[Any, ...]]] = process.step
+    rings_us: Callable[[Process], int | None] = process.rings_us
+    pending: Callable[[Process, Now], tuple[Pending, ...]] = pending.pending
+
+    def begun(self, owner: str) -> Process:
+        """Return a new process of that name."""
+        return new_process(owner, rules=self.rules)
 
 
-CHRONOS = Agent(
-    name="chronos",
-    begin=flows.begin,
-    step=flows.step,
-    begin_reconciliation=lambda _memory: flows.begin_reconciliation(),
-    step_reconciliation=flows.step_reconciliation,
-)
-NAIVE = Agent(
-    name="naive",
-    begin=naive.begin,
-    step=naive.step,
-    begin_reconciliation=naive.begin_reconciliation,
-    step_reconciliation=naive.step_reconciliation,
-)
+CHRONOS = Agent(name="chronos")
+NAIVE = Agent(name="naive", rules=NAIVE_RULES)
 AGENTS = {agent.name: agent for agent in (CHRONOS, NAIVE)}

@@ -46,7 +46,7 @@ class Kind(IntEnum):
     HOST_UP = 33
     HEALED = 34
     RECOVERED = 35
-    REMEMBERED = 36
+    DRAINED = 36
     RENEWED = 37
     STORE_FAILED = 38
     DUPLICATED = 39
@@ -109,7 +109,7 @@ _WORDS: dict[Kind, tuple[str, Callable[[int], str]]] = {
     Kind.HOST_UP: ("the host starts machines again", _NUMBER),
     Kind.HEALED: ("faults are over", _NUMBER),
     Kind.RECOVERED: ("a starting process looks after the job", _NUMBER),
-    Kind.REMEMBERED: ("the agent notes the arm {} in memory", _INSTANT),
+    Kind.DRAINED: ("machine {} drains", _MACHINE),
     Kind.RENEWED: ("the lease of the run of {} is renewed", _INSTANT),
     Kind.STORE_FAILED: ("the job store fails", _NUMBER),
     Kind.DUPLICATED: ("a message to NAS is duplicated", _NUMBER),

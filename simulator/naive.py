@@ -1,21 +1,19 @@
 """A deliberately broken agent, made to be caught.
 
 It is how managed cron is written first: it answers the fire as soon as the claim is stored and arms
-the next occurrence after the run; it remembers its arms in memory and asks NAS what is armed only
-while that map is empty; when NAS fails it shrugs, since the next run will arm again. It keeps the
-claim right, so that what it loses is lost by the order of its steps alone (incidents L1, L5, L6,
-L7, O1, O2, O4, D6).
+the next occurrence after the run; it asks NAS what is armed when it starts, and never again; when NAS
+fails it shrugs, since the next run will arm again. It keeps the claim right, so that what it loses is
+lost by the order of its steps alone (incidents L1, L5, L6, L7, O1, O2, O4, D6).
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import attrs
 
 from chronos.jobs.job import Job, JobState, Liveness, Move, Origin, Verdict, wake_at
 from chronos.jobs.schedule import Instant
 from chronos.protocol import transitions
+from chronos.protocol.clocks import Belief
 from chronos.protocol.draft import Fired
 from chronos.protocol.flow import (
     Answer,
@@ -51,14 +49,7 @@ from chronos.protocol.flow import (
     SwapJob,
     starts,
 )
-
-
-@attrs.frozen(cache_hash=True)
-class Remember:
-    """Note in this process's memory that the job is armed at the instant, or that it is not."""
-
-    job_id: str
-    fire_at_us: Instant | None
+from chronos.protocol.state import Rules
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
@@ -69,13 +60,12 @@ class NaiveFlow:
     owner: str
     phase: Phase = Phase.LOADING
     move: Move | None = None
-    asked_us: Instant | None = None
 
 
-Step = tuple[NaiveFlow, tuple[Effect | Remember, ...]]
+Step = tuple[NaiveFlow, tuple[Effect, ...]]
 
 
-def begin(intent: Intent, *, owner: str, now_us: Instant) -> Step:  # noqa: ARG001 - it orders nothing
+def begin(intent: Intent, *, owner: str, **_: object) -> Step:
     """Return a new flow for *intent*, and its first effects."""
     return NaiveFlow(intent=intent, owner=owner), (LoadJob(intent.job_id),)
 
@@ -107,7 +97,7 @@ def step(flow: NaiveFlow, event: Event, now_us: Instant) -> Step:
             begun = (
                 starts(flow.move, flow.move.runs, job_id=flow.intent.job_id, confirm=True) if is_end else ()
             )
-            return done, (Remember(flow.intent.job_id, flow.asked_us), *answers, *begun)
+            return done, (*answers, *begun)
     raise AssertionError(event)
 
 
@@ -166,7 +156,7 @@ def _arm(flow: NaiveFlow, job: Job | None) -> Step:
     job_id = flow.intent.job_id
     is_wanted = job is not None and (job.state is JobState.SCHEDULED or isinstance(flow.intent, Finish))
     next_us = job.next_us if job is not None and is_wanted else None
-    armed = attrs.evolve(flow, phase=Phase.ARMING, asked_us=next_us)
+    armed = attrs.evolve(flow, phase=Phase.ARMING)
     if job is not None and next_us is not None:
         return armed, (ProvisionArm(job_id=job_id, fire_at_us=next_us, revision=job.revision),)
     return armed, (CancelArm(job_id=job_id, revision=0 if job is None else job.revision),)
@@ -185,32 +175,27 @@ def _done(flow: NaiveFlow, verdict: Verdict, *, job: Job | None = None, settled:
 
 @attrs.frozen(kw_only=True, cache_hash=True)
 class NaiveStart:
-    """What a starting process does: nothing, when its map says that all is well."""
+    """What a starting process does: it asks what is armed, and believes that for as long as it lives."""
 
     phase: Phase
-    remembered: tuple[tuple[str, Instant], ...] = ()
+    arms: tuple[tuple[str, Instant], ...] = ()
 
 
-def begin_reconciliation(memory: Mapping[str, Instant]) -> tuple[NaiveStart, tuple[Effect, ...]]:
+def begin_reconciliation() -> tuple[NaiveStart, tuple[Effect, ...]]:
     """Return a new reconciliation, and its first effects."""
-    if memory:
-        start = NaiveStart(phase=Phase.LOADING, remembered=tuple(sorted(memory.items())))
-        return start, (LoadJobs(),)
     return NaiveStart(phase=Phase.LISTING), (ListArms(),)
 
 
 def step_reconciliation(
-    start: NaiveStart, event: Event, now_us: Instant
-) -> tuple[NaiveStart, tuple[Effect | Remember, ...]]:
+    start: NaiveStart, event: Event, now_us: Instant, _belief: Belief
+) -> tuple[NaiveStart, tuple[Effect, ...]]:
     """Return *start* after *event*, and the effects to perform."""
     match event:
         case ArmsListed(arms=arms):
-            known = {job_id: at_us for job_id, at_us in arms.items() if at_us is not None}
-            loading = NaiveStart(phase=Phase.LOADING, remembered=tuple(sorted(known.items())))
-            notes = tuple(Remember(job_id, at_us) for job_id, at_us in known.items())
-            return loading, (*notes, LoadJobs())
+            known = tuple(sorted((job_id, at_us) for job_id, at_us in arms.items() if at_us is not None))
+            return NaiveStart(phase=Phase.LOADING, arms=known), (LoadJobs(),)
         case JobsLoaded(jobs=jobs):
-            wanting = _wanting(tuple(jobs), dict(start.remembered))
+            wanting = _wanting(tuple(jobs), dict(start.arms))
             overdue = Fired(origin=Origin.RECOVERY)
             intents = tuple(Fire(job_id=job_id, fire_at_us=now_us, fired=overdue) for job_id in wanting)
             return attrs.evolve(start, phase=Phase.DONE), (Begin(intents, settled=True),)
@@ -224,3 +209,11 @@ def _wanting(jobs: tuple[tuple[Job, tuple[Liveness, ...]], ...], armed: dict[str
         job.id for job, liveness in jobs if armed.get(job.id) != wake_at(job) or Liveness.DEAD in liveness
     ]
     return differing + [job_id for job_id in armed if job_id not in known]
+
+
+NAIVE_RULES = Rules(
+    begin=begin,
+    step=step,
+    begin_reconciliation=begin_reconciliation,
+    step_reconciliation=step_reconciliation,
+)

@@ -14,8 +14,9 @@ from chronos.jobs.schedule import HOUR_US, MINUTE_US, Interval
 from chronos.protocol.flow import Answer, Create, Edit, Intent, Pause, Remove, Resume, RunNow
 from chronos.protocol.transitions import Changes
 from simulator.history import Kind
+from simulator.host import Machine
 from simulator.kernel import Kernel
-from simulator.machine import Machine, Process
+from simulator.life import Life
 from simulator.watch import Watch
 
 # How often somebody thinks of changing a job, and how long a change lasts before it is undone.
@@ -117,11 +118,11 @@ class People:
         tries, subject = request.tries, request.subject
         machine = self._machines[self._kernel.choose("route", len(self._machines))]
 
-        def begin(process: Process) -> None:
+        def begin(life: Life) -> None:
             job = self._watch.store[subject]
             if job is not None and job.runs:
                 self._watch.marks["changed-during-a-run"] += 1
-            machine.begin(process, subject, intent, lambda answer: self._answered(request, answer))
+            life.ask(subject, intent, lambda answer: self._answered(request, answer))
 
         machine.wake(begin, subject)
         self._kernel.after(PATIENCE_US, self._again, request, tries)

@@ -47,7 +47,7 @@ from chronos.testing.nas import EMPTY, OneShot, Promises, Reply, Row
 from simulator import properties
 from simulator.agents import Agent
 from simulator.cases import JOB_ID, Case
-from simulator.naive import Remember
+Remember = tuple
 
 NOBODY = -1
 PROCESSES = 2

@@ -19,11 +19,12 @@ from chronos.jobs.schedule import HOUR_US, MINUTE_US, Instant
 from chronos.testing.nas import Promises
 from simulator.agents import Agent
 from simulator.history import Kind
+from simulator.host import Machine
 from simulator.kernel import Choices, Kernel
-from simulator.machine import Machine, Store
 from simulator.nas_server import NasServer, Relay
 from simulator.network import Network
 from simulator.people import People
+from simulator.store import Store
 from simulator.watch import HOPS, Violation, Watch
 
 # How long the deployment has before the first fault.

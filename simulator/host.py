@@ -1,0 +1,222 @@
+"""The agent's machine and its host: asleep until a fire wakes it, up for a while, and its crashes.
+
+What goes on while it is up is `simulator.life`. Whether the machine may stop is what the process says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from chronos.jobs.schedule import SECOND_US, Instant
+from chronos.protocol.draft import Fired
+from chronos.protocol.flow import Fire
+from chronos.testing.nas import TOKEN_LIFE_US
+from simulator.agents import Agent
+from simulator.history import Kind
+from simulator.kernel import Kernel
+from simulator.life import Life
+from simulator.nas_server import TOKEN_LEEWAY_US, NasServer, Relay
+from simulator.network import Network
+from simulator.store import Store
+from simulator.watch import Watch
+
+# From the wake to the open port, as a matter of course: a table to choose from.
+BOOT_US = tuple(milliseconds * 1000 for milliseconds in (
+    2500, 1500, 1700, 1900, 2100, 2300, 2800, 3100, 3400, 3800, 4200, 4700, 5300, 6000, 7000, 8500,
+))  # fmt: skip
+# A boot that is slower than the relay's patience, and how long one lasts that comes to nothing.
+SLOW_BOOT_US = 70 * SECOND_US
+STUCK_BOOT_US = 180 * SECOND_US
+# How wrong a machine's clock is after a boot, and for how long (W4).
+CLOCK_ERROR_US = (0, -40 * SECOND_US, 8 * SECOND_US, -9 * SECOND_US, 24 * SECOND_US)
+CLOCK_WRONG_FOR_US = 90 * SECOND_US
+# How often the host looks whether a machine may stop; it does when nothing has happened since.
+LOOK_EVERY_US = 15 * SECOND_US
+# How long the host waits for a machine that it replaces to drain.
+DRAIN_US = 30 * SECOND_US
+
+
+class Machine:
+    """One machine of the agent.
+
+    Args:
+        index: its number among the replicas.
+        kernel: time and choice.
+        network: carries its messages.
+        watch: notes what happens.
+        store: the job store.
+        agent: the code that it runs.
+        owners: every process that ever was, by the name under which it claims.
+        subject: its own subject number in the history.
+        shares_store: whether other machines use the store, so that its latency matters.
+
+    Attributes:
+        is_told_to_stop: whether the agent is told to run no jobs.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        kernel: Kernel,
+        network: Network,
+        watch: Watch,
+        store: Store,
+        agent: Agent,
+        owners: dict[str, Machine],
+        *,
+        subject: int,
+        shares_store: bool,
+    ) -> None:
+        self.index = index
+        self.kernel, self.network, self.watch, self.store = kernel, network, watch, store
+        self.agent = agent
+        self.owners = owners
+        self.subject = subject
+        self.shares_store = shares_store
+        self.nas: NasServer
+        self.life: Life | None = None
+        self.can_boot = True
+        self.is_told_to_stop = False
+        self.wakes = 0
+        self.wasted_wakes = 0
+        self.up_us = 0
+        self._lives = 0
+        self._is_booting = False
+        self._waiting: list[Callable[[Life | None], None]] = []
+        self._clock_error_us = 0
+        self._clock_right_us = 0
+
+    def now_us(self) -> Instant:
+        """Return the present instant by this machine's clock."""
+        now_us = self.kernel.now_us
+        return now_us + self._clock_error_us if now_us < self._clock_right_us else now_us
+
+    # --- lives ---
+
+    def wake(self, then: Callable[[Life], None], subject: int) -> bool:
+        """Let *then* happen once the machine is up; return False when it cannot be reached."""
+        if self.life is not None:
+            then(self.life)
+            return True
+        if not self.can_boot:
+            return False
+        self.watch.hold(subject)
+
+        def arrive(life: Life | None) -> None:
+            if life is not None:
+                then(life)
+            self.watch.release(subject)
+
+        self._waiting.append(arrive)
+        if not self._is_booting:
+            self._is_booting = True
+            boot_us = BOOT_US[self.kernel.choose("machine.boot", len(BOOT_US))]
+            slow = self.kernel.fault("machine.slow_boot", 3)
+            if slow:
+                self.watch.marks["slow-boot"] += 1
+                boot_us = SLOW_BOOT_US if slow == 1 else STUCK_BOOT_US
+            self.kernel.after(boot_us, self._booted, slow != 2 or not self.kernel.faulty)
+        return True
+
+    def boot(self) -> None:
+        """Start the machine for its own sake, as a deployment does."""
+        self.wake(lambda _life: None, self.subject)
+
+    def start(self) -> None:
+        """Let somebody ask the agent to start, on a machine that may be up."""
+        if self.life is None:
+            self.boot()
+        else:
+            self.life.start()
+
+    def close(self) -> None:
+        """Account for the life that goes on when the simulation ends."""
+        if self.life is not None:
+            self._end_life(self.life)
+
+    def _booted(self, is_up: bool) -> None:
+        self._is_booting = False
+        waiting, self._waiting = self._waiting, []
+        if is_up:
+            self._lives += 1
+            self.wakes += 1
+            kernel = self.kernel
+            self._clock_error_us = CLOCK_ERROR_US[kernel.fault("machine.clock", len(CLOCK_ERROR_US))]
+            if self._clock_error_us:
+                self.watch.marks["clock-wrong-after-boot"] += 1
+                self._clock_right_us = kernel.now_us + CLOCK_WRONG_FOR_US
+            kernel.record(Kind.BOOTED, self.subject, self.index)
+            owner = f"m{self.index}/{self._lives}"
+            self.owners[owner] = self
+            self.life = Life(self, self.agent.begun(owner))
+            kernel.after(LOOK_EVERY_US, self._look, self.life)
+            self.life.start()
+        for then in waiting:
+            then(self.life)
+
+    def crash(self) -> None:
+        """End the process at once, whatever it is doing; nobody is told but those who wait for it."""
+        life = self.life
+        if life is not None:
+            self.kernel.record(Kind.CRASHED, self.subject, self.index)
+            self._end_life(life)
+            life.end()
+
+    def replace(self) -> None:
+        """Let the host replace a machine, as a deployment does: it drains for a while, and another boots."""
+        if self.life is not None:
+            self.watch.marks["drained"] += 1
+            self.kernel.record(Kind.DRAINED, self.subject, self.index)
+            self.life.drain()
+            self.kernel.after(DRAIN_US, self._replaced, self.life)
+
+    def _replaced(self, life: Life) -> None:
+        if life.is_alive:
+            self.crash()
+            self.boot()
+
+    def _end_life(self, life: Life) -> None:
+        life.is_alive = False
+        self.life = None
+        self.up_us += self.kernel.now_us - life.up_since_us
+        self.wasted_wakes += self.watch.runs_started == life.runs_before
+
+    def _look(self, life: Life) -> None:
+        """Look whether the machine may stop, and stop it when nothing has happened since the last look."""
+        if not life.is_alive:
+            return
+        process = life.process
+        is_busy = any(each.is_busy for each in self.agent.pending(process, life.now()))
+        if is_busy or process is not life.seen:
+            life.seen = process
+            self.kernel.after(LOOK_EVERY_US, self._look, life)
+            return
+        self.kernel.record(Kind.STOPPED, self.subject, self.index)
+        self.watch.stopped(self.subject, len(life.asked), len(life.running))
+        self._end_life(life)
+        life.end()
+        if process.is_draining:
+            self.boot()
+
+    # --- fires and requests ---
+
+    def receive(self, relay: Relay) -> None:
+        """A fire arrives at the machine, whether it is up or not."""
+        subject = relay.subject
+        relay.arrived_us = relay.arrived_us or self.kernel.now_us
+        self.kernel.record(Kind.FIRED, subject, relay.pending.shot.fire_at_us)
+
+        def handle(life: Life) -> None:
+            now_us = self.now_us()
+            if not -TOKEN_LEEWAY_US <= now_us - relay.minted_us <= TOKEN_LIFE_US + TOKEN_LEEWAY_US:
+                self.watch.marks["token-refused-by-a-wrong-clock"] += 1
+                self.kernel.record(Kind.REFUSED, subject)
+                self.nas.answered(relay, 401)
+                return
+            shot = relay.pending.shot
+            fired = Fired(minted_us=relay.minted_us, received_us=now_us)
+            life.ask(subject, Fire(job_id=shot.job_id, fire_at_us=shot.fire_at_us, fired=fired), relay)
+
+        if not self.wake(handle, subject):
+            self.kernel.record(Kind.UNREACHABLE, subject)
+            self.nas.answered(relay, 502)

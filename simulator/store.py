@@ -1,0 +1,33 @@
+"""The durable job store of a simulated agent, shared by its machines; one compare-and-set."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from chronos.jobs.job import Job, Outcome
+from chronos.protocol.flow import SwapJob
+from chronos.stores import HISTORY_LENGTH
+from simulator.watch import Watch
+
+
+class Store:
+    """The jobs of one world, and the outcomes that are kept of each."""
+
+    def __init__(self, watch: Watch, jobs: tuple[Job, ...]) -> None:
+        self.watch = watch
+        self.subjects = {job.id: subject for subject, job in enumerate(jobs)}
+        self.jobs = watch.store
+        self._histories: dict[int, deque[Outcome]] = {}
+
+    def history(self, subject: int) -> tuple[Outcome, ...]:
+        """Return the newest outcomes of a job, the oldest first."""
+        return tuple(self._histories.get(subject, ()))
+
+    def swap(self, subject: int, effect: SwapJob) -> bool:
+        """Make the move if the job still is the expected one."""
+        if self.jobs[subject] != effect.expected:
+            return False
+        self.watch.swapped(subject, effect.expected, effect.replacement, effect.outcomes)
+        if effect.outcomes:
+            self._histories.setdefault(subject, deque(maxlen=HISTORY_LENGTH)).extend(effect.outcomes)
+        return True
