@@ -78,6 +78,7 @@ class Life:
         self._is_stepping = False
         self._rings_us: int | None = None
         self._holds_all = False
+        self._held: Map[Hashable, state.Owed] = Map()
 
     def now(self) -> Now:
         """Return the present, as the process sees it."""
@@ -121,7 +122,7 @@ class Life:
             elif waits is not None:
                 waits(None)
             watch.release(subject)
-        self._hold_owed(self.process.owed, Map())
+        self._hold_owed(Map())
         if self._holds_all:
             watch.release_all()
 
@@ -143,8 +144,8 @@ class Life:
         self._is_stepping = False
 
     def _step(self, event: state.Event) -> None:
-        before, kernel = self.process, self._kernel
-        self.process, effects = self._machine.agent.step(before, event, self.now())
+        kernel = self._kernel
+        self.process, effects = self._machine.agent.step(self.process, event, self.now())
         subject = self.asked.pop(event.number, None) if type(event) is state.Came else None
         for effect in effects:
             kind = type(effect)
@@ -157,8 +158,8 @@ class Life:
                     break
                 _PERFORM[kind](self, effect)
         if self.is_alive:
-            if self.process.owed is not before.owed:
-                self._hold_owed(before.owed, self.process.owed)
+            if self.process.owed is not self._held:
+                self._hold_owed(self.process.owed)
             self._hold_all()
             self._set_alarm()
         if subject is not None:
@@ -169,15 +170,16 @@ class Life:
         if isinstance(waits, Relay):
             self._watch.marks["crash-between-arm-and-answer"] += 1
 
-    def _hold_owed(self, before: Map[Hashable, state.Owed], after: Map[Hashable, state.Owed]) -> None:
+    def _hold_owed(self, owed: Map[Hashable, state.Owed]) -> None:
         """Hold the jobs for which something is owed, as long as the host keeps the machine for that."""
-        for key, owed in after.items():
-            if owed.is_busy and not (key in before and before[key].is_busy):
+        before, self._held = self._held, owed
+        for key, each in owed.items():
+            if each.is_busy and not (key in before and before[key].is_busy):
                 self._watch.marks["settled-afterwards"] += 1
-                self._watch.hold(self._machine.store.subjects[owed.intent.job_id])
-        for key, owed in before.items():
-            if owed.is_busy and not (key in after and after[key].is_busy):
-                self._watch.release(self._machine.store.subjects[owed.intent.job_id])
+                self._watch.hold(self._machine.store.subjects[each.intent.job_id])
+        for key, each in before.items():
+            if each.is_busy and not (key in owed and owed[key].is_busy):
+                self._watch.release(self._machine.store.subjects[each.intent.job_id])
 
     def _hold_all(self) -> None:
         """Hold every job while a start looks at them."""

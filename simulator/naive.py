@@ -166,7 +166,7 @@ def _done(flow: NaiveFlow, verdict: Verdict, *, job: Job | None = None, settled:
     answer = Answer(
         job_id=flow.intent.job_id,
         verdict=verdict if settled else None,
-        reason="",
+        reason="as it is written first",
         settled=settled,
         job=job,
     )
