@@ -16,11 +16,12 @@ from writing import as_json, block, code, folded, incident_links, sentence, tabl
 from chronos.cli import command_line as chronos_command_line
 from chronos.jobs.job import Result
 from chronos.jobs.schedule import SECOND_US
-from simulator import cases, faults, fleet, watch, world
 from simulator import command_line as simulator_command_line
+from simulator import faults, fleet, watch, world
 from simulator.properties import PROPERTIES, Expectation
 from simulator.report import document, terminal
 from simulator.scenario import SCENARIOS, Plan, Scenario, simulate
+from simulator.search import cases
 
 _HERE = Path(__file__).resolve().parent
 # Every incident that the page of incidents tells: its rows ask for them.

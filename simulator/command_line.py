@@ -28,11 +28,12 @@ from chronos.cli.console import (
 from chronos.cli.options import STANDARD_INPUT, Helped, Parser, Version, expected, instant, section, whole
 from chronos.jobs.schedule import parse_instant
 from chronos.testing.nas import BUILDS
-from simulator import bench, cases, faults, fleet, policies
+from simulator import bench, faults, fleet, policies
 from simulator.agents import AGENTS
 from simulator.report import document, terminal
 from simulator.report.file import STANDARD_OUTPUT, is_output, writing
 from simulator.scenario import DEFAULT, OWN_JOBS, SCENARIOS, Plan, Scenario, simulate
+from simulator.search import cases
 from simulator.sweep import search_case, spread, sweep
 from simulator.world import Summary
 

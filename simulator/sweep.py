@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 
 from chronos.cli import console
 from chronos.testing.nas import BUILDS
-from simulator import cases, explore, space
 from simulator.agents import AGENTS
-from simulator.explore import Result
 from simulator.scenario import Plan, simulate
+from simulator.search import cases, explore, space
+from simulator.search.explore import Result
 from simulator.world import Summary
 
 A = TypeVar("A")

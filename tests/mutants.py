@@ -27,7 +27,6 @@ from chronos.protocol import flow as flows
 from chronos.protocol.flow import Intent, Pause
 from chronos.testing.nas import HARDENED, Promises
 from simulator.agents import Agent
-from simulator.cases import JOB_ID, Case
 from simulator.properties import (
     DURABLE_CLAIM,
     IDEMPOTENT_DEDUP,
@@ -38,6 +37,7 @@ from simulator.properties import (
     REPEAT_LIMIT,
     Property,
 )
+from simulator.search.cases import JOB_ID, Case
 
 # In the order in which they use each other.
 _MODULES: tuple[ModuleType, ...] = (job, draft, transitions, flows)

@@ -17,12 +17,12 @@ from chronos.protocol.flow import ArmsListed
 from chronos.testing import HARDENED, LocalNas, nas
 from chronos.testing.nas import EMPTY, RELAY_TIMEOUT_US, OneShot, Promises, Row
 from simulator.agents import CHRONOS
-from simulator.cases import CASES
-from simulator.explore import search
 from simulator.kernel import Kernel, RecordedChoices
 from simulator.nas_server import Call, NasServer, Relay
 from simulator.network import Network
-from simulator.space import Space
+from simulator.search.cases import CASES
+from simulator.search.explore import search
+from simulator.search.space import Space
 
 HOUR = timedelta(hours=1)
 WITHOUT = attrs.evolve(HARDENED, sets_deliveries_apart=False)

@@ -7,9 +7,9 @@ import pytest
 
 from chronos.testing import nas
 from simulator.agents import CHRONOS, NAIVE
-from simulator.cases import CASES, Case
-from simulator.explore import Result, search
-from simulator.space import Space
+from simulator.search.cases import CASES, Case
+from simulator.search.explore import Result, search
+from simulator.search.space import Space
 from tests.mutants import MUTANTS, agent_of
 
 

@@ -12,11 +12,11 @@ from chronos.protocol import flow as flows
 from chronos.testing import nas
 from simulator import scenario
 from simulator.agents import AGENTS, CHRONOS
-from simulator.cases import Case
-from simulator.explore import search
 from simulator.fleet import Fleet, load_shipped
 from simulator.properties import NO_LOST_REARM
-from simulator.space import Space
+from simulator.search.cases import Case
+from simulator.search.explore import search
+from simulator.search.space import Space
 from tests import test_machine, test_transitions
 from tests.mutants import (
     ACCEPTS_THE_ARM_ITSELF,

@@ -11,8 +11,14 @@ V = TypeVar("V")
 class Map(dict[K, V]):
     """A dictionary that nobody changes once it is part of a value."""
 
+    __slots__ = ("_hash",)
+
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(frozenset(self.items()))
+        try:
+            return self._hash
+        except AttributeError:
+            self._hash: int = hash(frozenset(self.items()))
+            return self._hash
 
     def plus(self, key: K, value: V) -> Map[K, V]:
         """Return the same with *value* under *key*."""

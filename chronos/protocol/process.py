@@ -102,7 +102,15 @@ def step(process: Process, event: Event, now: Now) -> tuple[Process, tuple[Effec
 
 
 class Turn:
-    """One step of a process in the making: its fields, to be changed, and what is to be performed."""
+    """One step of a process in the making: its fields, to be changed, and what is to be performed.
+
+    Attributes:
+        present: when it happens.
+        effects: what is to be performed, in order.
+    """
+
+    # What is no field of the process has a slot of its own.
+    __slots__ = ("__dict__", "_advancing", "_own", "effects", "present")
 
     owner: str
     ticker: Ticker
@@ -123,7 +131,7 @@ class Turn:
     unreadable: tuple[Unreadable, ...]
 
     def __init__(self, process: Process, now: Now) -> None:
-        self.__dict__.update({name: getattr(process, name) for name in _NAMES})
+        self.__dict__.update(process.__dict__)
         self.present = now
         self.effects: list[Effect] = []
         self._own: set[str] = set()
@@ -131,7 +139,9 @@ class Turn:
 
     def process(self) -> Process:
         """Return the process as it stands now."""
-        return Process(**{name: self.__dict__[name] for name in _NAMES})
+        process = object.__new__(Process)
+        process.__dict__.update(self.__dict__)
+        return process
 
     def own(self, name: str) -> Map[Any, Any]:
         """Return a map of the process that this step may change."""
@@ -226,7 +236,8 @@ class Turn:
 
     def asked_for_arms(self, event: AskedForArms) -> None:
         """Ask what is armed, for somebody who only looks."""
-        self.request(self.free_number(), Task(flow=None, purpose=ForLook(event.ticket)), flows.ListArms())
+        task = Task(flow=None, purpose=ForLook(event.ticket))
+        self.request(self.free_number(), task, None, flows.ListArms())
 
     def saw(self, event: Saw) -> None:
         """Remember which records cannot be read, and log each that was not known before. Source: S6."""
@@ -249,13 +260,13 @@ class Turn:
             if self.present.is_stopped or self.is_draining:
                 intent = attrs.evolve(intent, may_start=False)
         flow, effects = self.rules.begin(intent, owner=self.owner, now_us=self.clock(), belief=self.belief())
-        self.go_on(self.free_number(), Task(flow=flow, purpose=purpose, intent=asked), effects)
+        self.go_on(self.free_number(), Task(flow=None, purpose=purpose, intent=asked), flow, effects)
 
     def free_number(self) -> int:
         """Return a number for a new task."""
         return next(number for number in count() if number not in self.tasks)
 
-    def go_on(self, number: int, task: Task, effects: Iterable[flows.Effect]) -> None:
+    def go_on(self, number: int, task: Task, flow: Any, effects: Iterable[flows.Effect]) -> None:
         """Perform the effects of a task: one request; or an answer, with which it is over, and its runs."""
         answer: Answer | None = None
         starts = []
@@ -268,7 +279,7 @@ class Turn:
                 self.own("tasks").pop(number, None)
                 self.reconciled(task, effect)
             else:
-                self.request(number, task, effect)
+                self.request(number, task, flow, effect)
         if answer is not None:
             assert task.intent is not None
             self.own("tasks").pop(number, None)
@@ -277,7 +288,7 @@ class Turn:
                 self.start_run(started)
             self.answered(task.purpose, task.intent, answer)
 
-    def request(self, number: int, task: Task, effect: flows.Effect) -> None:
+    def request(self, number: int, task: Task, flow: Any, effect: flows.Effect) -> None:
         """Ask the store, NAS or, where that cannot be had, the ticker."""
         within_us, deadline_us = None, task.deadline_us
         if isinstance(effect, _FOR_NAS):
@@ -286,8 +297,16 @@ class Turn:
                 if task.intent is not None:
                     self.note_converging(task.intent.job_id)
             within_us = max(0, deadline_us - self.present.steady_us)
-        waiting = attrs.evolve(
-            task, effect=effect, deadline_us=deadline_us, sent_us=self.present.wall_us, logins=self.logins
+        waiting = Task(
+            flow=flow,
+            purpose=task.purpose,
+            intent=task.intent,
+            effect=effect,
+            deadline_us=deadline_us,
+            sent_us=self.present.wall_us,
+            logins=self.logins,
+            converging=task.converging,
+            retry_after_us=task.retry_after_us,
         )
         self.own("tasks")[number] = waiting
         if within_us is not None and self.ticker.is_ticking and not self._asks_nas(waiting):
@@ -357,7 +376,7 @@ class Turn:
             if isinstance(event, flows.ArmFailed):
                 task = attrs.evolve(task, retry_after_us=event.retry_after_us)
             flow, effects = self.rules.step_reconciliation(task.flow, known, self.clock(), self.belief())
-        self.go_on(number, attrs.evolve(task, flow=flow), effects)
+        self.go_on(number, task, flow, effects)
 
     def known(self, number: int, task: Task, event: flows.Event) -> flows.Event:
         """Return *event* with what this process knows of the owners of the runs that it shows.
@@ -565,7 +584,7 @@ class Turn:
     def reconcile(self, purpose: Purpose) -> None:
         """Make what fires the jobs agree with the store."""
         flow, effects = self.rules.begin_reconciliation()
-        self.go_on(self.free_number(), Task(flow=flow, purpose=purpose), effects)
+        self.go_on(self.free_number(), Task(flow=None, purpose=purpose), flow, effects)
 
     def reconciled(self, task: Task, found: flows.Begin) -> None:
         """It is known what differs; see to it."""
@@ -803,8 +822,6 @@ TRANSITIONS: dict[type, Callable[[Turn, Any], None]] = {
     CannotRing: Turn.cannot_ring,
     Saw: Turn.saw,
 }
-
-_NAMES = tuple(field.name for field in attrs.fields(Process))
 
 
 def rings_us(process: Process) -> int | None:

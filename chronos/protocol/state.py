@@ -278,7 +278,7 @@ class Batch:
     is_declared: bool = False
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@attrs.frozen(kw_only=True, slots=False)
 class Process:
     """A process of an agent, between two events.
 

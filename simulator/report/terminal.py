@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import attrs
 
 from chronos.jobs.schedule import format_instant, remarks
-from simulator.explore import Result
 from simulator.scenario import Plan
+from simulator.search.explore import Result
 from simulator.watch import Violation
 from simulator.world import Summary
 

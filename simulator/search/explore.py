@@ -18,7 +18,8 @@ from collections.abc import Callable
 import attrs
 
 from simulator import properties
-from simulator.space import Space, State, Violated
+from simulator.search.space import Space, Violated
+from simulator.search.state import State
 
 # Once a property is violated, so many states more are searched for others that are.
 MORE_STATES = 60_000

@@ -25,6 +25,7 @@ class Case:
         change: what somebody may ask for, once; None for nothing.
         is_stopped: whether the agent may be told to run no jobs, once; then that is lifted, and somebody
             starts a process.
+        is_drained: whether the host may replace a machine, once: it drains, and its process ends then.
         is_deep: whether it is too large for an everyday check.
     """
 
@@ -33,6 +34,7 @@ class Case:
     job: Job
     change: Intent | None = None
     is_stopped: bool = False
+    is_drained: bool = False
     is_deep: bool = False
 
 
@@ -43,6 +45,7 @@ def _case(
     *,
     change: Intent | None = None,
     is_stopped: bool = False,
+    is_drained: bool = False,
     is_deep: bool = False,
     **fields: Any,
 ) -> Case:
@@ -55,6 +58,7 @@ def _case(
         job=job,
         change=change,
         is_stopped=is_stopped,
+        is_drained=is_drained,
         is_deep=is_deep,
     )
 
@@ -72,6 +76,7 @@ CASES = (
     _case("one occurrence, and somebody pauses the job", 200, (0, 200), change=_PAUSE),
     _case("one occurrence, and somebody runs the job by hand", 200, (0, 200), change=_RUN_NOW),
     _case("one occurrence, and the agent is stopped for a while", 200, (0, 200), is_stopped=True),
+    _case("one occurrence, and the host drains a machine", 200, (0, 200), is_drained=True),
     _case(
         "one occurrence, and a failed run is attempted again",
         400,
