@@ -9,12 +9,12 @@ from inspect import getdoc
 import attrs
 from writing import as_json, attributes_of, badges, block, code, folded, incident_links, slug, table
 
-from chronos.agent import work
 from chronos.contract import kinds, messages, schema, wire
 from chronos.contract.wire import Endpoint, Message
 from chronos.fire import jwks, verify
 from chronos.nas import client as nas_client
 from chronos.protocol.clocks import CLOCK_MARGIN_US
+from chronos.protocol.state import NAS_TIMEOUT_IN_FIRE_US
 from chronos.testing import nas
 
 ENDPOINTS = (messages.PROVISION, messages.CANCEL, messages.LIST, messages.FIRE)
@@ -188,7 +188,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "leeway": lambda: f"{verify.LEEWAY_S:g} s",
     "max_lifetime": lambda: f"{verify.MAX_LIFETIME_S // 60:g} min",
     "refetch": lambda: f"{jwks.REFETCH_EVERY_S:g} s",
-    "fire_arm_timeout": lambda: f"{work.NAS_TIMEOUT_IN_FIRE_S:g} s",
+    "fire_arm_timeout": lambda: f"{NAS_TIMEOUT_IN_FIRE_US // 1_000_000} s",
     "relay_timeout": lambda: f"{nas.RELAY_TIMEOUT_US // 1_000_000} s",
     "client_timeout": lambda: f"{nas_client.TIMEOUT_S:g} s",
     "retry_after": lambda: f"{messages.RETRY_AFTER_S} s",

@@ -192,7 +192,7 @@ class Machine:
             self.kernel.after(LOOK_EVERY_US, self._look, life)
             return
         self.kernel.record(Kind.STOPPED, self.subject, self.index)
-        self.watch.stopped(self.subject, len(life.asked), len(life.running))
+        self.watch.stopped(self.subject, life.relied_on(), len(life.running))
         self._end_life(life)
         life.end()
         if process.is_draining:

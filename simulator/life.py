@@ -131,6 +131,11 @@ class Life:
         if isinstance(task.intent, flows.Fire) and flow.phase == "arming" and flow.move.runs:
             self._watch.marks["crash-between-claim-and-arm"] += 1
 
+    def relied_on(self) -> int:
+        """Return how many effects have not come back on which somebody relies: no slow look, no late try."""
+        tasks = (self.process.tasks[number] for number in self.asked if number in self.process.tasks)
+        return sum(not _is_slow(task) for task in tasks)
+
     # --- steps ---
 
     def happen(self, event: state.Event) -> None:
@@ -322,7 +327,7 @@ class Life:
     def _tell_runner(self, effect: TellRunner) -> None:
         """The time of a run is over: its runner is cancelled."""
         self._watch.marks["run-timed-out"] += 1
-        self._kernel.after(0, self._run_ended, self.running[effect.key])
+        self._run_ended(self.running[effect.key])
 
     def _run_ended(self, running: Running) -> None:
         if not self.is_alive or running.has_ended:
@@ -392,6 +397,14 @@ class Life:
         elif isinstance(intent, flows.Fire) and intent.fired.origin is Origin.RECOVERY:
             self._watch.marks["recovered-at-start"] += 1
             self._kernel.record(Kind.RECOVERED, subject)
+
+
+def _is_slow(task: state.Task) -> bool:
+    """Return whether a task only tries again what may as well be left to the next start."""
+    if isinstance(task.purpose, state.ForOwed):
+        has_claimed = task.flow.move is not None and bool(task.flow.move.runs)
+        return not (task.purpose.owed.is_busy or has_claimed)
+    return isinstance(task.purpose, state.ForList | state.ForClock)
 
 
 _PERFORM: dict[type, Callable[[Life, Any], None]] = {

@@ -22,9 +22,10 @@ import attrs
 from chronos.jobs import job
 from chronos.jobs.job import Job, OnInterrupt, Policy
 from chronos.jobs.schedule import SECOND_US, Interval
-from chronos.protocol import draft, transitions
+from chronos.protocol import draft, pending, process, transitions
 from chronos.protocol import flow as flows
 from chronos.protocol.flow import Intent, Pause
+from chronos.protocol.state import Rules
 from chronos.testing.nas import HARDENED, Promises
 from simulator.agents import Agent
 from simulator.properties import (
@@ -40,10 +41,13 @@ from simulator.properties import (
 from simulator.search.cases import JOB_ID, Case
 
 # In the order in which they use each other.
-_MODULES: tuple[ModuleType, ...] = (job, draft, transitions, flows)
+_MODULES: tuple[ModuleType, ...] = (job, draft, transitions, flows, process, pending)
 
 # The one public class that is no value but a part of the behaviour.
-_BEHAVIOUR = ("Draft",)
+_BEHAVIOUR = ("Draft", "Turn")
+
+# The names by which other modules know a module.
+_ALIASES = {"flow": "flows"}
 
 
 def _case(name: str, instants_s: tuple[int, ...], *, change: Intent | None = None, **fields: Any) -> Case:
@@ -128,13 +132,14 @@ def agent_of(mutant: Mutant) -> Agent:
     Raises:
         StaleMutantError: the text to replace does not occur exactly once.
     """
-    broken = _modules_of(mutant)["flow"]
+    broken = _modules_of(mutant)
+    names = ("begin", "step", "begin_reconciliation", "step_reconciliation")
     return Agent(
         name=mutant.name,
-        begin=broken["begin"],
-        step=broken["step"],
-        begin_reconciliation=lambda _memory: broken["begin_reconciliation"](),
-        step_reconciliation=broken["step_reconciliation"],
+        rules=Rules(**{name: broken["flow"][name] for name in names}),
+        step=broken["process"]["step"],
+        rings_us=broken["process"]["rings_us"],
+        pending=broken["pending"]["pending"],
     )
 
 
@@ -169,7 +174,7 @@ def _modules_of(mutant: Mutant) -> dict[str, dict[str, Any]]:
         exec(compile(_functions_and_tables(source), f"<{mutant.name}>", "exec"), names)
         behaviour = {name: value for name, value in names.items() if _is_behaviour(name, value)}
         short_name = module.__name__.rpartition(".")[2]
-        rebuilt |= behaviour | {short_name: SimpleNamespace(**names)}
+        rebuilt |= behaviour | {_ALIASES.get(short_name, short_name): SimpleNamespace(**names)}
         modules[short_name] = names
     return modules
 

@@ -59,7 +59,7 @@ def _at_work(process: Process) -> Iterator[Pending]:
     for batch in process.batches.values():
         if batch.is_declared:
             yield Pending(job_id="", reason="the declared jobs are looked after", is_busy=True)
-        elif isinstance(batch.purpose, ForCaller):
+        else:
             yield Pending(job_id="", reason="the start looks after the jobs", is_busy=True)
     for running in process.runs.values():
         at = format_instant(running.started.run.occurrence_us)
@@ -78,13 +78,14 @@ def _task(task: Task) -> Pending:
 
 
 def _owed(process: Process) -> Iterator[Pending]:
-    """Yield what is tried again, or just now."""
-    tried = [task.purpose.owed for task in process.tasks.values() if isinstance(task.purpose, ForOwed)]
-    for is_waiting, several in ((True, process.owed.values()), (False, tried)):
-        for each in several:
-            yield Pending(
-                job_id=each.intent.job_id, reason=each.reason, is_busy=each.is_busy, is_waiting=is_waiting
-            )
+    """Yield what is tried again, or just now. A try that has claimed a run is work, however late it is."""
+    for each in process.owed.values():
+        yield Pending(job_id=each.intent.job_id, reason=each.reason, is_busy=each.is_busy, is_waiting=True)
+    for task in process.tasks.values():
+        if isinstance(task.purpose, ForOwed):
+            owed = task.purpose.owed
+            is_busy = owed.is_busy or bool(task.flow.move is not None and task.flow.move.runs)
+            yield Pending(job_id=owed.intent.job_id, reason=owed.reason, is_busy=is_busy)
 
 
 def _list(process: Process) -> Iterator[Pending]:

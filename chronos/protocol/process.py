@@ -567,7 +567,8 @@ class Turn:
         if batch.is_known:
             self.effects.append(Log("info", "reconciled", extra=started))
         else:
-            self.effects.append(Log("warning", f"not reconciled: {self.unsettled['']}", extra=started))
+            why = words.because(words.UNKNOWN, batch.trouble)
+            self.effects.append(Log("warning", f"not reconciled: {why}", extra=started))
         match batch.purpose:
             case ForCaller(ticket):
                 self.lists = None if batch.is_known else self._again(batch.retry_after_us)
