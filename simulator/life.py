@@ -17,6 +17,7 @@ from chronos.protocol import state
 from chronos.protocol.flow import Answer
 from chronos.protocol.maps import Map
 from chronos.protocol.state import CallRunner, Now, Perform, Reply, TellRunner
+from simulator import properties
 from simulator.history import Kind
 from simulator.nas_server import FAILED, Call, Relay
 
@@ -134,7 +135,7 @@ class Life:
     def relied_on(self) -> int:
         """Return how many effects have not come back on which somebody relies: no slow look, no late try."""
         tasks = (self.process.tasks[number] for number in self.asked if number in self.process.tasks)
-        return sum(not _is_slow(task) for task in tasks)
+        return sum(properties.is_relied_on(task) for task in tasks)
 
     # --- steps ---
 
@@ -191,7 +192,10 @@ class Life:
         process = self.process
         lists = process.lists
         holds = bool(process.batches) or (lists is not None and lists.is_busy)
-        holds = holds or any(task.intent is None for task in process.tasks.values())
+        if not holds:
+            for task in process.tasks.values():
+                if task.intent is None:
+                    holds = True
         if holds != self._holds_all:
             self._holds_all = holds
             if holds:
@@ -221,16 +225,16 @@ class Life:
         wanted = effect.effect
         job_id = getattr(wanted, "job_id", None)
         subject = self._machine.subject if job_id is None else self._machine.store.subjects[job_id]
+        if effect.within_us is None and not self._machine.shares_store:
+            self._events.append(state.Came(effect.number, self._from_store(subject, wanted)))
+            return
         self.asked[effect.number] = subject
         self._watch.hold(subject)
         if effect.within_us is not None:
             self._ask(effect, subject)
-            return
-        event = self._from_store(subject, wanted)
-        if self._machine.shares_store:
-            self._kernel.after(SHARED_STORE_US, self._came, effect.number, event)
         else:
-            self._events.append(state.Came(effect.number, event))
+            event = self._from_store(subject, wanted)
+            self._kernel.after(SHARED_STORE_US, self._came, effect.number, event)
 
     def _came(self, number: int, event: flows.Event) -> None:
         if self.is_alive:
@@ -389,7 +393,7 @@ class Life:
 
     def _flow_ended(self, intent: flows.Intent, answer: Answer) -> None:
         subject = self._machine.store.subjects[intent.job_id]
-        if answer.settled:
+        if answer.settled and not isinstance(intent, flows.Renew):
             self._watch.acknowledge(subject, answer.job)
         if isinstance(intent, flows.Renew):
             self._watch.marks["lease-renewed"] += 1
@@ -397,14 +401,6 @@ class Life:
         elif isinstance(intent, flows.Fire) and intent.fired.origin is Origin.RECOVERY:
             self._watch.marks["recovered-at-start"] += 1
             self._kernel.record(Kind.RECOVERED, subject)
-
-
-def _is_slow(task: state.Task) -> bool:
-    """Return whether a task only tries again what may as well be left to the next start."""
-    if isinstance(task.purpose, state.ForOwed):
-        has_claimed = task.flow.move is not None and bool(task.flow.move.runs)
-        return not (task.purpose.owed.is_busy or has_claimed)
-    return isinstance(task.purpose, state.ForList | state.ForClock)
 
 
 _PERFORM: dict[type, Callable[[Life, Any], None]] = {

@@ -26,6 +26,7 @@ from chronos.jobs.job import (
     wake_at,
 )
 from chronos.jobs.schedule import Instant, format_instant
+from chronos.protocol.state import ForClock, ForList, ForOwed, Task
 
 
 class Expectation(StrEnum):
@@ -412,3 +413,14 @@ def unended(job: Job | None, now_us: Instant) -> str | None:
     if job.next_us is not None and job.next_us <= now_us:
         return f"the occurrence {format_instant(job.next_us)} has come and has no end"
     return None
+
+
+def is_relied_on(task: Task) -> bool:
+    """Return whether somebody relies on what a task of a process does before its machine may stop.
+
+    A look that is taken again and again, and a late try that has claimed nothing, are left to the next start.
+    """
+    if isinstance(task.purpose, ForOwed):
+        has_claimed = task.flow.move is not None and bool(task.flow.move.runs)
+        return task.purpose.owed.is_busy or has_claimed
+    return not isinstance(task.purpose, ForList | ForClock)

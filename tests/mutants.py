@@ -155,7 +155,8 @@ def protocol_of(mutant: Mutant) -> dict[str, Any]:
     The modules themselves are among them, by their short names.
     """
     modules = _modules_of(mutant)
-    everything = {name: value for names in modules.values() for name, value in names.items()}
+    of_flows = [names for module, names in modules.items() if module not in ("process", "pending")]
+    everything = {name: value for names in of_flows for name, value in names.items()}
     return everything | {name: SimpleNamespace(**names) for name, names in modules.items()}
 
 

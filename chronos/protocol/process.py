@@ -269,23 +269,20 @@ class Turn:
     def go_on(self, number: int, task: Task, flow: Any, effects: Iterable[flows.Effect]) -> None:
         """Perform the effects of a task: one request; or an answer, with which it is over, and its runs."""
         answer: Answer | None = None
-        starts = []
         for effect in effects:
             if isinstance(effect, Answer):
                 answer = effect
+                self.own("tasks").pop(number, None)
+                assert task.intent is not None
+                self.note(task.intent, answer, has_asked_nas=task.deadline_us is not None)
             elif isinstance(effect, flows.StartRun):
-                starts.append(effect)
+                self.start_run(effect)
             elif isinstance(effect, flows.Begin):
                 self.own("tasks").pop(number, None)
                 self.reconciled(task, effect)
             else:
                 self.request(number, task, flow, effect)
-        if answer is not None:
-            assert task.intent is not None
-            self.own("tasks").pop(number, None)
-            self.note(task.intent, answer, has_asked_nas=task.deadline_us is not None)
-            for started in starts:
-                self.start_run(started)
+        if answer is not None and task.intent is not None:
             self.answered(task.purpose, task.intent, answer)
 
     def request(self, number: int, task: Task, flow: Any, effect: flows.Effect) -> None:
@@ -294,8 +291,6 @@ class Turn:
         if isinstance(effect, _FOR_NAS):
             if deadline_us is None:
                 deadline_us = self.present.steady_us + _nas_timeout_us(task.intent)
-                if task.intent is not None:
-                    self.note_converging(task.intent.job_id)
             within_us = max(0, deadline_us - self.present.steady_us)
         waiting = Task(
             flow=flow,
@@ -307,60 +302,86 @@ class Turn:
             logins=self.logins,
             converging=task.converging,
             retry_after_us=task.retry_after_us,
+            is_unheard=task.is_unheard,
         )
+        asks_ticker = within_us is not None and self.ticker.is_ticking and not self._asks_nas(waiting)
+        if within_us is not None and task.intent is not None and task.deadline_us is None:
+            self.note_converging(task.intent.job_id, is_by_ticker=asks_ticker)
         self.own("tasks")[number] = waiting
-        if within_us is not None and self.ticker.is_ticking and not self._asks_nas(waiting):
+        if asks_ticker:
             self.came_for(number, waiting, self.ask_ticker(effect))
         else:
             self.effects.append(Perform(number, effect, within_us))
 
     def _asks_nas(self, task: Task) -> bool:
         """Return whether NAS is asked also while the ticker fires, which ends if it answers."""
-        return (
-            self.has_nas and isinstance(task.effect, flows.ListArms) and isinstance(task.purpose, ForCaller)
+        is_list, is_asked = (
+            isinstance(task.effect, flows.ListArms),
+            isinstance(task.purpose, ForCaller | ForList),
         )
+        return self.has_nas and is_list and is_asked
 
     def ask_ticker(self, effect: flows.Effect | None) -> flows.Event:
         """Let the ticker do what NAS would."""
         self.ticker, event = self.ticker.perform(effect, self.present.steady_us)
         return event
 
-    def note_converging(self, job_id: str) -> None:
-        """Let the reconciliations in progress know that their list is old for a job."""
+    def note_converging(self, job_id: str, *, is_by_ticker: bool) -> None:
+        """Let the reconciliations in progress know that their list is old for a job.
+
+        What the ticker arms is no news for one that asks NAS, which may take over from it.
+        """
         for number, task in self.tasks.items():
-            if task.intent is None and task.flow is not None and job_id not in task.converging:
+            is_look = task.intent is None and task.flow is not None and job_id not in task.converging
+            if is_look and not (is_by_ticker and self._asks_nas(task)):
                 self.own("tasks")[number] = attrs.evolve(task, converging=task.converging | {job_id})
 
     def came(self, event: Came) -> None:
         """An effect has come back."""
         task = self.tasks.get(event.number)
-        if task is not None:
-            self.came_for(event.number, task, self.heard(task, event.event))
+        if task is None:
+            return
+        self.came_for(event.number, *self.heard(task, event.event))
 
-    def heard(self, task: Task, event: flows.Event) -> flows.Event:
-        """Return what NAS said, or what follows where it refuses the agent's identity."""
+    def heard(self, task: Task, event: flows.Event) -> tuple[Task, flows.Event]:
+        """Return what NAS said, or what follows where it refuses the agent's identity; with the task."""
         if not isinstance(event, _OF_NAS):
-            return event
+            return task, event
         self.hear(task.sent_us, event.date_us)
-        if self.ticker.is_ticking and self._asks_nas(task):
-            if isinstance(event, flows.ArmsListed):
-                self.logins += 1
-                self.ticker = type(self.ticker)(is_ticking=False)
-                return event
-            if isinstance(event, IdentityRefused):
+        is_refused, asks_nas = isinstance(event, IdentityRefused), self._asks_nas(task)
+        is_of_before = task.logins != self.logins
+        if asks_nas and isinstance(event, flows.ArmsListed) and not (self.ticker.is_ticking and is_of_before):
+            return self.logged_in(task), event
+        if self.ticker.is_ticking and (asks_nas or is_refused):
+            if asks_nas and is_refused:
                 self.log("error", words.REFUSED)
-            return self.ask_ticker(task.effect)
-        if not isinstance(event, IdentityRefused):
-            return event
-        if not self.is_started or task.logins != self.logins:
+            heard = attrs.evolve(task, is_unheard=asks_nas and not is_refused)
+            return heard, self.ask_ticker(task.effect)
+        if not is_refused:
+            return task, event
+        if not self.is_started or is_of_before:
             # Nothing here fires jobs, or this was the login of before: whoever asked asks again.
-            return flows.ArmFailed(event.reason)
+            return task, flows.ArmFailed(getattr(event, "reason", ""))
+        self.fall_back()
+        return task, self.ask_ticker(task.effect)
+
+    def logged_in(self, task: Task) -> Task:
+        """NAS accepts the agent; what of its answers belongs to earlier requests does not count."""
+        self.logins += 1
+        if isinstance(task.purpose, ForCaller):
+            self.lists = None
         if not self.ticker.is_ticking:
-            self.ticker = attrs.evolve(self.ticker, is_ticking=True)
-            self.log("error", words.REFUSED)
-            self.tell(events.FellBack(reason=words.REFUSED))
-            self.begin_ticking()
-        return self.ask_ticker(task.effect)
+            return task
+        by_ticker, self.ticker = self.ticker.arms.keys(), Ticker(is_ticking=False)
+        return attrs.evolve(task, converging=task.converging - by_ticker)
+
+    def fall_back(self) -> None:
+        """NAS refuses the agent's identity: fire the jobs from here, and say so once."""
+        self.logins += 1
+        self.ticker = attrs.evolve(self.ticker, is_ticking=True)
+        self.log("error", words.REFUSED)
+        self.tell(events.FellBack(reason=words.REFUSED))
+        self.begin_ticking()
 
     def came_for(self, number: int, task: Task, event: flows.Event) -> None:
         """Let a task go on."""
@@ -386,11 +407,13 @@ class Turn:
         if isinstance(event, flows.JobLoaded | flows.SwapConflicted):
             if event.job is None or not event.job.runs:
                 return event
-            return attrs.evolve(event, liveness=self.liveness(event.job, event.liveness, number))
+            return type(event)(event.job, self.liveness(event.job, event.liveness, number))
         if isinstance(event, flows.JobsLoaded):
             jobs = [(job, self.liveness(job, others)) for job, others in event.jobs]
             self.saw(Saw(tuple(event.unreadable)))
-            return flows.JobsLoaded(jobs, task.converging, event.unreadable)
+            # A flow that has ended without agreement makes NAS agree no more.
+            converging = task.converging - self.unsettled.keys()
+            return flows.JobsLoaded(jobs, converging, event.unreadable)
         return event
 
     def liveness(
@@ -571,14 +594,16 @@ class Turn:
             self.effects.append(Log("warning", f"not reconciled: {why}", extra=started))
         match batch.purpose:
             case ForCaller(ticket):
-                self.lists = None if batch.is_known else self._again(batch.retry_after_us)
+                if batch.is_unheard or not batch.is_known:
+                    self.lists = self._again(batch.retry_after_us)
                 if self.ticker.is_ticking:
                     self.begin_ticking()
                 self.effects.append(Reply(ticket, started))
             case ForTicker():
                 self.nudge_ticker()
             case _:
-                self.asked_again(batch.purpose, is_known=batch.is_known, retry_after_us=batch.retry_after_us)
+                is_known = batch.is_known and not batch.is_unheard
+                self.asked_again(batch.purpose, is_known=is_known, retry_after_us=batch.retry_after_us)
 
     # --- the start, and what is asked again and again ---
 
@@ -606,6 +631,7 @@ class Turn:
                 purpose=task.purpose,
                 intents=found.intents,
                 is_known=found.settled,
+                is_unheard=task.is_unheard,
                 trouble=found.trouble,
                 retry_after_us=task.retry_after_us,
             )
@@ -827,14 +853,17 @@ TRANSITIONS: dict[type, Callable[[Turn, Any], None]] = {
 
 def rings_us(process: Process) -> int | None:
     """Return when the process wants to be rung for its next timer, by the steady clock; None for never."""
-    retries = (each for each in (process.lists, process.looks) if each is not None)
-    due = [process.ticker.next_us, *(each.due_us for each in retries)]
+    due = [process.ticker.next_us]
+    due += [retry.due_us for retry in (process.lists, process.looks) if retry is not None]
     for running in process.runs.values():
         if running.end is None:
-            due += [running.over_us, None if running.is_renewing else running.renew_us]
+            due.append(running.over_us)
+            if not running.is_renewing:
+                due.append(running.renew_us)
     if process.owed and _tries_at_work(process.tasks) < CONCURRENCY:
         due.append(min(owed.due_us for owed in process.owed.values()))
-    return min((each for each in due if each is not None), default=None)
+    wanted = [due_us for due_us in due if due_us is not None]
+    return min(wanted) if wanted else None
 
 
 def _tries_at_work(tasks: Mapping[int, Task]) -> int:

@@ -175,6 +175,7 @@ class Task:
         logins: how often NAS had accepted the agent again when that was.
         converging: of a reconciliation, the jobs that others have begun to arm meanwhile.
         retry_after_us: of a reconciliation, how long NAS is not to be asked again.
+        is_unheard: of a reconciliation, whether NAS did not answer, and the ticker did in its place.
     """
 
     flow: Any
@@ -186,6 +187,7 @@ class Task:
     logins: int = 0
     converging: frozenset[str] = frozenset()
     retry_after_us: int = 0
+    is_unheard: bool = False
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
@@ -260,6 +262,7 @@ class Batch:
         at_work: how many of these are not over yet.
         is_settled: whether each of those that are over was.
         is_known: of a start, whether it was seen what is armed and what the store wants.
+        is_unheard: of a start, whether NAS did not answer, and the ticker did in its place.
         trouble: why it was not.
         retry_after_us: how long NAS is not to be asked again.
         answers: of a declaration, what was answered so far, by job.
@@ -272,6 +275,7 @@ class Batch:
     at_work: int = 0
     is_settled: bool = True
     is_known: bool = True
+    is_unheard: bool = False
     trouble: str = ""
     retry_after_us: int = 0
     answers: Map[str, flows.Answer] = attrs.field(factory=Map)

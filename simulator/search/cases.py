@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -26,6 +28,8 @@ class Case:
         is_stopped: whether the agent may be told to run no jobs, once; then that is lifted, and somebody
             starts a process.
         is_drained: whether the host may replace a machine, once: it drains, and its process ends then.
+        is_logged_out: whether NAS may refuse the agent's identity, once; then somebody logs it in.
+        processes: how many there are.
         is_deep: whether it is too large for an everyday check.
     """
 
@@ -35,6 +39,8 @@ class Case:
     change: Intent | None = None
     is_stopped: bool = False
     is_drained: bool = False
+    is_logged_out: bool = False
+    processes: int = 2
     is_deep: bool = False
 
 
@@ -44,8 +50,7 @@ def _case(
     instants_s: tuple[int, ...],
     *,
     change: Intent | None = None,
-    is_stopped: bool = False,
-    is_drained: bool = False,
+    world: Mapping[str, Any] = MappingProxyType({}),
     is_deep: bool = False,
     **fields: Any,
 ) -> Case:
@@ -57,9 +62,8 @@ def _case(
         instants_us=tuple(instant * SECOND_US for instant in instants_s),
         job=job,
         change=change,
-        is_stopped=is_stopped,
-        is_drained=is_drained,
         is_deep=is_deep,
+        **world,
     )
 
 
@@ -75,8 +79,14 @@ CASES = (
     _case("close occurrences, interruptions are retried", 200, (0, 200, 400), policy=_RETRY),
     _case("one occurrence, and somebody pauses the job", 200, (0, 200), change=_PAUSE),
     _case("one occurrence, and somebody runs the job by hand", 200, (0, 200), change=_RUN_NOW),
-    _case("one occurrence, and the agent is stopped for a while", 200, (0, 200), is_stopped=True),
-    _case("one occurrence, and the host drains a machine", 200, (0, 200), is_drained=True),
+    _case("one occurrence, and the agent is stopped for a while", 200, (0, 200), world={"is_stopped": True}),
+    _case("one occurrence, and the host drains a machine", 200, (0, 200, 560), world={"is_drained": True}),
+    _case(
+        "one occurrence, and NAS refuses the agent's identity for a while",
+        200,
+        (0, 200),
+        world={"is_logged_out": True, "processes": 1},
+    ),
     _case(
         "one occurrence, and a failed run is attempted again",
         400,

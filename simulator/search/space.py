@@ -40,7 +40,6 @@ from simulator.search.state import (
     without_words,
 )
 
-PROCESSES = 2
 _FAILED = ArmFailed()
 _SWAPPED = flows.JobSwapped()
 
@@ -97,13 +96,14 @@ class Space:
             used=frozenset() if self.promises.names_by_generation else frozenset({shot.name}),
             relays=(),
             messages=(),
-            procs=tuple(Proc(1, self._begun(number, 1)) for number in range(PROCESSES)),
+            procs=tuple(Proc(1, self._begun(number, 1)) for number in range(self.case.processes)),
             crashes=crashes,
             duplicates=duplicates,
             losses=losses,
             change=3 if self.case.change is None else 0,
             stop=0 if self.case.is_stopped else 3,
             drain=self.case.is_drained,
+            login=0 if self.case.is_logged_out else 3,
             acknowledged=True,
             started=(),
         )
@@ -122,6 +122,7 @@ class Space:
         yield from self._message_events(state)
         yield from self._process_events(state)
         yield from self._stop_events(state)
+        yield from self._login_events(state)
         if state.change in (0, 1):
             asked = type(self.case.change).__name__.lower()
             for number in self._callable(state):
@@ -137,29 +138,41 @@ class Space:
         elif state.stop == 1:
             yield "somebody lifts that", False, lambda: state._replace(stop=2)
         elif state.stop == 2:
+            again = state._replace(stop=3)
             for number in self._callable(state):
-                yield f"somebody starts process {number}", False, _bind(self._start_again, state, number)
+                yield f"somebody starts process {number}", False, _bind(self._start_again, again, number)
+
+    def _login_events(self, state: State) -> Iterator[tuple[str, bool, Callable[[], State]]]:
+        if state.login == 0:
+            yield "NAS refuses the agent's identity", False, lambda: state._replace(login=1)
+        elif state.login == 1:
+            yield "somebody logs the agent in", False, lambda: state._replace(login=2)
+        elif state.login == 2:
+            again = state._replace(login=3)
+            for number in self._callable(state):
+                yield f"somebody starts process {number}", False, _bind(self._start_again, again, number)
 
     def _callable(self, state: State) -> range:
         """Return the processes that may be called next; one of two that nothing tells apart is enough."""
         runs = state.job.runs if state.job is not None else ()
         if runs or state.is_on_its_way():
-            return range(PROCESSES)
+            return range(self.case.processes)
         first, *others = (_nameless(proc) for proc in state.procs)
-        return range(1 if all(other == first for other in others) else PROCESSES)
+        return range(1 if all(other == first for other in others) else self.case.processes)
 
     def _can_tick(self, state: State) -> bool:
         """Time moves on, but not past the lease of a run in flight, which would have renewed it."""
         if state.clock + 1 >= len(self.case.instants_us):
             return False
         then_us = self.case.instants_us[state.clock + 1]
-        leases_us = (
+        renewed_until_us = (
             running.started.run.lease_until_us
             for proc in state.procs
             if proc.process is not None
             for running in proc.process.runs.values()
+            if running.renew_us is not None
         )
-        return all(lease_us > then_us for lease_us in leases_us)
+        return all(lease_us > then_us for lease_us in renewed_until_us)
 
     def _scheduler_events(self, state: State) -> Iterator[tuple[str, bool, Callable[[], State]]]:
         in_delivery_us = {shot.fire_at_us for shot in state.called_for()}
@@ -285,6 +298,8 @@ class Space:
 
     def _deliver(self, state: State, message: Message) -> State:
         state = state._replace(messages=without(state.messages, message))
+        if state.login == 1 and message.kind in ("list", *ORDERED):
+            return state.replying(message, "refused", NOBODY, NOBODY)
         match message.kind:
             case "answer":
                 return self._close_relay(state, message.relay, bool(message.number))
@@ -365,6 +380,8 @@ class Space:
                 state = self._close_relay(state, relay, False)
         if self.case.is_stopped and state.stop == 3 and proc.process.is_at_work:
             state = state._replace(stop=2)  # what the start began is lost: somebody starts again
+        if self.case.is_logged_out and state.login == 3 and _is_at_work(proc.process):
+            state = state._replace(login=2)
         return self._end(state, number)
 
     def _end(self, state: State, number: int) -> State:
@@ -396,8 +413,7 @@ class Space:
         return self._happen(state, number, process_state.AskedToStart(ticket))
 
     def _start_again(self, state: State, number: int) -> State:
-        """Let somebody start a process after a stop was lifted."""
-        state = state._replace(stop=3)
+        """Let somebody start a process, which may be up."""
         is_up = state.procs[number].process is not None
         return self._start(state, number) if is_up else self._up(state, number)
 
@@ -435,6 +451,8 @@ class Space:
         return self._happen(state.with_proc(number, ended), number, RunEnded(key, succeeded))
 
     def _resume(self, state: State, reply: Message) -> State:
+        if reply.kind == "refused":
+            return self._came(state, reply, process_state.IdentityRefused())
         if reply.kind == "outdated":
             return self._came(state, reply, ArmOutdated(reply.number))
         arms = Arms() if reply.instant_us == NOBODY else Arms({JOB_ID: reply.instant_us})
@@ -467,8 +485,10 @@ class Space:
                     state = self._reply(state, number, effect)
                 case CallRunner():
                     state = self._call_runner(state, number, effect)
-                case Tell(event=events.FlowEnded(answer=answer)) if answer.settled:
-                    state = state._replace(acknowledged=answer.job == state.job)
+                case Tell(event=events.FlowEnded(intent=intent, answer=answer)):
+                    # A renewal that changes nothing for NAS has not asked it.
+                    if answer.settled and not isinstance(intent, flows.Renew):
+                        state = state._replace(acknowledged=answer.job == state.job)
         return state
 
     def _perform(self, state: State, number: int, effect: Perform) -> State:
@@ -574,8 +594,9 @@ class Space:
             and not state.relays
             and state.change in (0, 3)
             and state.stop in (0, 3)
+            and state.login in (0, 3)
             and not any(
-                proc.runs or (proc.process is not None and proc.process.is_at_work) for proc in state.procs
+                proc.runs or (proc.process is not None and _is_at_work(proc.process)) for proc in state.procs
             )
         )
 
@@ -602,10 +623,12 @@ class Space:
 
     def _decide_sleep(self, state: State, number: int, proc: Proc) -> None:
         """Decide whether the host would stop a machine that is still at work."""
-        waits = [
-            message for message in state.messages if message.process == number and message.task != NOBODY
-        ]
-        if proc.process is None or not (proc.runs or waits):
+        if proc.process is None:
+            return
+        asked = {message.task for message in state.messages if message.process == number}
+        tasks = [proc.process.tasks[each] for each in asked if each in proc.process.tasks]
+        waits = [task for task in tasks if properties.is_relied_on(task)]
+        if not (proc.runs or waits):
             return
         now_us = self.now_us(state)
         pending = self.agent.pending(proc.process, Now(now_us, now_us, is_stopped=state.stop == 1))
@@ -637,6 +660,11 @@ def _bind(function: Callable[..., State], *arguments: Any) -> Callable[[], State
 
 def _owner(number: int, life: int) -> str:
     return f"{number}/{life}"
+
+
+def _is_at_work(process: process_state.Process) -> bool:
+    """Return whether a process goes on by itself; one that fires its jobs does, as long as it lives."""
+    return process.is_at_work or process.ticker.is_running
 
 
 def _nameless(proc: Proc) -> Proc:

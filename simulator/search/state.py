@@ -25,7 +25,7 @@ class Message(NamedTuple):
     """A message on its way.
 
     Attributes:
-        kind: `provision`, `cancel`, `list`, `fire`, `answer`, or a reply: `outdated`, `arms`.
+        kind: `provision`, `cancel`, `list`, `fire`, `answer`, or a reply: `outdated`, `arms`, `refused`.
         process: the process that asked and waits for the reply; NOBODY when none does any more.
         task: which of its tasks.
         relay: the relay that a fire or its answer belongs to; NOBODY when it was closed.
@@ -47,7 +47,7 @@ class Message(NamedTuple):
                 return f"the {self.kind}{at} (revision {self.number})"
             case "answer":
                 return "the answer 2xx to the fire" if self.number else "the answer 503 to the fire"
-            case "outdated" | "arms":
+            case "outdated" | "arms" | "refused":
                 return f"NAS's reply ({self.kind}) to process {self.process}"
         return f"the {self.kind}{at}"
 
@@ -92,6 +92,8 @@ class State(NamedTuple):
         stop: whether the agent may still be told to run no jobs (0), is told so (1), is no longer and has
             to be started (2), or was started since (3).
         drain: whether the host may still replace a machine.
+        login: whether NAS may still refuse the agent's identity (0), does (1), does no longer and the agent
+            has to be started (2), or was started since (3).
         acknowledged: whether the job as stored was reported as settled.
         started: the attempts that were started, in order.
     """
@@ -110,6 +112,7 @@ class State(NamedTuple):
     change: int
     stop: int
     drain: bool
+    login: int
     acknowledged: bool
     started: tuple[properties.Attempt, ...]
 
@@ -195,7 +198,10 @@ def made_due(process: Process, due_us: int, now_us: int) -> Process:
         for name in ("lists", "looks")
         if (retry := getattr(process, name)) is not None and retry.due_us == due_us
     }
-    return attrs.evolve(process, runs=Map(runs), owed=Map(owed), **retries)
+    ticker = process.ticker
+    if ticker.next_us == due_us:
+        ticker = attrs.evolve(ticker, next_us=now_us)
+    return attrs.evolve(process, runs=Map(runs), owed=Map(owed), ticker=ticker, **retries)
 
 
 def without_words(process: Process) -> Process:
@@ -203,4 +209,5 @@ def without_words(process: Process) -> Process:
     if not process.unsettled and not process.owed:
         return process
     owed = Map({key: attrs.evolve(each, reason="") for key, each in process.owed.items()})
-    return attrs.evolve(process, unsettled=Map(), owed=owed)
+    unsettled = Map(dict.fromkeys(process.unsettled, ""))
+    return attrs.evolve(process, unsettled=unsettled, owed=owed)
