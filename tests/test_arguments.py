@@ -112,6 +112,7 @@ STORE: dict[str, tuple[object, ...]] = {
 }
 METHODS: dict[str, dict[str, tuple[object, ...]]] = {
     "start": {},
+    "reconcile": {},
     "fire_was_refused": {"why": (7, None)},
     "fire": {
         "job_id": NO_ID,

@@ -49,7 +49,7 @@ class FakeNas:
         self.asked: list[str] = []
         self.resets = 0
         self.error: Exception | None = None
-        self.on_reset: Callable[[], object] = lambda: None
+        self.on_asked: Callable[[], object] = lambda: None
 
     def provision(self, job_id: str, fire_at_us: Instant, **_: Any) -> ArmAnswer:
         self._ask(f"provision {job_id}")
@@ -67,10 +67,10 @@ class FakeNas:
 
     def reset(self) -> None:
         self.resets += 1
-        self.on_reset()
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
+        self.on_asked()
         if self.error is not None:
             raise self.error
 
@@ -305,11 +305,11 @@ def test_a_change_while_draining_does_not_end_the_drain() -> None:
 
 
 def test_a_stop_during_a_change_is_not_undone_by_it() -> None:
-    """It may come after the change has looked whether there is one, and before NAS is asked."""
+    """It may come when the change has looked whether there is one, and NAS is asked already."""
     nas = FakeNas()
     provider = managed(hourly(), nas=nas)
     provider.start(threading.Event())
-    nas.on_reset = provider.stop
+    nas.on_asked = provider.stop
     provider.on_jobs_changed()
     assert provider.scheduler.is_draining
 

@@ -29,6 +29,7 @@ from chronos.protocol.state import (
     AskedForArms,
     AskedToDeclare,
     AskedToDrain,
+    AskedToReconcile,
     AskedToStart,
     Broke,
     CallRunner,
@@ -70,6 +71,11 @@ class AsyncScheduler(Base[AsyncNas]):
             self._nas.reset()
         started: Started = await self._ask(AskedToStart)
         return started
+
+    async def reconcile(self) -> Started:
+        """As `Scheduler.reconcile`."""
+        reconciled: Started = await self._ask(AskedToReconcile)
+        return reconciled
 
     async def fire(
         self,

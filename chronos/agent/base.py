@@ -42,7 +42,7 @@ from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Fired
 from chronos.protocol.pending import pending
 from chronos.protocol.process import step
-from chronos.protocol.state import Now, Pending, new_process
+from chronos.protocol.state import RULES, Now, Pending, new_process
 from chronos.protocol.transitions import Changes
 from chronos.stores import JobStore, told_apart
 
@@ -62,6 +62,7 @@ class Base(Generic[N]):
     """A scheduler without a way to perform anything; see `chronos.agent.threads` and `.asyncio`."""
 
     _is_async = False
+    _rules = RULES
 
     def __init__(
         self,
@@ -89,7 +90,8 @@ class Base(Generic[N]):
         self._runner = runner
         self._wall, self._is_dead, self._is_stopped = clock, is_dead, is_stopped
         self._steady = steady_us
-        self._process = new_process(new_owner() if owner is None else owner, has_nas=nas is not None)
+        own_name = new_owner() if owner is None else owner
+        self._process = new_process(own_name, has_nas=nas is not None, rules=self._rules)
         self._now = Now(0, 0)
         self._contexts: dict[object, RunContext] = {}
         self._refused = RefusedFires()

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -28,12 +29,14 @@ from chronos.nas.client import Nas
 from chronos.protocol import flow as flows
 from chronos.protocol import state
 from chronos.protocol.flow import Answer
-from chronos.protocol.process import rings_us
+from chronos.protocol.process import key_of, rings_us
 from chronos.protocol.state import (
+    LIST,
     Asked,
     AskedForArms,
     AskedToDeclare,
     AskedToDrain,
+    AskedToReconcile,
     AskedToStart,
     Broke,
     CallRunner,
@@ -41,6 +44,7 @@ from chronos.protocol.state import (
     CannotRing,
     ForCaller,
     ForLook,
+    ForOwed,
     Pending,
     Perform,
     Rang,
@@ -90,6 +94,8 @@ class Scheduler(Base[Nas]):
         self._rings_us: int | None = None
         self._replies: dict[object, Any] = {}
         self._bugs: dict[object, BaseException] = {}
+        # In which context what is owed came to be owed: it is tried again in that one.
+        self._owed_in: dict[object, contextvars.Context] = {}
 
     # --- What a host calls ---
 
@@ -109,6 +115,18 @@ class Scheduler(Base[Nas]):
             self._nas.reset()
         started: Started = self._ask(AskedToStart)
         return started
+
+    def reconcile(self) -> Started:
+        """Make NAS agree with the store after a change that was made past the scheduler.
+
+        What `create`, `declare`, `edit`, `pause`, `resume` and `remove` change needs no such call. It is no
+        `start`: a drain goes on, and while NAS refuses the agent's identity it is not asked.
+
+        Returns:
+            As `start`; unsettled, with the reason in `trouble`, where nothing was asked.
+        """
+        reconciled: Started = self._ask(AskedToReconcile)
+        return reconciled
 
     def fire(
         self,
@@ -422,7 +440,9 @@ class Scheduler(Base[Nas]):
             NoThreadError: no thread is to be had for a run or an alarm; nothing waits for what was not begun.
         """
         with self._changed:
+            before = self._process
             effects = self._step(event)
+            self._note_contexts(before)
             todo = [effect for effect in effects if isinstance(effect, Perform)]
             for effect in effects:
                 if isinstance(effect, Reply):
@@ -474,22 +494,47 @@ class Scheduler(Base[Nas]):
                 raise
             return left
 
-    def _begin(self, todo: Iterable[Perform]) -> None:
+    def _note_contexts(self, before: state.Process) -> None:
+        """Remember the present context for what is owed since this step, and forget what is not any more."""
+        after = self._process
+        if after.owed is before.owed and after.lists is before.lists:
+            return
+        present = contextvars.copy_context()
+        keys = (*after.owed, *((LIST,) if after.lists is not None else ()))
+        self._owed_in = {key: self._owed_in.get(key, present) for key in keys}
+
+    def _context_of(self, effect: Perform, owed_in: Mapping[object, contextvars.Context]) -> Any:
+        """Return the context in which an effect is performed: of what is owed, the one in which it was."""
+        task = self._process.tasks.get(effect.number)
+        purpose = None if task is None else task.purpose
+        key = key_of(purpose.owed.intent) if isinstance(purpose, ForOwed) else purpose
+        context = owed_in.get(key)
+        return contextvars.copy_context() if context is None else context.copy()
+
+    def _begin(
+        self, todo: Iterable[Perform], owed_in: Mapping[object, contextvars.Context] = MappingProxyType({})
+    ) -> None:
         """Perform each in a thread of its own."""
         for effect in todo:
             try:
-                self._spawn(self._perform_all, [effect])
+                self._spawn(self._perform_all, [effect], context=self._context_of(effect, owed_in))
             except NoThreadError as error:  # nothing must wait for what was not begun
                 self._note_bug(error)
                 self._begin(self._happen(Broke(effect.number)))
 
-    def _spawn(self, function: Callable[..., object], *arguments: object) -> None:
+    def _spawn(
+        self,
+        function: Callable[..., object],
+        *arguments: object,
+        context: contextvars.Context | None = None,
+    ) -> None:
         """Call a function in a thread of its own.
 
         A process that was told to stop must not wait for a run: its threads are daemons. As a task of asyncio
         does, it sees the caller's context, such as the span that a fire is part of.
         """
-        work = functools.partial(contextvars.copy_context().run, self._guard, function, *arguments)
+        seen = contextvars.copy_context() if context is None else context
+        work = functools.partial(seen.run, self._guard, function, *arguments)
         try:
             threading.Thread(target=work, name="chronos", daemon=True).start()
         except RuntimeError as error:
@@ -535,8 +580,9 @@ class Scheduler(Base[Nas]):
                 if wait_us > 0:
                     self._alarm.wait(wait_us / SECOND_US)
                     continue
+                owed_in = self._owed_in
             try:
-                self._begin(self._happen(Rang()))
+                self._begin(self._happen(Rang()), owed_in)
             except Exception as error:  # noqa: BLE001 - nothing else would ring
                 self._note_failed_timer(error)
                 time.sleep(1)

@@ -23,6 +23,7 @@ from typing import TypeAlias
 
 import attrs
 
+from chronos.errors import StaleRevision
 from chronos.jobs.data import NO_DATA
 from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
@@ -605,8 +606,10 @@ def _on_accepted(flow: Flow, event: ArmAccepted, now_us: Instant) -> Step:
 def _on_arm_failed(flow: Flow, event: Event, now_us: Instant) -> Step:
     """Start the run all the same, and let whoever asked come back to finish the arm."""
     assert flow.move is not None
-    failed = event if isinstance(event, ArmFailed) else ArmFailed()
-    return _close(flow, flow.move, now_us, settled=False, echoed=False, failed=failed)
+    if isinstance(event, ArmOutdated):
+        event = ArmFailed(f"StaleRevision: {StaleRevision(event.revision)}")
+    assert isinstance(event, ArmFailed)
+    return _close(flow, flow.move, now_us, settled=False, echoed=False, failed=event)
 
 
 def _on_outdated(flow: Flow, event: ArmOutdated, now_us: Instant) -> Step:

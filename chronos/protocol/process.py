@@ -19,7 +19,7 @@ import attrs
 
 from chronos import events
 from chronos.jobs.job import RENEW_EVERY_US, Job, Liveness, Origin, Run, Unreadable, Verdict
-from chronos.jobs.schedule import Instant, format_instant
+from chronos.jobs.schedule import SECOND_US, Instant, format_instant
 from chronos.protocol import flow as flows
 from chronos.protocol import words
 from chronos.protocol.clocks import Belief, Change, Reading, change_of, clock_trouble, compared, said_of
@@ -40,6 +40,7 @@ from chronos.protocol.state import (
     AskedForArms,
     AskedToDeclare,
     AskedToDrain,
+    AskedToReconcile,
     AskedToStart,
     Batch,
     Broke,
@@ -186,8 +187,7 @@ class Turn:
         # Whoever is told to run something is an agent at work, also before its first start.
         self.is_started = self.is_started or is_run
         if is_run and self.is_draining:
-            reason = "the agent is draining"
-            turned_away = Answer(job_id=intent.job_id, verdict=None, reason=reason, settled=False)
+            turned_away = Answer(job_id=intent.job_id, verdict=None, reason=words.DRAINING, settled=False)
             self.reply_at_once(event, turned_away)
         elif isinstance(intent, flows.RunNow) and self.present.is_stopped:
             self.reply_at_once(event, _stopped(intent))
@@ -204,6 +204,14 @@ class Turn:
         self.is_draining, self.is_started = False, True
         # NAS is asked once more, though it may have refused: somebody may have logged in.
         self.reconcile(ForCaller(event.ticket))
+
+    def asked_to_reconcile(self, event: AskedToReconcile) -> None:
+        """A drain goes on, and NAS is not asked anew after a refusal: both are for a start to change."""
+        if not (self.is_draining or (self.has_nas and self.ticker.is_ticking)):
+            self.reconcile(ForCaller(event.ticket))
+            return
+        trouble = words.DRAINING if self.is_draining else words.REFUSED
+        self.effects.append(Reply(event.ticket, Started(flows=0, settled=False, trouble=trouble)))
 
     def asked_to_declare(self, event: AskedToDeclare) -> None:
         """Make the jobs be what is declared, each by a flow of its own, where it is not so already."""
@@ -290,7 +298,7 @@ class Turn:
         within_us, deadline_us = None, task.deadline_us
         if isinstance(effect, _FOR_NAS):
             if deadline_us is None:
-                deadline_us = self.present.steady_us + _nas_timeout_us(task.intent)
+                deadline_us = self.present.steady_us + self.nas_timeout_us(task.intent)
             within_us = max(0, deadline_us - self.present.steady_us)
         waiting = Task(
             flow=flow,
@@ -310,8 +318,15 @@ class Turn:
         self.own("tasks")[number] = waiting
         if asks_ticker:
             self.came_for(number, waiting, self.ask_ticker(effect))
+        elif within_us == 0:
+            within_s = self.nas_timeout_us(task.intent) / SECOND_US
+            self.came_for(number, waiting, flows.ArmFailed(f"NAS has not agreed within {within_s:g} s"))
         else:
             self.effects.append(Perform(number, effect, within_us))
+
+    def nas_timeout_us(self, intent: Intent | None) -> int:
+        """Return how long a flow may ask NAS, in all."""
+        return NAS_TIMEOUT_IN_FIRE_US if self.rules.is_answering(intent) else NAS_TIMEOUT_US
 
     def _asks_nas(self, task: Task) -> bool:
         """Return whether NAS is asked also while the ticker fires, which ends if it answers."""
@@ -359,7 +374,7 @@ class Turn:
             return heard, self.ask_ticker(task.effect)
         if not is_refused:
             return task, event
-        if not self.is_started or is_of_before:
+        if not (self.is_started or self.rules.has_ticker) or is_of_before:
             # Nothing here fires jobs, or this was the login of before: whoever asked asks again.
             return task, flows.ArmFailed(getattr(event, "reason", ""))
         self.fall_back()
@@ -510,7 +525,7 @@ class Turn:
         if self.is_draining:
             delay_us = min(delay_us, DRAINING_DELAY_US)
         reason = f"{words.why_unsettled(answer)}; it is tried again"
-        self.own("owed")[_key(owed.intent)] = attrs.evolve(
+        self.own("owed")[key_of(owed.intent)] = attrs.evolve(
             owed, due_us=self.present.steady_us + delay_us, reason=reason
         )
 
@@ -542,9 +557,9 @@ class Turn:
             self.owe(left, answer)
 
     def _is_needless(self, intent: Intent) -> bool:
-        key = _key(intent)
+        key = key_of(intent)
         tried = (task.purpose.owed for task in self.tasks.values() if isinstance(task.purpose, ForOwed))
-        return key in self.owed or any(_key(owed.intent) == key for owed in tried)
+        return key in self.owed or any(key_of(owed.intent) == key for owed in tried)
 
     # --- many flows, a few at once ---
 
@@ -747,7 +762,7 @@ class Turn:
 
     def begin_ticking(self) -> None:
         """Fire the jobs from here."""
-        if not self.ticker.is_running and not self.is_draining:
+        if self.is_started and not self.ticker.is_running and not self.is_draining:
             begun, _ = self.ticker.compared(self.clock(), self.present.steady_us)
             self.ticker = attrs.evolve(begun, is_running=True, next_us=self.present.steady_us)
 
@@ -758,6 +773,9 @@ class Turn:
 
     def tick(self) -> None:
         """Fire what is due, for as long as there is no NAS to do it. Source: incident L4."""
+        if self.rules.has_ticker:
+            self.ticker = attrs.evolve(self.ticker, next_us=None)
+            return
         now_us, steady_us = self.clock(), self.present.steady_us
         before_us = self.before_the_clock_was_set(now_us)
         is_asking = any(task.intent is None for task in self.tasks.values()) or self.batches
@@ -838,6 +856,7 @@ class Turn:
 TRANSITIONS: dict[type, Callable[[Turn, Any], None]] = {
     Asked: Turn.asked,
     AskedToStart: Turn.asked_to_start,
+    AskedToReconcile: Turn.asked_to_reconcile,
     AskedToDeclare: Turn.asked_to_declare,
     AskedToDrain: Turn.asked_to_drain,
     AskedForArms: Turn.asked_for_arms,
@@ -879,15 +898,10 @@ def _delay_us(tries: int) -> int:
     return flows.follow_up_delay_us(tries, flows.FOLLOW_UP_DELAYS_US)
 
 
-def _key(intent: Intent) -> Hashable:
+def key_of(intent: Intent) -> Hashable:
     """Return what two intents have in common of which one makes the other needless."""
     run = intent.run.key if isinstance(intent, flows.Finish | flows.Renew) else ()
     return (type(intent).__name__, intent.job_id, *run)
-
-
-def _nas_timeout_us(intent: Intent | None) -> int:
-    is_answering = isinstance(intent, flows.Fire) and intent.fired.origin is Origin.SCHEDULE
-    return NAS_TIMEOUT_IN_FIRE_US if is_answering else NAS_TIMEOUT_US
 
 
 def _stopped(intent: Intent) -> Answer:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from chronos import events
-from chronos.jobs.job import Job, Unreadable
+from chronos.jobs.job import Job, Origin, Unreadable
 from chronos.jobs.schedule import MINUTE_US, SECOND_US, Instant
 from chronos.protocol import flow as flows
 from chronos.protocol.clocks import Belief, Reading
@@ -56,14 +56,31 @@ class Now:
     is_stopped: bool = False
 
 
+def is_answering(intent: flows.Intent | None) -> bool:
+    """Return whether NAS waits for the end of a flow, since it has delivered a fire."""
+    return isinstance(intent, flows.Fire) and intent.fired.origin is Origin.SCHEDULE
+
+
 @attrs.frozen(kw_only=True)
 class Rules:
-    """The flows that a process performs; those of `chronos.protocol.flow`, unless somebody tries others."""
+    """The flows that a process performs; those of `chronos.protocol.flow`, unless somebody tries others.
+
+    Attributes:
+        begin: as `chronos.protocol.flow.begin`.
+        step: as `chronos.protocol.flow.step`.
+        begin_reconciliation: as `chronos.protocol.flow.begin_reconciliation`.
+        step_reconciliation: as `chronos.protocol.flow.step_reconciliation`.
+        is_answering: tells whether NAS waits for the end of the flow for an intent.
+        has_ticker: whether the host fires the jobs by a ticker of its own where NAS cannot be had. That one
+            runs for as long as the ticker of the process would, and may be in another process.
+    """
 
     begin: Callable[..., Any] = flows.begin
     step: Callable[..., Any] = flows.step
     begin_reconciliation: Callable[..., Any] = flows.begin_reconciliation
     step_reconciliation: Callable[..., Any] = flows.step_reconciliation
+    is_answering: Callable[[Any], bool] = is_answering
+    has_ticker: bool = False
 
 
 RULES = Rules()
@@ -325,6 +342,11 @@ class Process:
     unreadable: tuple[Unreadable, ...] = ()
 
     @property
+    def is_refused(self) -> bool:
+        """Return whether NAS refuses the agent's identity, so that a ticker fires the jobs in its place."""
+        return self.has_nas and self.ticker.is_ticking
+
+    @property
     def is_at_work(self) -> bool:
         """Return whether anything goes on, or will by itself; a drain waits for that to end."""
         return bool(self.tasks or self.runs or self.owed or self.batches or self.lists or self.looks)
@@ -360,6 +382,16 @@ class Asked:
 @attrs.frozen
 class AskedToStart:
     """Somebody asks the process to make NAS agree with the store; comes back as `Started`. Ends a drain."""
+
+    ticket: Hashable
+
+
+@attrs.frozen
+class AskedToReconcile:
+    """Somebody has changed jobs past the process, which is to make NAS agree with the store.
+
+    Comes back as `Started`. It is no start: a drain goes on, and an identity that NAS refuses stays refused.
+    """
 
     ticket: Hashable
 
@@ -437,6 +469,7 @@ class Saw:
 Event: TypeAlias = (
     Asked
     | AskedToStart
+    | AskedToReconcile
     | AskedToDeclare
     | AskedToDrain
     | AskedForArms

@@ -10,6 +10,7 @@ from chronos.jobs.schedule import format_instant
 from chronos.protocol import flow as flows
 from chronos.protocol.draft import Fired
 
+DRAINING = "the agent is draining"
 STOPPED = "the agent is told to run no jobs"
 REFUSED = (
     "NAS refuses this agent's identity, so that none of its jobs can be armed; no retry "

@@ -4,7 +4,8 @@ Hermes loads it as a plugin: `register` is the entry point. Jobs stay where Herm
 (`cron.jobs`), and a fire is claimed and run by what every provider of Hermes inherits
 (`cron.scheduler_provider.CronScheduler`, which calls `claim_job_for_fire` and `run_one_job`). What is
 added is that NAS agrees with the job at every step: when it changes, after each claim, lost ones
-included, before the fire is answered, and after each run.
+included, before the fire is answered, and after each run. That is asked of a scheduler whose flows are
+those of `chronos.provider.hermes_arms`, and which decides all else as any other does.
 """
 
 from __future__ import annotations
@@ -15,28 +16,24 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from chronos import arguments
-from chronos.agent.runner import words_of
+from chronos import arguments, events
+from chronos.agent.runner import RunContext, words_of
+from chronos.agent.threads import Scheduler
 from chronos.clock import now_us
 from chronos.errors import JobsFileError, NotSettled, SettingsError
-from chronos.jobs.job import LEASE_US, Unreadable, wake_at
-from chronos.jobs.schedule import SECOND_US, Instant, format_instant
+from chronos.jobs.job import LEASE_US
+from chronos.jobs.schedule import Instant, format_instant, whole_second
 from chronos.nas.client import Nas, NasClient
-from chronos.protocol import flow as flows
 from chronos.protocol.clocks import CLOCK_MARGIN_US
-from chronos.protocol.state import NAS_TIMEOUT_IN_FIRE_US, Pending
-from chronos.protocol.words import REFUSED
+from chronos.protocol.flow import Answer, ProtocolError
+from chronos.protocol.state import Asked, Pending
+from chronos.protocol.words import DRAINING
 from chronos.provider import hermes_host
-from chronos.provider.hermes_arms import Arms
-from chronos.provider.hermes_host import Host, Ticker
-from chronos.provider.hermes_jobs import HermesJob, read_hermes_job
+from chronos.provider.hermes_arms import RULES, Rearm
+from chronos.provider.hermes_host import Host, Jobs, Portal, Ticker
 from chronos.provider.interface import check_stop_event, given_id
-from chronos.stores import unreadable
-from chronos.stores.record import id_of
 
 logger = logging.getLogger(__name__)
-
-_ALL = ""
 
 
 class Context(Protocol):
@@ -55,6 +52,30 @@ def register(ctx: Context) -> None:
     ctx.register_cron_scheduler(HermesCron())
 
 
+def _run(context: RunContext) -> None:
+    raise ProtocolError(f"{context.job_id}: Hermes runs its jobs")
+
+
+class _Arms(Scheduler):
+    """The scheduler that makes NAS agree with Hermes's jobs; it claims and runs none of them."""
+
+    _rules = RULES
+
+    @property
+    def is_ticking(self) -> bool:
+        """Whether this process fires the jobs by itself."""
+        return self._process.ticker.is_running
+
+    def now_us(self) -> Instant:
+        """Return the present instant: NAS's, while this machine's clock is not believed."""
+        return self._clock()
+
+    def rearm(self, job_id: str, **how: Any) -> Answer:
+        """Make NAS agree with a job; *how* are the other attributes of `Rearm`."""
+        answer: Answer = self._ask(Asked, Rearm(job_id=job_id, **how))
+        return answer
+
+
 class HermesCron:
     """Managed cron over Hermes's own job functions; see `CronScheduler` for what each method is for.
 
@@ -70,15 +91,14 @@ class HermesCron:
 
     def __init__(self, nas: Nas | None = None, *, clock: Callable[[], Instant] = now_us) -> None:
         arguments.function("clock", clock)
-        self._nas = nas
-        self._clock = clock
         self._lock = threading.Lock()
         self._host: Host | None = None
         self._own: Any = None
         self._claimed: dict[str, Instant] = {}
         self._running: Counter[str] = Counter()
         self._ticker = Ticker()
-        self._arms = Arms(self._client, clock, on_accepted=self._ticker.end, on_refused=self._fall_back)
+        self._jobs = Jobs(clock)
+        self._arms = _Arms(self._jobs, Portal(nas, _client), _run, clock=clock, hooks=[self._heard])
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -92,17 +112,6 @@ class HermesCron:
         if self._own is None:
             self._own = hermes_host.own_provider(self.name)
         return self._own
-
-    def _client(self) -> Nas:
-        with self._lock:
-            if self._nas is None:
-                settings = hermes_host.settings()
-                self._nas = NasClient(
-                    settings.portal_url,
-                    token_provider=hermes_host.access_token,
-                    callback_url=settings.callback_url,
-                )
-            return self._nas
 
     # --- whether it can be used ---
 
@@ -140,12 +149,8 @@ class HermesCron:
         self._host = Host(stop_event, {"adapters": adapters, "loop": loop, "interval": interval})
         if is_first:
             self._recover()
-        try:
-            self._arms.ask_again()
-        except Exception as error:  # noqa: BLE001 - the configuration has changed since it was looked at
-            self._arms.owe(_ALL, words_of(error), self._reconcile)
-        else:
-            self.reconcile()
+        self._arms.start()
+        self._follow()
 
     def _recover(self) -> None:
         try:
@@ -153,28 +158,29 @@ class HermesCron:
         except Exception:  # arms are more important than the record of what is over
             logger.exception("Hermes could not record its interrupted runs")
 
-    def _fall_back(self) -> None:
-        """Let Hermes's ticker fire the jobs, in the process that was started for them."""
-        if self._host is not None:
-            self._ticker.begin(self._host)
+    def _heard(self, event: events.Event) -> None:
+        if isinstance(event, events.FellBack):
+            self._follow()
+
+    def _follow(self) -> None:
+        """Let Hermes's ticker fire the jobs while this process would, if it was started for them."""
+        self._ticker.follow(lambda: self._arms.is_ticking, self._host)
 
     def stop(self) -> None:
-        """Stop Hermes's ticker where it is running, and what is tried again ever more slowly."""
-        self._ticker.end()
-        self._arms.rest()
+        """Take no more fires, and let Hermes's ticker fire nothing where it is running."""
+        self._arms.drain(0)
+        self._follow()
 
     def pending(self) -> tuple[Pending, ...]:
         """Return what is unfinished; the host may stop the machine when none of it `is_busy`.
 
         A claim that nobody has begun to run counts until its lease is over. Source: incident W1.
         """
-        now_us = self._clock()
+        now_us = self._arms.now_us()
         with self._lock:
             claimed = [job_id for job_id, at_us in self._claimed.items() if now_us < at_us + LEASE_US]
             busy = [(job_id, "it was claimed, and its run begins") for job_id in claimed]
             busy += [(job_id, "its run is in flight") for job_id in self._running]
-        if self._ticker.is_running:
-            busy.append((_ALL, REFUSED))
         found = (Pending(job_id=job_id, reason=reason, is_busy=True) for job_id, reason in busy)
         return (*found, *self._arms.pending())
 
@@ -191,47 +197,15 @@ class HermesCron:
             NotSettled: NAS has not agreed; it is tried again, ever more slowly.
         """
         job_id = given_id("job", job)
-        self._settled(job_id, self._arms.try_to_converge(job_id))
+        self._settled(self._arms.rearm(job_id))
 
     def reconcile(self) -> None:
         """Make NAS agree with all jobs: one list request, and one request for each difference."""
-        try:
-            self._reconcile()
-        except Exception as error:  # noqa: BLE001 - whatever failed, it is tried again
-            reason = f"what NAS has armed, or what Hermes has, could not be read: {words_of(error)}"
-            self._arms.owe(_ALL, reason, self._reconcile)
+        self._arms.reconcile()
 
-    def _reconcile(self) -> None:
-        """Do so. Source: incidents L2, L3, O1, O2."""
-        arms = None if self._arms.is_refused else self._arms.listed()
-        if arms is None:
-            return
-        jobs, unreadable = self._jobs()
-        self._arms.settle(_ALL)
-        now_us = self._clock()
-        wanted = []
-        for job in jobs:
-            if job.is_missed(now_us):
-                logger.warning("a one-shot is too late to run", extra={"job_id": job.job.id})
-            wanted.append((job.wanting(job.wake_us(now_us, spent_us=now_us - CLOCK_MARGIN_US)), ()))
-        for difference in flows.differences(wanted, arms, now_us, unreadable):
-            self._arms.try_to_converge(difference.job_id)
-
-    def _jobs(self) -> tuple[list[HermesJob], list[Unreadable]]:
-        """Return the jobs, and the records that cannot be read: of those, NAS keeps what it has."""
-        now_us = self._clock()
-        found, odd = [], []
-        for index, raw in enumerate(hermes_host.load_jobs()):
-            try:
-                found.append(read_hermes_job(raw, now_us, index=index))
-            except JobsFileError as error:
-                odd.append(unreadable(error, id_of(raw)))
-        self._arms.mark_unreadable(odd)
-        return found, odd
-
-    def _settled(self, job_id: str, error: Exception | None) -> None:
-        if error is not None:
-            raise NotSettled(f"NAS has not agreed to the arm of job {job_id}: {words_of(error)}") from error
+    def _settled(self, answer: Answer) -> None:
+        if not answer.settled:
+            raise NotSettled(f"NAS has not agreed to the arm of job {answer.job_id}: {answer.trouble}")
 
     # --- fires ---
 
@@ -265,41 +239,38 @@ class HermesCron:
 
         Source: incidents D1, L1, L5, L6, L7, T2.
         """
+        if self._arms.is_draining:
+            raise NotSettled(f"job {job_id}: {DRAINING}")
         asked = {name: True for name, is_so in (("force", force), ("manual", manual)) if is_so}
-        if not asked and fire_at_us is not None and fire_at_us > self._clock() + CLOCK_MARGIN_US:
+        if not asked and fire_at_us is not None and fire_at_us > self._arms.now_us() + CLOCK_MARGIN_US:
             self._turn_away(job_id, fire_at_us)
             return None
         claimed: dict[str, Any] | None = None
         if asked or self._may_claim(job_id, fire_at_us):
             claimed = self._hermes().claim_fire(job_id, **asked)
-        now_us = self._clock()
+        now_us = self._arms.now_us()
         if claimed is not None:
             with self._lock:
                 self._claimed[job_id] = now_us
             # The claim stands whatever NAS says: the run begins, and the arm is tried again meanwhile.
-            self._arms.try_to_converge(job_id, within_s=NAS_TIMEOUT_IN_FIRE_US / SECOND_US, spent_us=now_us)
+            self._arms.rearm(job_id, spent_us=now_us, is_answering=True)
             return claimed
-        error = self._arms.try_to_converge(
-            job_id,
-            within_s=NAS_TIMEOUT_IN_FIRE_US / SECOND_US,
-            spent_us=now_us if fire_at_us is None else fire_at_us,
-            is_lost=not asked,
-        )
-        self._settled(job_id, error)
+        spent_us = now_us if fire_at_us is None else fire_at_us
+        self._settled(self._arms.rearm(job_id, spent_us=spent_us, is_lost=not asked, is_answering=True))
         return None
 
     def _turn_away(self, job_id: str, fire_at_us: Instant) -> None:
         """Claim nothing for an instant that is still to come; what the job wants NAS must deliver again."""
-        self._settled(job_id, self._arms.try_to_converge(job_id, within_s=NAS_TIMEOUT_IN_FIRE_US / SECOND_US))
-        job = hermes_host.get_job(job_id, self._clock())
-        wake_us = None if job is None else wake_at(job.job)
-        if wake_us is not None and wake_us <= fire_at_us:
+        self._settled(self._arms.rearm(job_id, is_answering=True))
+        job = self._jobs.get(job_id)
+        due_us = None if job is None else job.due_us
+        if due_us is not None and whole_second(due_us) <= fire_at_us:
             raise NotSettled(f"job {job_id}: {format_instant(fire_at_us)} is still to come")
 
     def _may_claim(self, job_id: str, fire_at_us: Instant | None) -> bool:
-        now_us = self._clock()
+        now_us = self._arms.now_us()
         try:
-            job = hermes_host.get_job(job_id, now_us)
+            job = self._jobs.get(job_id)
         except JobsFileError:
             return True  # Hermes may understand what it wrote
         if job is None:
@@ -335,7 +306,7 @@ class HermesCron:
             )
         finally:
             # Still listed as busy: a machine that is stopped now would not arm.
-            self._arms.try_to_converge(job_id, spent_us=self._clock(), is_lost=not has_run)
+            self._arms.rearm(job_id, spent_us=self._arms.now_us(), is_lost=not has_run)
             with self._lock:
                 self._running[job_id] -= 1
                 self._running += Counter()  # drops what is at zero
@@ -350,4 +321,13 @@ class HermesCron:
         job_id = str(claimed_job["id"])
         with self._lock:
             self._claimed.pop(job_id, None)
-        self._settled(job_id, self._arms.try_to_converge(job_id, spent_us=self._clock()))
+        self._settled(self._arms.rearm(job_id, spent_us=self._arms.now_us()))
+
+
+def _client() -> Nas:
+    settings = hermes_host.settings()
+    return NasClient(
+        settings.portal_url,
+        token_provider=hermes_host.access_token,
+        callback_url=settings.callback_url,
+    )

@@ -17,6 +17,7 @@ from chronos.jobs.job import (
     LEASE_US,
     Job,
     JobState,
+    Run,
     following,
     grace_us,
 )
@@ -33,12 +34,20 @@ class HermesJob:
     """A job as Hermes has it.
 
     Attributes:
-        job: what its record says, but for claims.
-        claimed_us: when its claim was made or last renewed, epoch microseconds; None without one.
+        job: what its record says; a claim is a run of it.
     """
 
     job: Job
-    claimed_us: Instant | None
+
+    @property
+    def claimed_us(self) -> Instant | None:
+        """Return when its claim was made or last renewed, epoch microseconds; None without one."""
+        return self.job.runs[0].claimed_us if self.job.runs else None
+
+    @property
+    def due_us(self) -> Instant | None:
+        """Return the next occurrence, epoch microseconds; None when none is wanted."""
+        return self.job.next_us if self.job.state is JobState.SCHEDULED else None
 
     def is_claimed(self, now_us: Instant) -> bool:
         """Return whether somebody has it, or is believed to."""
@@ -46,7 +55,7 @@ class HermesJob:
 
     def is_missed(self, now_us: Instant) -> bool:
         """Return whether it is a one-shot that is too late to run. Source: incident D7."""
-        due_us = self._due_us()
+        due_us = self.due_us
         if due_us is None or not isinstance(self.job.schedule, Once) or self.is_claimed(now_us):
             return False
         return now_us - due_us > grace_us(self.job, due_us)
@@ -61,7 +70,7 @@ class HermesJob:
 
         Source: incident D1.
         """
-        due_us = self._due_us()
+        due_us = self.due_us
         if due_us is None:
             return False
         if fire_at_us is None:
@@ -86,17 +95,21 @@ class HermesJob:
         wake_us = self._wake_us(now_us, spent_us=spent_us, is_lost=is_lost)
         return None if wake_us is None else whole_second(wake_us)
 
-    def wanting(self, wake_us: Instant | None) -> Job:
-        """Return the job as the protocol knows it that wants this wake and nothing else."""
-        state = JobState.SCHEDULED if wake_us is not None else JobState.PAUSED
-        return attrs.evolve(self.job, next_us=wake_us, state=state)
-
-    def _due_us(self) -> Instant | None:
-        """Return the next occurrence, which `wake_at` rounds up; None when none is wanted."""
-        return self.job.next_us if self.job.state is JobState.SCHEDULED else None
+    def wanting(self, now_us: Instant, *, spent_us: Instant, is_lost: bool = False, revision: int = 0) -> Job:
+        """Return the job as the protocol knows it that wants this wake and nothing else; see `wake_us`."""
+        wake_us = self.wake_us(now_us, spent_us=spent_us, is_lost=is_lost)
+        if wake_us is None:
+            return Job(
+                id=self.job.id,
+                schedule=Once(at_us=now_us),
+                next_us=None,
+                state=JobState.COMPLETED,
+                revision=revision,
+            )
+        return Job(id=self.job.id, schedule=Once(at_us=wake_us), next_us=wake_us, revision=revision)
 
     def _wake_us(self, now_us: Instant, *, spent_us: Instant, is_lost: bool) -> Instant | None:
-        due_us = self._due_us()
+        due_us = self.due_us
         if due_us is None or self.is_missed(now_us):
             return None
         is_once, is_claimed = isinstance(self.job.schedule, Once), self.is_claimed(now_us)
@@ -121,8 +134,20 @@ def read_hermes_job(raw: Mapping[str, Any], now_us: Instant, *, index: int = 0) 
     # Hermes does not fire a job that has this mark, whatever its state says.
     state = JobState.PAUSED if raw.get("paused_at") and job.state is JobState.SCHEDULED else job.state
     # Those of another scheduler, if any: Hermes's claims are its own.
-    own = attrs.evolve(job, state=state, runs=(), waiting=())
-    return HermesJob(job=own, claimed_us=_claimed_us(raw.get("fire_claim")))
+    claimed_us = _claimed_us(raw.get("fire_claim"))
+    runs = () if claimed_us is None else (_run(job, claimed_us),)
+    return HermesJob(job=attrs.evolve(job, state=state, runs=runs, waiting=()))
+
+
+def _run(job: Job, claimed_us: Instant) -> Run:
+    """Return a claim as a run; of a recurring job, Hermes does not keep which occurrence it is of."""
+    return Run(
+        occurrence_us=claimed_us if job.next_us is None else job.next_us,
+        attempt=1,
+        owner="Hermes",
+        claimed_us=claimed_us,
+        lease_until_us=claimed_us + LEASE_US,
+    )
 
 
 def _claimed_us(claim: object) -> Instant | None:

@@ -20,7 +20,6 @@ from chronos.jobs.schedule import Instant
 from chronos.nas.client import Nas, NasClient
 from chronos.protocol.flow import Answer
 from chronos.protocol.state import Pending
-from chronos.protocol.words import REFUSED
 from chronos.provider.interface import check_stop_event, given_id
 from chronos.provider.settings import Settings
 from chronos.stores import JobStore
@@ -37,11 +36,9 @@ class _OverScheduler:
         self._store = store
         self._clock: Callable[[], Instant] = options.get("clock", now_us)
         self.scheduler = Scheduler(store, nas, runner, **options)
-        self._is_stopped = False
 
     def stop(self) -> None:
         """Take no more fires; to wait for runs in flight as well, call `scheduler.drain` after it."""
-        self._is_stopped = True
         self.scheduler.drain(0)
 
     def on_jobs_changed(self) -> None:
@@ -53,13 +50,7 @@ class _OverScheduler:
 
     def reconcile(self) -> None:
         """Make what fires the jobs agree with all of them; see `CronScheduler.reconcile`."""
-        # A start ends a drain, and asks NAS anew after it has refused the agent's identity: neither is
-        # for a change of a job to do. The ticker looks at its jobs by itself.
-        is_refused = any(each.reason == REFUSED for each in self.scheduler.pending())
-        if not self.scheduler.is_draining and not is_refused:
-            self.scheduler.start()
-            if self._is_stopped:  # after the look at the drain; the start has ended it again
-                self.scheduler.drain(0)
+        self.scheduler.reconcile()
 
     def register_job(self, job: Mapping[str, Any]) -> None:
         """Arm a job that was just saved; see `CronScheduler.register_job`."""
@@ -211,7 +202,6 @@ class ManagedCron(_OverScheduler):
         if stop_event.is_set():
             return
         self._watch_for(stop_event)
-        self._is_stopped = False
         self.scheduler.start()
         if stop_event.is_set():  # it may have been set before the start ended a drain
             self.stop()
@@ -279,7 +269,6 @@ class BuiltinCron(_OverScheduler):
         check_stop_event(stop_event)
         arguments.seconds("interval", interval)
         self._is_on = True
-        self._is_stopped = False
         self.scheduler.start()
         while self._is_on and not stop_event.wait(interval):
             pass
