@@ -235,6 +235,10 @@ class Agent:
         started: Started = self.ask("start")
         return started
 
+    def reconcile(self) -> Started:
+        started: Started = self.ask("reconcile")
+        return started
+
     def status(self) -> Status:
         status: Status = self.ask("status")
         return status

@@ -10,6 +10,7 @@ from chronos import events
 from chronos.errors import StoreError
 from chronos.jobs.job import LEASE_US, JobState, Result, Run, Verdict
 from chronos.jobs.schedule import HOUR_US, MINUTE_US, Interval
+from chronos.protocol.state import Started
 from tests.agents import T0, MakeWorld, World, at, every_hour, later, until
 
 HOURLY = Interval(period_us=HOUR_US, anchor_us=T0)
@@ -311,6 +312,51 @@ def test_a_stop_leaves_the_run_in_flight_to_end(make_world: MakeWorld) -> None:
     world.is_stopped = True
     world.settle()
     assert world.outcomes() == [(Result.COMPLETED, "")]
+
+
+# --- A change past the scheduler ---
+
+
+def test_a_change_past_the_scheduler_costs_one_list_call_and_one_more_for_each_difference(
+    make_world: MakeWorld,
+) -> None:
+    """As a start, but that it starts nothing."""
+    world = make_world(later())
+    world.nas.arms["orphan"] = at(0)
+    assert world.agent.reconcile() == Started(flows=2, settled=True)
+    assert world.nas.arms == {"j": at(HOUR_US)}
+    assert sorted(world.nas.asked) == ["cancel orphan", "list", "provision j"]
+
+
+def test_a_change_past_the_scheduler_does_not_end_a_drain(make_world: MakeWorld) -> None:
+    """The next start looks after it."""
+    world = make_world(later())
+    world.agent.drain()
+    assert world.agent.reconcile() == Started(flows=0, settled=False, trouble="the agent is draining")
+    assert world.agent.scheduler.is_draining
+    assert world.nas.asked == []
+
+
+def test_a_change_past_the_scheduler_does_not_ask_a_nas_that_refuses_the_identity(
+    make_world: MakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The ticker looks at its jobs by itself (incident L4)."""
+    world = make_world(later())
+    world.nas.has_login = False
+    world.agent.start()
+    assert world.agent.reconcile().trouble == errors(caplog)[0]
+    assert world.nas.asked == ["list"]
+
+
+def test_a_change_past_the_scheduler_does_not_let_a_process_tick_that_was_not_started(
+    make_world: MakeWorld,
+) -> None:
+    """A command line that changes a job is not the agent."""
+    world = make_world(later(), has_nas=False)
+    assert world.agent.reconcile().settled
+    assert world.agent.pending() == ()
+    world.agent.start()
+    until(lambda: [each.is_busy for each in world.agent.pending()] == [True])
 
 
 # --- A refused identity ---

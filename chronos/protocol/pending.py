@@ -66,7 +66,7 @@ def _at_work(process: Process) -> Iterator[Pending]:
         reason = f"the run of {at} is in flight"
         yield Pending(job_id=running.started.job_id, reason=reason, is_busy=True)
     if process.ticker.is_running:
-        reason = words.REFUSED if process.has_nas else words.WITHOUT_NAS
+        reason = words.REFUSED if process.is_refused else words.WITHOUT_NAS
         yield Pending(job_id="", reason=reason, is_busy=True)
 
 
