@@ -328,6 +328,17 @@ def test_a_change_past_the_scheduler_costs_one_list_call_and_one_more_for_each_d
     assert sorted(world.nas.asked) == ["cancel orphan", "list", "provision j"]
 
 
+def test_a_change_past_the_scheduler_runs_nothing_in_a_process_that_was_not_started(
+    make_world: MakeWorld,
+) -> None:
+    """What is overdue is armed, and runs where NAS delivers its fire."""
+    world = make_world(every_hour())
+    world.now_us = T0 + 2 * MINUTE_US
+    assert world.agent.reconcile().settled
+    assert world.nas.arms == {"j": at(0)}
+    assert world.ran == []
+
+
 def test_a_change_past_the_scheduler_does_not_end_a_drain(make_world: MakeWorld) -> None:
     """The next start looks after it."""
     world = make_world(later())

@@ -265,7 +265,7 @@ class Turn:
                 self.note(intent, _stopped(intent), has_asked_nas=False)
                 self.answered(purpose, intent, _stopped(intent))
                 return
-            if self.present.is_stopped or self.is_draining:
+            if self.present.is_stopped or self.is_draining or not self.is_started:
                 intent = attrs.evolve(intent, may_start=False)
         flow, effects = self.rules.begin(intent, owner=self.owner, now_us=self.clock(), belief=self.belief())
         self.go_on(self.free_number(), Task(flow=None, purpose=purpose, intent=asked), flow, effects)

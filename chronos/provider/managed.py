@@ -278,8 +278,3 @@ class BuiltinCron(_OverScheduler):
         """Fire nothing any more."""
         self._is_on = False
         super().stop()
-
-    def reconcile(self) -> None:
-        """Look at the jobs again. A process that was not started does not begin to fire them."""
-        if self._is_on:
-            super().reconcile()
