@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from chronos import arguments, events
+from chronos import arguments
 from chronos.agent.runner import RunContext, words_of
 from chronos.agent.threads import Scheduler
 from chronos.clock import now_us
@@ -24,6 +24,7 @@ from chronos.errors import JobsFileError, NotSettled, SettingsError
 from chronos.jobs.job import LEASE_US
 from chronos.jobs.schedule import Instant, format_instant, whole_second
 from chronos.nas.client import Nas, NasClient
+from chronos.protocol import state
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.flow import Answer, ProtocolError
 from chronos.protocol.state import Asked, Pending
@@ -60,6 +61,17 @@ class _Arms(Scheduler):
     """The scheduler that makes NAS agree with Hermes's jobs; it claims and runs none of them."""
 
     _rules = RULES
+
+    def __init__(self, *args: Any, follow: Callable[[], None], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._follow = follow
+
+    def _step(self, event: state.Event) -> list[state.Effect]:
+        was_ticking = self.is_ticking
+        effects = super()._step(event)
+        if self.is_ticking is not was_ticking:
+            self._follow()
+        return effects
 
     @property
     def is_ticking(self) -> bool:
@@ -98,7 +110,7 @@ class HermesCron:
         self._running: Counter[str] = Counter()
         self._ticker = Ticker()
         self._jobs = Jobs(clock)
-        self._arms = _Arms(self._jobs, Portal(nas, _client), _run, clock=clock, hooks=[self._heard])
+        self._arms = _Arms(self._jobs, Portal(nas, _client), _run, clock=clock, follow=self._follow)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -150,17 +162,13 @@ class HermesCron:
         if is_first:
             self._recover()
         self._arms.start()
-        self._follow()
+        self._follow()  # that of an earlier start has ended with it
 
     def _recover(self) -> None:
         try:
             self._hermes().recover_interrupted()
         except Exception:  # arms are more important than the record of what is over
             logger.exception("Hermes could not record its interrupted runs")
-
-    def _heard(self, event: events.Event) -> None:
-        if isinstance(event, events.FellBack):
-            self._follow()
 
     def _follow(self) -> None:
         """Let Hermes's ticker fire the jobs while this process would, if it was started for them."""
@@ -169,7 +177,6 @@ class HermesCron:
     def stop(self) -> None:
         """Take no more fires, and let Hermes's ticker fire nothing where it is running."""
         self._arms.drain(0)
-        self._follow()
 
     def pending(self) -> tuple[Pending, ...]:
         """Return what is unfinished; the host may stop the machine when none of it `is_busy`.
