@@ -214,6 +214,7 @@ _WHEN_TO_BE_WOKEN = (
         rule="test_guard_counts_while_a_retried_run_is_in_flight",
         case=RETRIED,
         found_by=(NO_LOST_REARM,),
+        states=16_000,
     ),
     Mutant(
         name="the guard of a run behind which something waits is forgotten",

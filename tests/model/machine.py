@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-from chronos.agent.work import Execute, Sleep
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from chronos.jobs.job import Policy
 from chronos.jobs.schedule import HOUR_US, SECOND_US
+from chronos.protocol import state
 from chronos.protocol.flow import (
     CancelArm,
     Create,
@@ -26,6 +26,7 @@ from chronos.protocol.flow import (
     RunNow,
     SwapJob,
 )
+from chronos.protocol.process import rings_us
 from chronos.protocol.transitions import Changes
 from simulator import properties
 from tests.model.plans import Plan, grid_of, plans, policies
@@ -71,8 +72,14 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         return self.world.up(pick(self.world.processes, at))
 
     def asking(self, *kinds: type) -> list[Strand]:
-        """Return the work that wants such an effect performed."""
-        return [strand for strand in self.world.strands() if isinstance(strand.effect, kinds)]
+        """Return what wants such an effect performed, and was not yet."""
+        wanting = (strand for strand in self.world.strands() if strand.event is None)
+        return [strand for strand in wanting if isinstance(strand.effect, kinds)]
+
+    def idle(self) -> list[Process]:
+        """Return the machines whose host is told that it may stop them."""
+        up = (process for process in self.world.processes if process.is_up)
+        return [process for process in up if not self.world.is_busy(process)]
 
     def stored(self) -> list[str]:
         return sorted(job.id for job in self.world.store.load_all())
@@ -83,17 +90,14 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         """Return how far time may move on: a run in flight renews its lease before that ends."""
         slack_us = LAST_LOOK_US
         for strand in self.world.executing():
-            assert strand.run is not None
-            job = self.world.store.load(strand.operation.context.job_id)  # type: ignore[union-attr]
+            job = self.world.store.load(strand.started.job_id)
             for run in job.runs if job is not None else ():
-                if run.is_same_as(strand.run):
+                if run.is_same_as(strand.started.run):
                     slack_us = min(slack_us, run.lease_until_us - 1 - self.world.now_us)
         return slack_us
 
     def pass_time(self, by_us: int) -> None:
-        """Let time pass; what was begun is not suspended before its first operation."""
-        while new := [strand for strand in self.world.ready() if strand.operation is None and strand.is_told]:
-            self.world.go_on(new[0], 1)
+        """Let time pass."""
         self.world.now_us += min(by_us, self.slack_us())
 
     @precondition(lambda self: self.slack_us() > 0)
@@ -121,9 +125,8 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
     @rule(fire=picks, at=picks, stride=strides)
     def earlier_fire_arrives_again(self, fire: int, at: int, stride: int) -> None:
         process = self.up(at)
-        assert process.worker is not None
-        again = process.worker.ask(pick(self.world.fired, fire))
-        self.world.go_on(self.world.begin(process, again), stride)
+        again = pick(self.world.fired, fire)
+        self.world.go_on(self.world.begin(process, state.Asked, None, again), stride)
 
     @precondition(lambda self: self.world.answers)
     @rule(answer=picks)
@@ -150,17 +153,21 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         self.crashes += 1
         self.world.end_life(pick([process for process in self.world.processes if process.is_up], at))
 
-    @precondition(lambda self: any(each.is_up and not each.is_busy() for each in self.world.processes))
+    @precondition(
+        lambda self: any(each.is_up and not self.world.is_busy(each) for each in self.world.processes)
+    )
     @rule(at=picks)
     def idle_machine_stops(self, at: int) -> None:
-        idle = [process for process in self.world.processes if process.is_up and not process.is_busy()]
+        idle = [
+            process for process in self.world.processes if process.is_up and not self.world.is_busy(process)
+        ]
         self.world.end_life(pick(idle, at))
 
     @precondition(lambda self: any(process.is_up for process in self.world.processes))
     @rule(at=picks)
     def process_drains(self, at: int) -> None:
         process = pick([process for process in self.world.processes if process.is_up], at)
-        process.worker.begin_drain()
+        self.world.drain(process)
 
     # --- what the processes do ---
 
@@ -290,9 +297,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
     def is_at_rest(self, name: str) -> bool:
         """Return whether nobody is at work on the job, or is going to be."""
         world = self.world
-        busy = {
-            each.job_id for process in world.processes if process.worker for each in process.worker.pending()
-        }
+        busy = {each.job_id for process in world.processes for each in world.pending(process)}
         busy |= {each.job_id for each in (*world.late, *world.asking)}
         busy |= {relay.shot.job_id for relay in world.relays if relay.shot is not None}
         return not busy & {name, ""} and name not in world.left_alone
@@ -331,7 +336,10 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
         """Let everybody go on, without faults, until nothing is left to be done at this instant."""
         world = self.world
         for turn in range(3000):
-            draining = [each for each in world.processes if each.worker and each.worker.draining.is_set()]
+            draining = [each for each in world.processes if each.value and each.value.is_draining]
+            alarms_us = [
+                due_us for each in world.processes if each.value and (due_us := rings_us(each.value))
+            ]
             if ready := world.ready():
                 world.go_on(ready[0], ALL)
             elif world.answers:
@@ -341,8 +349,8 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
             elif executing := world.executing():
                 self.expect_in_time(executing)
                 world.end_run(executing[0], succeeded=True)
-            elif asleep := [strand for strand in world.strands() if isinstance(strand.operation, Sleep)]:
-                world.now_us = max(world.now_us, min(strand.wakes_us for strand in asleep))
+            elif alarms_us:
+                world.now_us = max(world.now_us, min(alarms_us))
             elif draining:
                 world.end_life(draining[0])
             elif world.asking:
@@ -356,10 +364,9 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
     def expect_in_time(self, executing: list[Strand]) -> None:
         """Nothing can go on: then every run whose time is over has ended."""
         for strand in executing:
-            assert isinstance(strand.operation, Execute)
-            context = strand.operation.context
-            is_over = context.deadline_s is not None and self.world.now_us / SECOND_US > context.deadline_s
-            assert not is_over or context.timed_out.is_set(), f"{strand.run} goes on"
+            limit_us = strand.started.time_limit_us
+            is_over = limit_us is not None and self.world.now_us > strand.decided_us + limit_us
+            assert not is_over or strand.is_over, f"{strand.started.run} goes on"
 
     def teardown(self) -> None:
         self.settle()

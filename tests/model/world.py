@@ -1,27 +1,25 @@
-"""The world around the scheduler: processes, a store, NAS, and work that goes on one operation at a time.
+"""The world around the scheduler: processes, a store, NAS, and effects that are performed one at a time.
 
-A process is a `chronos.agent.work.Worker`. What its generators ask for is performed here, in virtual time and
-whenever somebody says so: between any two operations of any two pieces of work something else can come.
-Performing an operation and going on with its result are two steps, as they are for threads.
+A process is the value of `chronos.protocol.state`. What it wants is performed here, in virtual time and
+whenever somebody says so: between any two effects of any two flows something else can come. Performing an
+effect and handing back what came of it are two steps, as they are for threads.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import attrs
-from chronos.agent.operations import Execute, Join, Operation, Pending, Perform, Read, Sleep, Spawn
-from chronos.agent.work import Worker
 
 from chronos import events
 from chronos.agent.effects import Failed, event_of, question, request
 from chronos.errors import NasUnavailable, StaleRevision, StoreError
 from chronos.jobs.job import Job, Run
-from chronos.jobs.schedule import SECOND_US
 from chronos.nas.exchange import ArmAnswer
+from chronos.protocol import state
 from chronos.protocol.flow import (
     FOLLOW_UP_DELAYS_US,
     CancelArm,
@@ -38,30 +36,16 @@ from chronos.protocol.flow import (
     SwapConflicted,
     SwapJob,
 )
+from chronos.protocol.pending import pending
+from chronos.protocol.process import rings_us, step
 from chronos.stores import MemoryStore
 from chronos.testing import nas
 from chronos.testing.nas import HARDENED, OneShot, Row
 from tests.model.expected import Expected, Moved
 from tests.model.plans import T0, grid_of
 
-# As long as it takes: the end of a piece of work, or its next wait.
+# As long as it takes: until a flow has ended.
 ALL = 99
-
-
-class Signal:
-    """Something that may happen once, and be waited for."""
-
-    def __init__(self) -> None:
-        self._is_set = False
-
-    def set(self) -> None:
-        self._is_set = True
-
-    def clear(self) -> None:
-        self._is_set = False
-
-    def is_set(self) -> bool:
-        return self._is_set
 
 
 @attrs.define(eq=False)
@@ -73,58 +57,57 @@ class Relay:
 
 @attrs.define(eq=False)
 class Strand:
-    """A piece of work in progress.
+    """Something that has not come back to its process: an effect, a run, or a timer that is due.
 
     Attributes:
         process: whose.
-        work: the generator.
-        operation: what it waits for; None before its first step.
-        is_told: whether that has come back, and the generator can go on.
-        result: what has come back.
-        wakes_us: until when it sleeps.
-        decided_us: when it last went on.
-        asked: what somebody wants and waits for.
-        relay: the fire that it answers.
-        found: the life of the job that it has last seen in the store.
-        run: the run that it is.
+        number: the task that waits for it; None of a run and of a timer.
+        effect: what is to be performed; None once it was, of a run and of a timer.
+        event: what has come back, and was not handed over yet.
+        decided_us: when its process wanted it.
+        started: the run that it is.
+        key: by which its process knows the run.
+        is_over: whether the time of the run is over.
     """
 
     process: Process
-    work: Generator[Operation, Any, Any]
-    operation: Operation | None = None
-    is_told: bool = True
-    result: Any = None
-    wakes_us: int = 0
+    number: int | None = None
+    effect: Effect | None = None
+    event: state.Event | None = None
     decided_us: int = 0
-    asked: Intent | None = None
-    relay: Relay | None = None
-    found: Expected | None = None
-    run: Run | None = None
-    has_ended: bool = False
+    started: Any = None
+    key: Hashable = None
+    is_over: bool = False
 
     @property
-    def effect(self) -> Effect | None:
-        """The effect that it wants performed and that was not yet."""
-        is_asking = isinstance(self.operation, Perform) and not self.is_told
-        return self.operation.effect if is_asking and isinstance(self.operation, Perform) else None
+    def is_run(self) -> bool:
+        """Whether it is a runner that is still at work."""
+        return self.started is not None and self.event is None
 
 
 @attrs.define(eq=False)
 class Process:
-    """A machine, and the process of its present life."""
+    """A machine, and the process of its present life.
+
+    Attributes:
+        name: of the machine.
+        life: how many lives it has had.
+        value: what its process knows; None while it is down.
+        strands: what has not come back to it.
+        waits: who waits for its answers: a relay, or what somebody wants.
+        found: for each task, the life of the job that it has last seen in the store.
+    """
 
     name: str
     life: int = 0
-    worker: Worker | None = None
+    value: state.Process | None = None
     strands: list[Strand] = attrs.field(factory=list)
+    waits: dict[Hashable, Relay | Intent | None] = attrs.field(factory=dict)
+    found: dict[int, Expected | None] = attrs.field(factory=dict)
 
     @property
     def is_up(self) -> bool:
-        return self.worker is not None
-
-    def is_busy(self) -> bool:
-        """Return whether it tells its host not to stop the machine."""
-        return self.worker is not None and any(each.is_busy for each in self.worker.pending())
+        return self.value is not None
 
 
 class World:
@@ -148,62 +131,59 @@ class World:
         self.acknowledged: dict[str, Job | None] = {}
         self.left_alone: set[str] = set()
         self.failed_ends: Counter[tuple[Any, ...]] = Counter()
-        self.going_on: Strand | None = None
         self.is_stopped = False
 
     # --- processes ---
 
+    def now(self) -> state.Now:
+        return state.Now(self.now_us, self.now_us, self.is_stopped)
+
+    def pending(self, process: Process) -> tuple[state.Pending, ...]:
+        return () if process.value is None else pending(process.value, self.now())
+
+    def is_busy(self, process: Process) -> bool:
+        """Return whether it tells its host not to stop the machine."""
+        return any(each.is_busy for each in self.pending(process))
+
     def up(self, process: Process) -> Process:
         """Return *process*, up: one that was down starts, and reconciles."""
-        if process.worker is None:
+        if process.value is None:
             process.life += 1
-            owner = f"{process.name}/{process.life}"
-            process.worker = Worker(
-                owner=owner,
-                clock=lambda: self.now_us,
-                monotonic=lambda: self.now_us / SECOND_US,
-                is_dead=lambda other: other != owner and other.startswith(f"{process.name}/"),
-                is_stopped=lambda: self.is_stopped,
-                has_nas=True,
-                new_signal=Signal,
-                publish=lambda event: self.publish(process, event),
-            )
+            process.value = state.new_process(f"{process.name}/{process.life}")
             self.start(process)
         return process
 
     def start(self, process: Process) -> None:
-        assert process.worker is not None
-        listed = Pending(job_id="", reason="the start is reconciling", is_busy=True)
-        self.begin(process, Spawn(process.worker.start(), listed))
+        self.begin(process, state.AskedToStart, None)
+
+    def drain(self, process: Process) -> None:
+        self.happen(process, state.AskedToDrain())
 
     def end_life(self, process: Process) -> None:
         """End the process, wherever it is; who waits for it learns nothing."""
-        strands, process.strands = process.strands, []
-        process.worker = None
-        for strand in strands:
-            strand.has_ended = True
-            self.close(strand.relay)
-            if strand.asked is not None:
-                self.asking.append(strand.asked)
-            strand.work.close()
+        waits = tuple(process.waits.values())
+        process.value, process.strands, process.waits, process.found = None, [], {}, {}
+        for each in waits:
+            if isinstance(each, Relay):
+                self.close(each)
+            elif each is not None:
+                self.asking.append(each)
 
     def strands(self) -> Iterator[Strand]:
-        """Yield all work in progress."""
+        """Yield all that has not come back."""
         return itertools.chain.from_iterable(process.strands for process in self.processes)
 
-    def ask(self, process: Process, intent: Intent) -> Strand:
-        """Ask *process* for a change, as somebody who waits for the answer."""
-        assert process.worker is not None
-        return self.begin(process, process.worker.ask(intent), asked=intent)
+    def ask(self, process: Process, intent: Intent, waits: Relay | Intent | None = None) -> Strand | None:
+        """Ask *process* for a flow; with nobody else who waits, somebody who wants it does."""
+        return self.begin(process, state.Asked, intent if waits is None else waits, intent)
 
-    def deliver(self, process: Process, shot: OneShot) -> Strand:
+    def deliver(self, process: Process, shot: OneShot) -> Strand | None:
         """Let NAS fire a one-shot, and wait for the answer."""
-        assert process.worker is not None
         relay = Relay(shot)
         self.relays.append(relay)
         fire = Fire(job_id=shot.job_id, fire_at_us=shot.fire_at_us)
         self.fired.append(fire)
-        return self.begin(process, process.worker.ask(fire), relay=relay)
+        return self.ask(process, fire, relay)
 
     def due(self) -> list[OneShot]:
         """Return the one-shots whose time has come, and that nobody is being called for."""
@@ -226,107 +206,113 @@ class World:
         relay, is_accepted = self.answers.pop(number)
         self.close(relay, is_accepted=is_accepted)
 
-    # --- work, one operation at a time ---
+    # --- effects, one at a time ---
 
-    def begin(self, process: Process, spawn: Spawn, **fields: Any) -> Strand:
-        """Begin a piece of work, without a step of it."""
-        strand = Strand(process, spawn.work, **fields)
-        process.strands.append(strand)
-        if spawn.pending is not None and process.worker is not None:
-            process.worker.tasks[strand] = spawn.pending
-        return strand
-
-    def is_ready(self, strand: Strand) -> bool:
-        """Return whether *strand* can go on, or what it wants can be had without anybody else."""
-        if strand.is_told:
-            return True
-        match strand.operation:
-            case Sleep(until=until):
-                return until.is_set() or self.now_us >= strand.wakes_us
-            case Join(tasks=tasks):
-                return all(task.has_ended for task in tasks if isinstance(task, Strand))
-            case Execute():
-                return False
-        return True
+    def begin(
+        self, process: Process, asked: Any, waits: Relay | Intent | None, *what: object
+    ) -> Strand | None:
+        """Ask *process* for something; return what it wants first."""
+        ticket = next(each for each in itertools.count() if each not in process.waits)
+        process.waits[ticket] = waits
+        before = len(process.strands)
+        self.happen(process, asked(ticket, *what))
+        return process.strands[before] if len(process.strands) > before else None
 
     def ready(self) -> list[Strand]:
-        """Return the work that can go on."""
-        return [strand for strand in self.strands() if self.is_ready(strand)]
+        """Return what can go on: effects, what has come back, and timers that are due."""
+        ready = [strand for strand in self.strands() if not strand.is_run]
+        for process in self.processes:
+            due_us = None if process.value is None else rings_us(process.value)
+            if due_us is not None and due_us <= self.now_us:
+                ready.append(Strand(process, event=state.Rang()))
+        return ready
 
-    def go_on(self, strand: Strand, steps: int) -> None:
-        """Let *strand* take so many steps, or as many as it can."""
+    def go_on(self, strand: Strand | None, steps: int) -> None:
+        """Let what *strand* leads to take so many steps, or as many as it can."""
         for _ in range(steps if steps < ALL else 10_000):
-            if strand.has_ended or not self.is_ready(strand):
+            if strand is None or strand.is_run:
                 return
-            if strand.is_told:
-                self._resume(strand)
-            else:
+            if strand.event is None:
                 self._perform(strand)
+            else:
+                strand = self._hand_over(strand)
 
-    def tell(self, strand: Strand, result: Any) -> None:
-        """Let what *strand* wants come back."""
-        strand.is_told, strand.result = True, result
+    def _perform(self, strand: Strand) -> None:
+        assert strand.effect is not None
+        assert strand.number is not None
+        strand.event = state.Came(strand.number, self.performed(strand, strand.effect))
 
-    def _resume(self, strand: Strand) -> None:
-        """Let the generator go on to its next operation."""
+    def _hand_over(self, strand: Strand) -> Strand | None:
+        """Hand over what has come back; return what its task wants next."""
+        process, event = strand.process, strand.event
+        assert event is not None
+        if strand in process.strands:
+            process.strands.remove(strand)
+        elif not isinstance(event, state.Rang):
+            return None  # its process is no more
+        before = len(process.strands)
+        self.happen(process, event, strand.number)
+        new = process.strands[before:]
+        return next((each for each in new if each.number == strand.number and not each.is_run), None)
+
+    def happen(self, process: Process, event: state.Event, number: int | None = None) -> None:
+        """Let something happen to a process; *number* is the task that it is for."""
+        assert process.value is not None
         self.now_us += 1  # no two things happen at one instant of the clock
-        strand.is_told, strand.decided_us = False, self.now_us
-        result, strand.result, strand.operation = strand.result, None, None
-        while True:
-            self.going_on = strand
-            try:
-                operation = strand.work.send(result)
-            except StopIteration as ended:
-                self._end(strand, ended.value)
-                return
-            if not isinstance(operation, Spawn):
-                break
-            # What calls the runner beside the run that waits for it is at work on the same run.
-            result = self.begin(strand.process, operation, found=strand.found, run=strand.run)
-        strand.operation = operation
-        if isinstance(operation, Sleep):
-            strand.wakes_us = self.now_us + operation.delay_us
-        if isinstance(strand.effect, SwapJob) and strand.effect.expected is None:
+        found = None if number is None else process.found.pop(number, None)
+        process.value, effects = step(process.value, event, self.now())
+        if number in process.value.tasks:
+            process.found[number] = found
+        for effect in effects:
+            match effect:
+                case state.Perform(number=wanting, effect=wanted):
+                    self._want(process, wanting, wanted)
+                case state.CallRunner(key=key, started=started):
+                    run = Strand(process, started=started, key=key, decided_us=self.now_us)
+                    process.strands.append(run)
+                    self._started(started.job_id, started.run, found)
+                case state.TellRunner(key=key):
+                    for each in process.strands:
+                        each.is_over = each.is_over or (each.is_run and each.key == key)
+                case state.Reply(ticket=ticket, result=result):
+                    self._answered(process.waits.pop(ticket), result)
+                case state.Tell(event=told):
+                    self.publish(told)
+
+    def _want(self, process: Process, number: int, effect: Effect) -> None:
+        strand = Strand(process, number, effect, decided_us=self.now_us)
+        process.strands.append(strand)
+        if isinstance(effect, SwapJob) and effect.expected is None:
             # A job has its place in the order from when its creation is decided. Who looks for it between
             # that and the write finds nothing, and may disarm it: that is known (decision 0005).
             self._perform(strand)
 
-    def _end(self, strand: Strand, value: Any) -> None:
-        process = strand.process
-        strand.has_ended = True
-        process.strands.remove(strand)
-        assert process.worker is not None
-        process.worker.tasks.pop(strand, None)
-        if strand.relay is not None:
-            self.answers.append((strand.relay, value.settled))
-        if strand.asked is not None and not value.settled:
-            self.asking.append(strand.asked)
-        elif strand.asked is not None and value.settled:
-            self.left_alone.discard(strand.asked.job_id)
-
-    def _perform(self, strand: Strand) -> None:
-        match strand.operation:
-            case Perform(effect=effect):
-                self.tell(strand, self.performed(strand, effect))
-            case Read(question=ask):
-                self.tell(strand, ask(self.store))
-            case Sleep(until=until):
-                self.tell(strand, until.is_set())
-            case Join(tasks=tasks):
-                self.tell(strand, [None for _ in tasks])
+    def _answered(self, waits: Relay | Intent | None, result: Any) -> None:
+        if isinstance(waits, Relay):
+            self.answers.append((waits, result.settled))
+        elif waits is not None and not result.settled:
+            self.asking.append(waits)
+        elif waits is not None:
+            self.left_alone.discard(waits.job_id)
 
     def performed(self, strand: Strand, effect: Effect) -> Event:
         """Return what comes of an effect that nothing hinders."""
         ask = question(effect, self.store)
         if ask is None:
-            return event_of(effect, self._nas(effect))
+            return event_of(effect, self._nas(effect), self._is_dead(strand.process))
         old = self.store.load(effect.job_id) if isinstance(effect, SwapJob) else None
-        event = event_of(effect, ask())
+        event = event_of(effect, ask(), self._is_dead(strand.process))
         if isinstance(effect, SwapJob) and isinstance(event, JobSwapped):
             self._moved(strand, effect, old)
         elif isinstance(effect, LoadJob) or isinstance(event, SwapConflicted):
-            strand.found = self.expected.get(effect.job_id)  # type: ignore[union-attr]
+            assert strand.number is not None
+            strand.process.found[strand.number] = self.expected.get(effect.job_id)  # type: ignore[union-attr]
         return event
+
+    def _is_dead(self, process: Process) -> Any:
+        assert process.value is not None
+        own = process.value.owner
+        return lambda owner: owner != own and owner.startswith(f"{process.name}/")
 
     def fail(self, strand: Strand, *, is_done: bool) -> None:
         """Let what *strand* wants fail; *is_done* says that it was done all the same."""
@@ -338,7 +324,9 @@ class World:
             error: Exception = NasUnavailable("no answer")
         else:
             error = StoreError("it failed", definite=not is_done)
-        self.tell(strand, event_of(effect, Failed(error)))
+        event = event_of(effect, Failed(error), self._is_dead(strand.process))
+        assert strand.number is not None
+        strand.event = state.Came(strand.number, event)
 
     def _nas(self, effect: Effect) -> Any:
         try:
@@ -399,16 +387,19 @@ class World:
             return
         if attrs.evolve(old, revision=new.revision) == new:
             return  # it was only put behind an earlier life
-        worker = strand.process.worker
-        assert worker is not None
+        value = strand.process.value
+        assert value is not None
+        assert strand.number is not None
+        purpose = value.tasks[strand.number].purpose
+        asked = strand.process.waits[purpose.ticket] if isinstance(purpose, state.ForCaller) else None
         book = self.expected[name]
         book.move(
             Moved(
                 old=old,
                 new=new,
                 outcomes=effect.outcomes,
-                change=strand.asked,
-                owner=worker.owner,
+                change=None if isinstance(asked, Relay) else asked,
+                owner=value.owner,
                 decided_us=strand.decided_us,
                 asked=self.ever_asked,
                 is_running=lambda run: self.is_running(name, run),
@@ -424,23 +415,16 @@ class World:
         """Return whether a living process has *run* in flight."""
         book = self.expected.get(name)
         return any(
-            strand.run is not None
-            and strand.run.is_same_as(run)
-            and isinstance(strand.operation, Execute)
-            and not strand.is_told
-            and not strand.operation.context.timed_out.is_set()
+            strand.is_run
+            and strand.started.run.is_same_as(run)
+            and not strand.is_over
             and self.claimed.get(_key(name, run)) is book
             for strand in self.strands()
         )
 
-    def publish(self, _process: Process, event: events.Event) -> None:
+    def publish(self, event: events.Event) -> None:
         """Take down what a process says."""
         match event:
-            case events.RunStarted(job_id=job_id, run=run):
-                strand = self.going_on
-                assert strand is not None
-                strand.run = run
-                self._started(strand, job_id, run)
             case events.RunEnded(job_id=job_id, run=run, succeeded=succeeded, detail=detail):
                 book = self.claimed[_key(job_id, run)]
                 if detail.startswith("timed out"):
@@ -454,7 +438,7 @@ class World:
                 if isinstance(intent, Finish) and answer.verdict is None:
                     self.failed_ends[_key(intent.job_id, intent.run)] += 1
 
-    def _started(self, strand: Strand, job_id: str, run: Run) -> None:
+    def _started(self, job_id: str, run: Run, found: Expected | None) -> None:
         book = self.claimed.get(_key(job_id, run))
         assert book is not None, f"{run} was started and was never claimed"
         is_there = self.expected.get(job_id) is book
@@ -462,25 +446,20 @@ class World:
             run,
             job=self.store.load(job_id) if is_there else None,
             now_us=self.now_us,
-            is_found_removed=strand.found is not book,
+            is_found_removed=found is not book,
         )
 
     def end_run(self, strand: Strand, *, succeeded: bool) -> None:
         """Let a runner end, in time or too late; with a time limit, its process says which."""
-        assert isinstance(strand.operation, Execute)
-        assert strand.run is not None
-        context = strand.operation.context
-        if context.deadline_s is None:
-            self.claimed[_key(context.job_id, strand.run)].end(strand.run, succeeded=succeeded)
-        self.tell(strand, (succeeded, "" if succeeded else "it failed"))
+        assert strand.is_run
+        run, job_id = strand.started.run, strand.started.job_id
+        if strand.started.time_limit_us is None:
+            self.claimed[_key(job_id, run)].end(run, succeeded=succeeded)
+        strand.event = state.RunEnded(strand.key, succeeded, "" if succeeded else "it failed")
 
     def executing(self) -> list[Strand]:
         """Return the runs in flight."""
-        return [
-            strand
-            for strand in self.strands()
-            if isinstance(strand.operation, Execute) and not strand.is_told
-        ]
+        return [strand for strand in self.strands() if strand.is_run]
 
 
 def _key(job_id: str, run: Run) -> tuple[Any, ...]:
