@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import attrs
 
 from chronos import events
-from chronos.contract.messages import answer_to_fire
+from chronos.contract.messages import status_of
 from chronos.jobs.job import Job, Liveness, Origin, Run, Verdict
 from chronos.jobs.schedule import MINUTE_US, SECOND_US
 from chronos.protocol import flow as flows
@@ -374,7 +374,7 @@ class Life:
                     up_us=max(self.up_since_us, relay.arrived_us),
                     occurrence_us=run.occurrence_us,
                 )
-        self._machine.nas.answered(relay, answer_to_fire(answer).status)
+        self._machine.nas.answered(relay, status_of(answer))
 
     def _told(self, event: events.Event) -> None:
         """Enter into the history what the process tells."""

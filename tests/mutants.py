@@ -29,6 +29,7 @@ from chronos.protocol.state import Rules
 from chronos.testing.nas import HARDENED, Promises
 from simulator.agents import Agent
 from simulator.properties import (
+    CONVERGES,
     DURABLE_CLAIM,
     IDEMPOTENT_DEDUP,
     NO_LOST_REARM,
@@ -36,6 +37,7 @@ from simulator.properties import (
     NO_OVERLAP,
     ONE_OUTCOME,
     REPEAT_LIMIT,
+    SAFE_SLEEP,
     Property,
 )
 from simulator.search.cases import JOB_ID, Case
@@ -85,6 +87,10 @@ BETWEEN = attrs.evolve(
         next_us=200 * SECOND_US + SECOND_US // 2,
     ),
 )
+DRAINED = attrs.evolve(_case("the host drains a machine", (0, 600, 1200)), is_drained=True)
+REFUSED = attrs.evolve(
+    _case("NAS refuses the agent's identity for a while", (0, 200)), is_logged_out=True, processes=1
+)
 PAUSED = _case("somebody pauses the job", (0, 200), change=Pause(job_id=JOB_ID))
 
 
@@ -108,6 +114,7 @@ class Mutant:
         found_by: the properties of which the search names one.
         states: how many states the search looks at, at most.
         promises: of the NAS there; one that keeps more may mend what the mistake does.
+        budget: how many crashes, duplicates and losses may strike there.
     """
 
     name: str
@@ -120,6 +127,7 @@ class Mutant:
     found_by: tuple[Property, ...] = ()
     states: int = 8_000
     promises: Promises = HARDENED
+    budget: tuple[int, int, int] = (1, 1, 1)
 
 
 class StaleMutantError(Exception):
@@ -839,6 +847,57 @@ _THREE_STEPS = (
     ),
 )
 
+_WHAT_A_PROCESS_DOES = (
+    Mutant(
+        name="a draining process renews no lease",
+        module=process,
+        old="        self.is_draining, self.looks = True, None\n",
+        new=(
+            "        self.is_draining, self.looks = True, None\n"
+            "        for key, running in tuple(self.runs.items()):\n"
+            "            self.own('runs')[key] = attrs.evolve(running, renew_us=None)\n"
+        ),
+        case=DRAINED,
+        found_by=(NO_OVERLAP,),
+        budget=(0, 0, 0),
+    ),
+    Mutant(
+        name="the host is not told of a run in flight",
+        module=pending,
+        old="    for running in process.runs.values():",
+        new="    for running in ():",
+        case=CLOSE,
+        found_by=(SAFE_SLEEP,),
+    ),
+    Mutant(
+        name="a refusal of the login of before begins the ticker",
+        module=process,
+        old=" or is_of_before:\n            # Nothing here",
+        new=":\n            # Nothing here",
+        case=REFUSED,
+        found_by=(CONVERGES, NO_LOST_REARM),
+        budget=(0, 0, 0),
+    ),
+    Mutant(
+        name="what comes back while the process drains is dropped",
+        module=process,
+        old="        if task is None:\n            return\n        self.came_for",
+        new="        if task is None or self.is_draining:\n            return\n        self.came_for",
+        case=DRAINED,
+        found_by=(CONVERGES, NO_LOST_REARM),
+        budget=(0, 0, 0),
+    ),
+    Mutant(
+        name="a run that has ended is forgotten before its end is stored",
+        module=process,
+        old='        self.own("runs")[key] = attrs.evolve(running, end=finish)\n',
+        new='        self.own("runs").pop(key)\n',
+        case=CLOSE,
+        found_by=(SAFE_SLEEP,),
+        budget=(0, 0, 1),
+    ),
+)
+
 # Not here, since hardly a world of the tests can tell them from the protocol: that a start looks at
 # what is armed and at what is overdue (whoever was not answered asks again, and NAS fires a past
 # instant at once, too), that an earlier life's revision is passed in one step (asking again passes it
@@ -851,4 +910,5 @@ MUTANTS = (
     *_HOW_OFTEN,
     *_WHAT_PEOPLE_DO,
     *_THREE_STEPS,
+    *_WHAT_A_PROCESS_DOES,
 )

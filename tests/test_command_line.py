@@ -160,7 +160,7 @@ def test_summary_tells_what_a_user_wants_to_know(capsys: pytest.CaptureFixture[s
 def test_json_holds_what_is_documented(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One object, with the keys that programs rely on."""
     path = tmp_path / "report.json"
-    assert main(["run", "naive-agent", "--days", "10", "--seed", "1", "--json", str(path)]) == 1
+    assert main(["run", "naive-agent", "--days", "10", "--seed", "2", "--json", str(path)]) == 1
     report = json.loads(path.read_text())
     assert {
         "scenario",
@@ -178,7 +178,7 @@ def test_json_holds_what_is_documented(tmp_path: Path, capsys: pytest.CaptureFix
         "marks",
         "digest",
     } <= set(report)
-    assert (report["scenario"], report["seed"], report["verdict"]) == ("naive-agent", 1, "violated")
+    assert (report["scenario"], report["seed"], report["verdict"]) == ("naive-agent", 2, "violated")
     assert set(report["runs"]) == {"completed", "failed", "missed", "skipped", "interrupted"}
     assert {"p50", "p99", "max"} <= set(report["lateness_ms"])
     first = report["violations"][0]
@@ -309,7 +309,7 @@ def test_interrupt_leaves_nothing_half_written(seeds: list[str], tmp_path: Path)
 
 
 QUIET = ("run", "quiet-month", "--days", "1")
-VIOLATED = ("run", "naive-agent", "--days", "10", "--seed", "1")
+VIOLATED = ("run", "naive-agent", "--days", "10", "--seed", "2")
 
 
 @pytest.mark.parametrize(

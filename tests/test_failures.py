@@ -118,7 +118,8 @@ def test_exception_of_an_agent_is_no_verdict(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setitem(agents.AGENTS, "naive", attrs.evolve(agents.CHRONOS, **{part: fail}))
+    rules = attrs.evolve(agents.CHRONOS.rules, **{part: fail})
+    monkeypatch.setitem(agents.AGENTS, "naive", attrs.evolve(agents.CHRONOS, rules=rules))
     report = tmp_path / "report.json"
     assert main(["run", "quiet-month", "--days", "2", "--agent", "naive", "--json", str(report)]) == 4
     told = capsys.readouterr()
@@ -135,7 +136,7 @@ def test_exception_of_an_agent_is_no_verdict(
     [
         ("run quiet-month --seeds 9", "scenario.World.run"),
         ("run quiet-month", "scenario.World.run"),
-        ("check", "explore.search"),
+        ("check", "search.explore.search"),
         ("bench", "bench.simulate"),
         ("list", "report.terminal.counted"),
     ],

@@ -211,7 +211,7 @@ def values_for_people() -> list[type]:
 
 
 # What is a value of the protocol alone, and told to nobody.
-INSIDE = {"Flow", "Held", "OneShot", "ProvisionArm", "StartRun", "Stretch"} | {
+INSIDE = {"Flow", "Now", "Held", "OneShot", "ProvisionArm", "StartRun", "Stretch"} | {
     "ArmAccepted",
     "ArmFailed",
     "ArmOutdated",

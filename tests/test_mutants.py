@@ -72,7 +72,9 @@ MAX_EVENTS = 14
 def test_search_names_the_property_that_a_mutant_breaks(mutant: Mutant) -> None:
     """Each mistake is told by a property that speaks of it, after a history of a few steps."""
     assert mutant.case is not None
-    result = search(Space(mutant.case, agent_of(mutant), mutant.promises), limit=mutant.states)
+    crashes, duplicates, losses = mutant.budget
+    budget = {"crashes": crashes, "duplicates": duplicates, "losses": losses}
+    result = search(Space(mutant.case, agent_of(mutant), mutant.promises, **budget), limit=mutant.states)
     found = {each.property: len(each.history) for each in result.counterexamples}
     named = [found[each.id] for each in mutant.found_by if each.id in found]
     assert named, found

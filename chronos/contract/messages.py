@@ -385,6 +385,13 @@ def leads_to_fires(path: str) -> bool:
     return re.sub(r"/+", "/", f"/{path.rstrip('/')}").lower().endswith(FIRE.path)
 
 
+def status_of(answer: Answer) -> int:
+    """Return the HTTP status of the answer to a fire: 202 with a run, 200 without one, 503 for unsettled."""
+    if not answer.settled or answer.verdict is Verdict.EARLY:
+        return 503
+    return 202 if answer.verdict is Verdict.ACCEPTED else 200
+
+
 def answer_to_fire(answer: Answer) -> HttpAnswer:
     """Return how to answer the fire of which the protocol says *answer*.
 
@@ -405,4 +412,4 @@ def answer_to_fire(answer: Answer) -> HttpAnswer:
     if answer.verdict not in FIRE_WORDS:
         raise ValueError(f"verdict {answer.verdict} answers no fire; expected one of {', '.join(FIRE_WORDS)}")
     body = FireAnswer(status=answer.verdict.value, job_id=answer.job_id, reason=answer.reason)
-    return HttpAnswer(status=202 if answer.verdict is Verdict.ACCEPTED else 200, body=body)
+    return HttpAnswer(status=status_of(answer), body=body)

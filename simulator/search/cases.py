@@ -80,7 +80,9 @@ CASES = (
     _case("one occurrence, and somebody pauses the job", 200, (0, 200), change=_PAUSE),
     _case("one occurrence, and somebody runs the job by hand", 200, (0, 200), change=_RUN_NOW),
     _case("one occurrence, and the agent is stopped for a while", 200, (0, 200), world={"is_stopped": True}),
-    _case("one occurrence, and the host drains a machine", 200, (0, 200, 560), world={"is_drained": True}),
+    _case(
+        "distant occurrences, and the host drains a machine", 600, (0, 600, 1200), world={"is_drained": True}
+    ),
     _case(
         "one occurrence, and NAS refuses the agent's identity for a while",
         200,
