@@ -52,12 +52,16 @@ HEAVY: Mapping[str, Fault] = {
     # NAS
     "nas.create": Fault((0.99, 0.01), "it crashes between its row and the one-shot"),
     "nas.delete": Fault((0.98, 0.02), "it cannot delete the one-shot that it replaces or cancels"),
+    "nas.busy": Fault((0.99, 0.01), "it asks to be asked later, in half a minute"),
     "nas.outage": Fault(
         (0.94, 0.03, 0.02, 0.01), "asked every six hours: it is away for minutes, an hour or half a day"
     ),
     # the agent's machine and its host
     "machine.crash": Fault((0.997, 0.003), "asked before each effect: the machine dies"),
     "machine.kill": Fault((0.96, 0.04), "asked every hour: the machine dies"),
+    "machine.replace": Fault(
+        (0.97, 0.03), "asked every hour: the host replaces a machine, which has half a minute to drain"
+    ),
     "machine.slow_boot": Fault((0.97, 0.02, 0.01), "it boots slower than the relay's patience, or never"),
     "machine.outage": Fault(
         (0.96, 0.02, 0.01, 0.01),
@@ -71,6 +75,10 @@ HEAVY: Mapping[str, Fault] = {
     ),
     "machine.failed_run": Fault((0.97, 0.03), "a run fails"),
     "store.failure": Fault((0.998, 0.001, 0.001), "the job store fails before a write or after it"),
+    "operator.stop": Fault(
+        (0.97, 0.02, 0.01),
+        "asked every six hours: the agent is told to run no jobs for minutes or an hour, and then started",
+    ),
     # people; a pause, a removal and another schedule last for three hours
     "operator.change": Fault(
         (0.6, 0.1, 0.1, 0.1, 0.1),

@@ -47,6 +47,7 @@ class Kind(IntEnum):
     HEALED = 34
     RECOVERED = 35
     DRAINED = 36
+    TOLD_TO_STOP = 42
     RENEWED = 37
     STORE_FAILED = 38
     DUPLICATED = 39
@@ -110,6 +111,7 @@ _WORDS: dict[Kind, tuple[str, Callable[[int], str]]] = {
     Kind.HEALED: ("faults are over", _NUMBER),
     Kind.RECOVERED: ("a starting process looks after the job", _NUMBER),
     Kind.DRAINED: ("machine {} drains", _MACHINE),
+    Kind.TOLD_TO_STOP: ("the agent is told to run no jobs until {}", _INSTANT),
     Kind.RENEWED: ("the lease of the run of {} is renewed", _INSTANT),
     Kind.STORE_FAILED: ("the job store fails", _NUMBER),
     Kind.DUPLICATED: ("a message to NAS is duplicated", _NUMBER),

@@ -122,12 +122,10 @@ class Machine:
         """Start the machine for its own sake, as a deployment does."""
         self.wake(lambda _life: None, self.subject)
 
-    def start(self) -> None:
-        """Let somebody ask the agent to start, on a machine that may be up."""
-        if self.life is None:
-            self.boot()
-        else:
-            self.life.start()
+    def start(self, then: Callable[[bool], None]) -> None:
+        """Let somebody ask the agent to start; *then* is told whether everything is settled."""
+        if not self.wake(lambda life: life.start(then), self.subject):
+            then(False)
 
     def close(self) -> None:
         """Account for the life that goes on when the simulation ends."""

@@ -74,6 +74,7 @@ class Life:
         self.asked: dict[int, int] = {}
         self.seen: state.Process | None = None
         self._tickets: dict[Hashable, tuple[int, Waits]] = {}
+        self._starts: dict[Hashable, Callable[[bool], None]] = {}
         self._claims: dict[str, list[Run]] = {}
         self._events: deque[state.Event] = deque()
         self._is_stepping = False
@@ -94,9 +95,12 @@ class Life:
         self._watch.hold(subject)
         self.happen(state.Asked(ticket, intent))
 
-    def start(self) -> None:
-        """Reconcile, as a starting process does."""
-        self.happen(state.AskedToStart(None))
+    def start(self, then: Callable[[bool], None] | None = None) -> None:
+        """Reconcile, as a starting process does; *then* is told whether everything is settled."""
+        ticket = None if then is None else object()
+        if then is not None:
+            self._starts[ticket] = then
+        self.happen(state.AskedToStart(ticket))
 
     def drain(self) -> None:
         """Turn fires away, and let what waits wait no longer."""
@@ -123,6 +127,8 @@ class Life:
             elif waits is not None:
                 waits(None)
             watch.release(subject)
+        for then in self._starts.values():
+            then(False)
         self._hold_owed(Map())
         if self._holds_all:
             watch.release_all()
@@ -347,7 +353,10 @@ class Life:
     # --- answers, and what is told ---
 
     def _reply(self, effect: Reply) -> None:
-        if effect.ticket is None:
+        if isinstance(effect.result, state.Started):
+            then = self._starts.pop(effect.ticket, None)
+            if then is not None:
+                then(effect.result.settled)
             return
         subject, waits = self._tickets.pop(effect.ticket)
         answer = effect.result

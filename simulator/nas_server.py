@@ -25,6 +25,8 @@ TOKEN_LEEWAY_US = 30 * SECOND_US
 _ACCEPTED = ArmAccepted(echoed=False)
 _ECHOED = ArmAccepted(echoed=True)
 FAILED = ArmFailed()
+# NAS is not to be asked again for so long.
+_BUSY = ArmFailed("NAS asks to be asked later", 30 * SECOND_US)
 
 
 @attrs.define(eq=False)
@@ -166,10 +168,15 @@ class NasServer:
         self._reply(call, ArmsListed({shot.job_id: shot.fire_at_us for shot in shots if shot is not None}))
 
     def _is_reached(self, call: Call) -> bool:
-        """Return whether NAS is up; otherwise the call fails."""
+        """Return whether NAS is up and has time; otherwise the call fails."""
         if not self.is_up:
             self._lose(call)
-        return self.is_up
+            return False
+        if self._kernel.fault("nas.busy"):
+            self._watch.marks["asked-to-ask-later"] += 1
+            self._reply(call, _BUSY)
+            return False
+        return True
 
     def _lose(self, call: Call) -> None:
         """Let the caller wait in vain until its deadline."""

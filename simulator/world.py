@@ -37,6 +37,7 @@ LAST_START_US = 2 * HOUR_US
 OUTAGE_EVERY_US = 6 * HOUR_US
 OUTAGES_US = (0, 6 * MINUTE_US, HOUR_US, 12 * HOUR_US)
 KILL_EVERY_US = HOUR_US
+STOPS_US = (0, 6 * MINUTE_US, HOUR_US)
 
 
 @attrs.frozen(kw_only=True)
@@ -185,6 +186,7 @@ class World:
         self._nas_fails()
         self._host_fails()
         self._machines_die()
+        self._agent_is_stopped()
         self.people.live()
 
     def _heal(self) -> None:
@@ -239,10 +241,46 @@ class World:
             if kernel.fault("machine.kill"):
                 # Somewhere within the next minute, so that it strikes what is going on then.
                 kernel.after(kernel.choose("machine.kill.when", 60) * MINUTE_US // 60, self._die, machine)
+            if kernel.fault("machine.replace"):
+                kernel.after(kernel.choose("machine.kill.when", 60) * MINUTE_US // 60, machine.replace)
 
     def _die(self, machine: Machine) -> None:
         if self.kernel.faulty:
             machine.crash()
+
+    def _agent_is_stopped(self) -> None:
+        kernel = self.kernel
+        if not kernel.faulty:
+            return
+        kernel.after(OUTAGE_EVERY_US, self._agent_is_stopped)
+        stop_us = STOPS_US[kernel.fault("operator.stop", len(STOPS_US))]
+        if stop_us:
+            self.watch.marks["told-to-run-no-jobs"] += 1
+            self._note_all(Kind.TOLD_TO_STOP, kernel.now_us + stop_us)
+            for machine in self.machines:
+                machine.is_told_to_stop = True
+                self.watch.hold_all()
+            kernel.after(stop_us, self._stop_is_lifted)
+
+    def _stop_is_lifted(self) -> None:
+        """Whoever lifts a stop starts the agent, again and again until everything is settled."""
+        for machine in self.machines:
+            machine.is_told_to_stop = False
+            self._start(machine)
+
+    def _start(self, machine: Machine) -> None:
+        tries = [1]
+
+        def then(is_settled: bool) -> None:
+            if tries:
+                tries.clear()
+                if is_settled:
+                    self.watch.release_all()
+                else:
+                    self.kernel.after(MINUTE_US, self._start, machine)
+
+        machine.start(then)
+        self.kernel.after(4 * MINUTE_US, then, False)
 
     def _note_all(self, kind: Kind, value: int) -> None:
         for subject in range(len(self._setting.jobs)):

@@ -262,12 +262,15 @@ SOMETIMES = {
     "clock-wrong-after-boot",
     "crash-between-arm-and-answer",
     "crash-between-claim-and-arm",
+    "asked-to-ask-later",
     "crash-during-a-run",
+    "drained",
     "fire-answered-accepted",
     "fire-answered-duplicate",
     "fire-answered-gone",
     "fire-answered-missed",
     "fire-answered-skipped",
+    "fire-answered-stopped",
     "fire-overlaps-its-retry",
     "host-outage",
     "lease-renewed",
@@ -291,6 +294,7 @@ SOMETIMES = {
     "slow-boot",
     "store-failed-after-the-write",
     "token-refused-by-a-wrong-clock",
+    "told-to-run-no-jobs",
     "waits",
 }
 
