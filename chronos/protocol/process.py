@@ -133,6 +133,7 @@ class Turn:
 
     def __init__(self, process: Process, now: Now) -> None:
         self.__dict__.update(process.__dict__)
+        self.__dict__.pop("_hash", None)
         self.present = now
         self.effects: list[Effect] = []
         self._own: set[str] = set()

@@ -299,7 +299,7 @@ class Batch:
     is_declared: bool = False
 
 
-@attrs.frozen(kw_only=True, slots=False)
+@attrs.frozen(kw_only=True, slots=False, unsafe_hash=False)
 class Process:
     """A process of an agent, between two events.
 
@@ -346,10 +346,19 @@ class Process:
         """Return whether NAS refuses the agent's identity, so that a ticker fires the jobs in its place."""
         return self.has_nas and self.ticker.is_ticking
 
+    def __hash__(self) -> int:
+        if "_hash" not in self.__dict__:
+            self.__dict__["_hash"] = hash(tuple(self.__dict__[name] for name in _FIELDS))
+        kept: int = self.__dict__["_hash"]
+        return kept
+
     @property
     def is_at_work(self) -> bool:
         """Return whether anything goes on, or will by itself; a drain waits for that to end."""
         return bool(self.tasks or self.runs or self.owed or self.batches or self.lists or self.looks)
+
+
+_FIELDS = tuple(field.name for field in attrs.fields(Process))
 
 
 def new_process(owner: str, *, has_nas: bool = True, rules: Rules = RULES) -> Process:

@@ -96,7 +96,10 @@ class Space:
             used=frozenset() if self.promises.names_by_generation else frozenset({shot.name}),
             relays=(),
             messages=(),
-            procs=tuple(Proc(1, self._begun(number, 1)) for number in range(self.case.processes)),
+            procs=tuple(
+                Proc(1, attrs.evolve(self._begun(number, 1), is_started=True))
+                for number in range(self.case.processes)
+            ),
             crashes=crashes,
             duplicates=duplicates,
             losses=losses,
