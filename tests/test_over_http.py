@@ -29,7 +29,7 @@ def test_a_nas_of_whole_seconds_gets_each_slot_run_once(tmp_path: Path) -> None:
 
 def test_an_agent_that_is_killed_loses_nothing_and_doubles_nothing(tmp_path: Path) -> None:
     """After a load and at random; `python -m tests.kill_loop` does it a hundred times."""
-    report = kill_loop.kill(2, tmp_path, rest_s=1.0)
+    report = kill_loop.kill(2, tmp_path, rest_s=2.5)
     assert report.wrong == []
     assert report.kills.total() == 2
     assert report.slots > 0
