@@ -56,6 +56,11 @@ async def until_async(condition: Callable[[], object]) -> None:
         await asyncio.sleep(_GLANCE_S)
 
 
+def threads_of_agents() -> set[threading.Thread]:
+    """Return the threads that agents work in, whoever made them."""
+    return {each for each in threading.enumerate() if each.name == "chronos"}
+
+
 def at(offset_us: int) -> str:
     return format_instant(T0 + offset_us)
 
@@ -395,7 +400,7 @@ MakeWorld: TypeAlias = Callable[..., World]
 def worlds(kind: str) -> Iterator[MakeWorld]:
     """Yield what makes worlds of a kind; at the end nothing may be left that does not end by a drain."""
     made: list[World] = []
-    threads = set(threading.enumerate())
+    threads = threads_of_agents()
 
     def make(*jobs: Job, nas: Nas | None = None, has_nas: bool = True, **options: Any) -> World:
         world = World(kind, MemoryStore(jobs), nas or Nas(), has_nas)
@@ -413,4 +418,4 @@ def worlds(kind: str) -> Iterator[MakeWorld]:
             assert not [each for each in agent.drain() if each.is_busy]
         if world.loop is not None:
             world.loop.close()
-    until(lambda: not [each for each in set(threading.enumerate()) - threads if each.name != "MainThread"])
+    until(lambda: not threads_of_agents() - threads)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import count
@@ -83,6 +84,14 @@ def make_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[MakeS
 def store(make_store: MakeStore) -> JobStore:
     """An empty store of each kind."""
     return make_store()
+
+
+@pytest.fixture(autouse=True)
+def _no_agent_is_left() -> Iterator[None]:
+    """A test ends what it began: an agent that is left tries for ever, in the middle of other tests."""
+    before = set(threading.enumerate())
+    yield
+    agents.until(lambda: not agents.threads_of_agents() - before)
 
 
 @pytest.fixture(params=agents.KINDS)

@@ -251,12 +251,18 @@ class World:
     def __init__(self, hermes: Hermes) -> None:
         self.hermes = hermes
         self.nas = Nas()
+        self.made: list[HermesCron] = []
         self.provider = self.another()
         self.stop_event = threading.Event()
 
     def another(self) -> HermesCron:
         """Return the provider of another process, or of the next one."""
-        return HermesCron(self.nas, clock=lambda: self.hermes.now_us)
+        return self.keep(HermesCron(self.nas, clock=lambda: self.hermes.now_us))
+
+    def keep(self, provider: HermesCron) -> HermesCron:
+        """Let a provider be stopped at the end."""
+        self.made.append(provider)
+        return provider
 
     def start(self) -> None:
         self.provider.start(self.stop_event, adapters="adapters", loop="loop", interval=0.01)
@@ -281,8 +287,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     made.nas.error = None
     made.pass_us(LEASE_US)
     made.stop_event.set()
-    made.provider.stop()
-    until(lambda: not any(each.is_busy for each in made.provider.pending()))
+    for provider in made.made:
+        provider.stop()
+    until(lambda: not any(each.is_busy for provider in made.made for each in provider.pending()))
 
 
 def until(is_so: Callable[[], bool]) -> None:
@@ -1045,7 +1052,7 @@ def test_the_client_is_made_of_hermes_configuration_and_login(
         return world.nas
 
     monkeypatch.setattr("chronos.provider.hermes.NasClient", client)
-    provider = HermesCron(clock=lambda: T0)
+    provider = world.keep(HermesCron(clock=lambda: T0))
     provider.start(world.stop_event)
     provider.reconcile()
     (arguments,) = made
@@ -1056,7 +1063,7 @@ def test_the_client_is_made_of_hermes_configuration_and_login(
 
 def test_a_start_with_a_configuration_that_broke_is_tried_again(world: World) -> None:
     """It does not raise: the resolver had found it good."""
-    provider = HermesCron(clock=lambda: T0)
+    provider = world.keep(HermesCron(clock=lambda: T0))
     world.hermes.config = {}
     provider.start(world.stop_event)
     assert "portal_url is missing" in provider.pending()[0].reason
