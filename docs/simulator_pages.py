@@ -6,16 +6,18 @@ import argparse
 import ast
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from enum import Enum
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from contract_pages import promises_of
 from writing import as_json, block, code, folded, incident_links, sentence, table
 
 from chronos.cli import command_line as chronos_command_line
 from chronos.jobs.job import Result
-from chronos.jobs.schedule import SECOND_US
+from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US
 from simulator import command_line as simulator_command_line
 from simulator import faults, fleet, watch, world
 from simulator.properties import PROPERTIES, Expectation
@@ -112,37 +114,74 @@ def faults_page() -> str:
     return "\n".join(
         [
             "# Faults\n",
-            "Whatever the simulated world leaves open is one decision with a label, and option 0 is the"
-            " ordinary one. The numbers are the weights of the options, in their order.\n",
+            "Whatever the simulated world leaves open is one decision with a name, its options and how likely"
+            " they are (`simulator/faults.py`).\n",
             table(
                 ["Level", "What goes wrong"], ([code(name), words] for name, words in faults.LEVELS.items())
             ),
             "At `heavy` each run is one of a swarm: some runs meet a fault often and some never.\n",
-            "The people of `operator.change` are at work at `heavy` only. What they do for some hours or by"
-            " hand changes how many occurrences there are: not as many as the jobs' own schedules have.\n",
+            f"The people of `{faults.CHANGE.name}` are at work at `heavy` only. What they do for some hours"
+            " or by hand changes how many occurrences there are: not as many as the jobs' own schedules"
+            " have.\n",
             "## What may go wrong\n",
             table(
-                ["Label", "Likelihood", "What it is", "Weights"],
+                ["Name", "Likelihood", "What it is", "How", "Source"],
                 (
-                    [code(label), f"{fault.likelihood:.1%}", fault.words, _weights(fault.weights)]
-                    for label, fault in faults.HEAVY.items()
+                    [
+                        code(fault.name),
+                        f"{fault.likelihood:.1%}",
+                        fault.words,
+                        _chances(fault),
+                        _source(fault),
+                    ]
+                    for fault in faults.FAULTS
                 ),
             ),
             "## Ordinary variation\n",
-            "At every level. An option is an index into a table of durations; the first is the likeliest.\n",
+            "At every level. The first option is likelier than each of the others where it says so.\n",
             table(
-                ["Label", "Weights"],
-                ([code(label), _weights(row)] for label, row in faults.ORDINARY.items()),
+                ["Name", "What it is", "Options", "Source"],
+                ([code(each.name), each.words, _options(each), _source(each)] for each in faults.VARIATIONS),
+            ),
+            "## One of what there is\n",
+            "At every level, each as likely as the others.\n",
+            table(
+                ["Name", "What it is", "Source"],
+                ([code(each.name), each.words, _source(each)] for each in faults.PICKS),
             ),
         ]
     )
 
 
-def _weights(row: Sequence[float]) -> str:
-    numbers = [f"{weight:g}" for weight in row]
-    if len(numbers) > 4 and len(set(numbers[1:])) == 1:
-        numbers = [numbers[0], f"{numbers[1]} each of {len(numbers) - 1}"]
-    return ", ".join(numbers)
+def _chances(fault: faults.Fault[Any]) -> str:
+    return "<br>".join(f"{_told(option)}: {chance:.1%}" for option, chance in fault.chances.items())
+
+
+def _options(variation: faults.Variation[Any]) -> str:
+    first, *others = map(_told, variation.options)
+    times = f" ({variation.first} times as likely)" if variation.first > 1 else ""
+    if len(others) > 20:
+        return f"{first}{times} to {others[-1]}, {len(others) + 1} options"
+    return ", ".join([first + times, *others])
+
+
+def _source(decision: faults.Decision) -> str:
+    return decision.reason or f"Incidents: {incident_links(decision.incidents, up='../')}."
+
+
+def _told(option: object) -> str:
+    """Return an option in words, a named one with its durations; whole numbers are microseconds."""
+    if isinstance(option, bool):
+        return "yes" if option else "no"
+    if isinstance(option, Enum):
+        if isinstance(option.value, str):
+            return option.value
+        spans = option.value if isinstance(option.value, tuple) else (option.value,)
+        return ", ".join([option.name.lower(), *(_told(span) for span in spans if span)])
+    assert isinstance(option, int)
+    units = ((HOUR_US, "h"), (MINUTE_US, "min"), (SECOND_US, "s"), (1000, "ms"))
+    unit_us, unit = next(each for each in units if option % each[0] == 0) if option else units[2]
+    return f"{option // unit_us} {unit}"
 
 
 # --- the command line -------------------------------------------------------------------------

@@ -141,7 +141,7 @@ def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
 
 def _faults() -> str:
     """Return what each level of faults means, and what may go wrong at all."""
-    rows = {label: f"{fault.likelihood:6.1%}  {fault.words}" for label, fault in faults.HEAVY.items()}
+    rows = {fault.name: f"{fault.likelihood:6.1%}  {fault.words}" for fault in faults.FAULTS}
     return f"{section('levels of faults', faults.LEVELS)}\n\n{section('faults', rows)}"
 
 

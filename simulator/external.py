@@ -10,16 +10,9 @@ from collections.abc import Callable
 
 import attrs
 
-from chronos.jobs.schedule import MINUTE_US, SECOND_US
 from chronos.testing.nas import DEDUP_WINDOW_US, RETRY_DELAYS_US, OneShot
+from simulator import faults
 from simulator.kernel import Kernel
-
-# How late a call is made, as a matter of course: a table to choose from.
-LATENESS_US = tuple(milliseconds * 1000 for milliseconds in (
-    150, 40, 60, 80, 100, 120, 180, 210, 250, 300, 360, 450, 600, 800, 1100, 1500,
-))  # fmt: skip
-# How late it is when something is wrong.
-DELAYS_US = (0, 20 * SECOND_US, 3 * MINUTE_US, 40 * MINUTE_US)
 
 
 @attrs.define(eq=False)
@@ -80,8 +73,7 @@ class ExternalScheduler:
         self._names_of.setdefault(shot.job_id, set()).add(shot.name)
         if at_us <= self._horizon_us:
             due_us = max(at_us, kernel.now_us)
-            lateness_us = LATENESS_US[kernel.choose("external.lateness", len(LATENESS_US))]
-            kernel.at(due_us + lateness_us, self._call, pending)
+            kernel.at(due_us + kernel.vary(faults.LATENESS), self._call, pending)
         return True
 
     def delete(self, shot: OneShot) -> None:
@@ -103,8 +95,9 @@ class ExternalScheduler:
     def succeeded(self, pending: Pending) -> None:
         """The call was answered 2xx."""
         self.delete(pending.shot)
-        if self._kernel.fault("external.duplicate"):
-            self._kernel.after(5 * SECOND_US, self._relay, pending, self._kernel.now_us)
+        again_us = self._kernel.fault(faults.SECOND_CALL)
+        if again_us is not None:
+            self._kernel.after(again_us, self._relay, pending, self._kernel.now_us)
 
     def failed(self, pending: Pending) -> None:
         """The call was not answered 2xx: repeat it later, or give up."""
@@ -120,8 +113,8 @@ class ExternalScheduler:
     def _call(self, pending: Pending) -> None:
         if not pending.is_live:
             return
-        delay_us = DELAYS_US[self._kernel.fault("external.late", len(DELAYS_US))]
-        if delay_us:
+        delay_us = self._kernel.fault(faults.LATE_CALL)
+        if delay_us is not None:
             self._kernel.after(delay_us, self._relay_if_live, pending)
         else:
             self._relay(pending, self._kernel.now_us)

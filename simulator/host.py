@@ -11,7 +11,9 @@ from chronos.jobs.schedule import SECOND_US, Instant
 from chronos.protocol.draft import Fired
 from chronos.protocol.flow import Fire
 from chronos.testing.nas import TOKEN_LIFE_US
+from simulator import faults
 from simulator.agents import Agent
+from simulator.faults import Boot
 from simulator.history import Kind
 from simulator.kernel import Kernel
 from simulator.life import Life
@@ -20,15 +22,7 @@ from simulator.network import Network
 from simulator.store import Store
 from simulator.watch import Watch
 
-# From the wake to the open port, as a matter of course: a table to choose from.
-BOOT_US = tuple(milliseconds * 1000 for milliseconds in (
-    2500, 1500, 1700, 1900, 2100, 2300, 2800, 3100, 3400, 3800, 4200, 4700, 5300, 6000, 7000, 8500,
-))  # fmt: skip
-# A boot that is slower than the relay's patience, and how long one lasts that comes to nothing.
-SLOW_BOOT_US = 70 * SECOND_US
-STUCK_BOOT_US = 180 * SECOND_US
-# How wrong a machine's clock is after a boot, and for how long (W4).
-CLOCK_ERROR_US = (0, -40 * SECOND_US, 8 * SECOND_US, -9 * SECOND_US, 24 * SECOND_US)
+# For how long a machine's clock is wrong after a boot (W4).
 CLOCK_WRONG_FOR_US = 90 * SECOND_US
 # How often the host looks whether a machine may stop; it does when nothing has happened since.
 LOOK_EVERY_US = 15 * SECOND_US
@@ -110,12 +104,12 @@ class Machine:
         self._waiting.append(arrive)
         if not self._is_booting:
             self._is_booting = True
-            boot_us = BOOT_US[self.kernel.choose("machine.boot", len(BOOT_US))]
-            slow = self.kernel.fault("machine.slow_boot", 3)
-            if slow:
+            boot_us = self.kernel.vary(faults.BOOT)
+            slow = self.kernel.fault(faults.SLOW_BOOT)
+            if slow is not None:
                 self.watch.marks["slow-boot"] += 1
-                boot_us = SLOW_BOOT_US if slow == 1 else STUCK_BOOT_US
-            self.kernel.after(boot_us, self._booted, slow != 2 or not self.kernel.faulty)
+                boot_us = slow.value
+            self.kernel.after(boot_us, self._booted, slow is not Boot.STUCK)
         return True
 
     def boot(self) -> None:
@@ -139,7 +133,7 @@ class Machine:
             self._lives += 1
             self.wakes += 1
             kernel = self.kernel
-            self._clock_error_us = CLOCK_ERROR_US[kernel.fault("machine.clock", len(CLOCK_ERROR_US))]
+            self._clock_error_us = kernel.fault(faults.CLOCK) or 0
             if self._clock_error_us:
                 self.watch.marks["clock-wrong-after-boot"] += 1
                 self._clock_right_us = kernel.now_us + CLOCK_WRONG_FOR_US

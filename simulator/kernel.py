@@ -8,8 +8,14 @@ import random
 from array import array
 from bisect import bisect
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from simulator import faults
+from simulator.faults import Fault, Pick, Variation, Weights
+
+T = TypeVar("T", bound=Hashable)
+Item = TypeVar("Item")
 
 # How many of the latest entries of each job a report can show.
 RECENT = 14
@@ -26,22 +32,38 @@ class Choices(Protocol):
 
 
 class RandomChoices:
-    """Draws from a seeded generator, by a table of probabilities for each label.
+    """Draws from a seeded generator, by a table of probabilities for each decision.
 
     Args:
         seed: the same seed gives the same decisions, on every machine.
-        weights: for a label, the relative weight of each option; a label without an entry is
-            always decided the ordinary way.
+        weights: of a fault or variation, the relative weight of each option; one without an entry
+            is always decided the ordinary way.
+
+    Raises:
+        ValueError: a row has not as many weights as there are options.
     """
 
-    def __init__(self, seed: int, weights: Mapping[str, Sequence[float]]) -> None:
+    def __init__(self, seed: int, weights: Weights) -> None:
         self._draw = random.Random(f"choices of seed {seed}").random
-        self._tables = {label: _cumulate(row) for label, row in weights.items() if any(row[1:])}
+        self._tables: dict[str, list[float] | None] = dict.fromkeys(each.name for each in faults.DECISIONS)
+        for decision, row in weights.items():
+            if len(row) != len(decision.options):
+                raise ValueError(f"{decision.name} has {len(decision.options)} options, not {len(row)}")
+            if any(row[1:]):
+                self._tables[decision.name] = _cumulate(row)
 
     def choose(self, label: str, options: int) -> int:
-        """Return a number below *options*, drawn by the label's table."""
-        table = self._tables.get(label)
-        return 0 if table is None else min(bisect(table, self._draw()), options - 1)
+        """Return a number below *options*, drawn by the table of the decision with the name *label*.
+
+        Raises:
+            ValueError: no decision has that name.
+        """
+        if label not in self._tables:
+            raise ValueError(f"no decision of the simulated world is named {label!r}")
+        table = self._tables[label]
+        if table is not None:
+            return bisect(table, self._draw())
+        return int(self._draw() * options) if label in _PICKS and options > 1 else 0
 
 
 class RecordedChoices:
@@ -53,6 +75,9 @@ class RecordedChoices:
     def choose(self, label: str, options: int) -> int:  # noqa: ARG002 - the seam names it
         """Return the next recorded number, or the largest one below *options*."""
         return min(next(self._recorded, 0), options - 1)
+
+
+_PICKS = frozenset(each.name for each in faults.PICKS)
 
 
 def _cumulate(row: Sequence[float]) -> list[float]:
@@ -76,7 +101,7 @@ class Kernel:
         self.now_us = start_us
         self.faulty = False
         self.events = 0
-        self.choose = choices.choose
+        self._choose = choices.choose
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
         self._hash = hashlib.blake2b(digest_size=16)
@@ -93,9 +118,19 @@ class Kernel:
         self._order += 1
         heapq.heappush(self._queue, (self.now_us + delay_us, self._order, handler, arguments))
 
-    def fault(self, label: str, options: int = 2) -> int:
-        """Choose whether and how something goes wrong; zero where faults are off."""
-        return self.choose(label, options) if self.faulty else 0
+    def fault(self, fault: Fault[T]) -> T | None:
+        """Choose whether something goes wrong, and how; None when it does not, or where faults are off."""
+        if not self.faulty:
+            return None
+        return fault.options[self._choose(fault.name, len(fault.options))]
+
+    def vary(self, variation: Variation[T]) -> T:
+        """Choose one of the options of what varies as a matter of course."""
+        return variation.options[self._choose(variation.name, len(variation.options))]
+
+    def pick(self, pick: Pick, among: Sequence[Item]) -> Item:
+        """Choose one of what there is in the world."""
+        return among[self._choose(pick.name, len(among))]
 
     def run(self, until_us: int) -> None:
         """Let everything happen that is due by *until_us*; the clock stands there afterwards."""

@@ -11,30 +11,21 @@ import attrs
 from chronos import events
 from chronos.contract.messages import status_of
 from chronos.jobs.job import Job, Liveness, Origin, Run, Verdict
-from chronos.jobs.schedule import MINUTE_US, SECOND_US
 from chronos.protocol import flow as flows
 from chronos.protocol import state
 from chronos.protocol.flow import Answer
 from chronos.protocol.maps import Map
 from chronos.protocol.state import CallRunner, Now, Perform, Reply, TellRunner
-from simulator import properties
+from simulator import faults, properties
+from simulator.faults import Write
 from simulator.history import Kind
 from simulator.nas_server import FAILED, Call, Relay
 
 if TYPE_CHECKING:
     from simulator.host import Machine
 
-# How long a run lasts, as a matter of course, and when it is long: longer than a minute job's
-# period, than the lease, than an hour.
-RUN_US = tuple(seconds * SECOND_US for seconds in (
-    6, 1, 2, 3, 4, 5, 7, 8, 10, 12, 15, 18, 22, 27, 33, 40,
-))  # fmt: skip
-LONG_RUN_US = (0, 100 * SECOND_US, 11 * MINUTE_US, 75 * MINUTE_US)
 # One read or write of a store that replicas share.
 SHARED_STORE_US = 4_000
-
-# A store that fails has done nothing, or has written all the same.
-_WRITTEN = 2
 
 _SWAPPED = flows.JobSwapped()
 _STORE_FAILED = flows.StoreFailed()
@@ -164,7 +155,7 @@ class Life:
             if kind is state.Tell:
                 self._told(effect.event)
             elif kind is not state.Log:
-                if kernel.faulty and kernel.choose("machine.crash", 2):
+                if kernel.fault(faults.CRASH):
                     self._mark_unanswered(effect)
                     self._machine.crash()
                     break
@@ -252,7 +243,7 @@ class Life:
             return self._swap(subject, effect)
         if isinstance(effect, flows.LoadJobs):
             return flows.JobsLoaded([(job, self._owners(job)) for job in store.jobs if job is not None])
-        if self._kernel.fault("store.failure"):
+        if self._kernel.fault(faults.STORE_FAILURE) is not None:
             self._kernel.record(Kind.STORE_FAILED, subject)
             return _STORE_FAILED
         if isinstance(effect, flows.LoadHistory):
@@ -274,10 +265,10 @@ class Life:
 
     def _swap(self, subject: int, effect: flows.SwapJob) -> flows.Event:
         kernel, store, marks = self._kernel, self._machine.store, self._watch.marks
-        failure = kernel.fault("store.failure", 3)
-        if failure:
+        failure = kernel.fault(faults.STORE_FAILURE)
+        if failure is not None:
             kernel.record(Kind.STORE_FAILED, subject)
-            if failure == _WRITTEN and store.swap(subject, effect):
+            if failure is Write.WRITTEN and store.swap(subject, effect):
                 marks["store-failed-after-the-write"] += 1
             return _STORE_FAILED
         if not store.swap(subject, effect):
@@ -328,11 +319,8 @@ class Life:
         self._watch.started(subject, started.run)
         self._watch.hold(subject)
         running = self.running[effect.key] = Running(subject, effect)
-        duration_us = RUN_US[kernel.choose("machine.run", len(RUN_US))]
-        long = kernel.fault("machine.long_run", len(LONG_RUN_US))
-        if long:
-            duration_us = LONG_RUN_US[long]
-        kernel.after(duration_us, self._run_ended, running)
+        duration_us, long_us = kernel.vary(faults.RUN), kernel.fault(faults.LONG_RUN)
+        kernel.after(duration_us if long_us is None else long_us, self._run_ended, running)
 
     def _tell_runner(self, effect: TellRunner) -> None:
         """The time of a run is over: its runner is cancelled."""
@@ -347,7 +335,7 @@ class Life:
         del self.running[key]
         self._kernel.record(Kind.ENDED, running.subject, started.run.occurrence_us)
         self._watch.ended(running.subject)
-        self.happen(state.RunEnded(key, succeeded=not self._kernel.fault("machine.failed_run")))
+        self.happen(state.RunEnded(key, succeeded=not self._kernel.fault(faults.FAILED_RUN)))
         self._watch.release(running.subject)
 
     # --- answers, and what is told ---

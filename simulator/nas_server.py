@@ -13,6 +13,7 @@ from chronos.jobs.schedule import SECOND_US, Instant
 from chronos.protocol.flow import ArmAccepted, ArmFailed, ArmOutdated, ArmsListed, Event
 from chronos.testing import nas
 from chronos.testing.nas import EMPTY, RELAY_TIMEOUT_US, OneShot, Promises, Reply, Row
+from simulator import faults
 from simulator.external import ExternalScheduler, Pending
 from simulator.history import Kind
 from simulator.kernel import Kernel
@@ -25,8 +26,6 @@ TOKEN_LEEWAY_US = 30 * SECOND_US
 _ACCEPTED = ArmAccepted(echoed=False)
 _ECHOED = ArmAccepted(echoed=True)
 FAILED = ArmFailed()
-# NAS is not to be asked again for so long.
-_BUSY = ArmFailed("NAS asks to be asked later", 30 * SECOND_US)
 
 
 @attrs.define(eq=False)
@@ -140,7 +139,7 @@ class NasServer:
         if decision.create is not None:
             if row.shot is not None and row.shot.fire_at_us == decision.create.fire_at_us:
                 self._watch.marks["armed-again-while-delivered"] += 1
-            if self._kernel.fault("nas.create"):
+            if self._kernel.fault(faults.NAS_CREATE):
                 self._crash_before_create(subject, decision.create)
                 self._lose(call)
                 return
@@ -172,9 +171,10 @@ class NasServer:
         if not self.is_up:
             self._lose(call)
             return False
-        if self._kernel.fault("nas.busy"):
+        retry_after_us = self._kernel.fault(faults.NAS_BUSY)
+        if retry_after_us is not None:
             self._watch.marks["asked-to-ask-later"] += 1
-            self._reply(call, _BUSY)
+            self._reply(call, ArmFailed("NAS asks to be asked later", retry_after_us))
             return False
         return True
 
@@ -214,7 +214,7 @@ class NasServer:
         """Delete a one-shot that was replaced or cancelled; that may fail, and nobody repeats it."""
         if shot is None:
             return
-        if self._kernel.fault("nas.delete"):
+        if self._kernel.fault(faults.NAS_DELETE):
             self._watch.marks["replaced-one-shot-not-deleted"] += 1
         else:
             self.external.delete(shot)

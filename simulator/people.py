@@ -13,6 +13,8 @@ from chronos.jobs.job import Job, JobState, following
 from chronos.jobs.schedule import HOUR_US, MINUTE_US, Interval
 from chronos.protocol.flow import Answer, Create, Edit, Intent, Pause, Remove, Resume, RunNow
 from chronos.protocol.transitions import Changes
+from simulator import faults
+from simulator.faults import Change
 from simulator.history import Kind
 from simulator.host import Machine
 from simulator.kernel import Kernel
@@ -26,8 +28,6 @@ FOR_US = 3 * HOUR_US
 AGAIN_US = MINUTE_US
 PATIENCE_US = 4 * MINUTE_US
 
-# What somebody may do, in the order of the options of `operator.change`; zero is nothing.
-_PAUSE, _REMOVE, _EDIT = 1, 2, 3
 # The schedule to which somebody changes a job for a while.
 _OTHER_PERIOD_US = 17 * MINUTE_US
 
@@ -63,28 +63,28 @@ class People:
         if not kernel.faulty:
             return
         kernel.after(EVERY_US, self.live)
-        change = kernel.fault("operator.change", 5)
-        if not change or not self._jobs:
+        change = kernel.fault(faults.CHANGE)
+        if change is None or not self._jobs:
             return
-        subject = kernel.choose("operator.job", len(self._jobs))
+        subject = kernel.pick(faults.CHANGED_JOB, range(len(self._jobs)))
         if self._is_away[subject] or self._jobs[subject].state is not JobState.SCHEDULED:
             return
         self._is_away[subject] = True
         job, now_us = self._jobs[subject], kernel.now_us
         back: Callable[[], Intent | None]
         match change:
-            case _ if change == _PAUSE:
+            case Change.PAUSE:
                 away: Intent = Pause(job_id=job.id, note="for a while")
-                from_now = bool(kernel.choose("operator.resume", 2))
+                from_now = kernel.vary(faults.FROM_NOW)
                 back = lambda: Resume(job_id=job.id, from_now=from_now)  # noqa: E731
-            case _ if change == _REMOVE:
+            case Change.REMOVE:
                 away = Remove(job_id=job.id)
                 back = lambda: self._created_again(subject)  # noqa: E731
-            case _ if change == _EDIT:
+            case Change.EDIT:
                 other = Interval(period_us=_OTHER_PERIOD_US, anchor_us=now_us)
                 away = Edit(job_id=job.id, changes=Changes(schedule=other))
                 back = lambda: Edit(job_id=job.id, changes=Changes(schedule=job.schedule))  # noqa: E731
-            case _:
+            case Change.RUN:
                 by_hand = RunNow(job_id=job.id, asked_us=now_us)
                 self._ask(subject, lambda: by_hand, lambda: self._set_home(subject))
                 return
@@ -116,7 +116,7 @@ class People:
         request.tries += 1
         self._kernel.record(Kind.CHANGED, request.subject, _WORDS[type(intent)])
         tries, subject = request.tries, request.subject
-        machine = self._machines[self._kernel.choose("route", len(self._machines))]
+        machine = self._kernel.pick(faults.ROUTE, self._machines)
 
         def begin(life: Life) -> None:
             job = self._watch.store[subject]

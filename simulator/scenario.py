@@ -136,8 +136,7 @@ class Plan:
 
     def choices(self, seed: int) -> Choices:
         """Return the decisions of the run with *seed*."""
-        table = faults.weights(self.faults, seed, jobs=len(self.fleet.jobs), machines=self.machines)
-        return RandomChoices(seed, table)
+        return RandomChoices(seed, faults.weights(self.faults, seed))
 
 
 def simulate(plan: Plan, seed: int, progress: Callable[[float], None] | None = None) -> Summary:

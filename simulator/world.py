@@ -17,6 +17,7 @@ import attrs
 from chronos.jobs.job import Job, Result
 from chronos.jobs.schedule import HOUR_US, MINUTE_US, Instant
 from chronos.testing.nas import Promises
+from simulator import faults
 from simulator.agents import Agent
 from simulator.history import Kind
 from simulator.host import Machine
@@ -33,11 +34,9 @@ DEPLOYMENT_US = 5 * MINUTE_US
 # together; and how long the machines run on after their last start.
 SETTLING_US = 6 * HOUR_US
 LAST_START_US = 2 * HOUR_US
-# How often the host, the network and NAS are asked whether they fail, and for how long.
+# How often the host and NAS are asked whether they fail, and the host whether a machine dies.
 OUTAGE_EVERY_US = 6 * HOUR_US
-OUTAGES_US = (0, 6 * MINUTE_US, HOUR_US, 12 * HOUR_US)
 KILL_EVERY_US = HOUR_US
-STOPS_US = (0, 6 * MINUTE_US, HOUR_US)
 
 
 @attrs.frozen(kw_only=True)
@@ -171,7 +170,7 @@ class World:
                 self._progress(min(passed, 1.0))
 
     def _fire(self, relay: Relay) -> None:
-        machine = self.machines[self.kernel.choose("route", len(self.machines))]
+        machine = self.kernel.pick(faults.ROUTE, self.machines)
         machine.receive(relay)
 
     def _restart_machines(self) -> None:
@@ -202,8 +201,8 @@ class World:
         if not kernel.faulty:
             return
         kernel.after(OUTAGE_EVERY_US, self._nas_fails)
-        outage_us = OUTAGES_US[kernel.fault("nas.outage", len(OUTAGES_US))]
-        if outage_us:
+        outage_us = kernel.fault(faults.NAS_OUTAGE)
+        if outage_us is not None:
             self.watch.marks["nas-outage"] += 1
             self._note_all(Kind.NAS_DOWN, kernel.now_us + outage_us)
             self.nas.is_up = False
@@ -218,8 +217,8 @@ class World:
         if not kernel.faulty:
             return
         kernel.after(OUTAGE_EVERY_US, self._host_fails)
-        outage_us = OUTAGES_US[kernel.fault("machine.outage", len(OUTAGES_US))]
-        if outage_us:
+        outage_us = kernel.fault(faults.HOST_OUTAGE)
+        if outage_us is not None:
             self.watch.marks["host-outage"] += 1
             self._note_all(Kind.HOST_DOWN, kernel.now_us + outage_us)
             for machine in self.machines:
@@ -238,11 +237,10 @@ class World:
             return
         kernel.after(KILL_EVERY_US, self._machines_die)
         for machine in self.machines:
-            if kernel.fault("machine.kill"):
-                # Somewhere within the next minute, so that it strikes what is going on then.
-                kernel.after(kernel.choose("machine.kill.when", 60) * MINUTE_US // 60, self._die, machine)
-            if kernel.fault("machine.replace"):
-                kernel.after(kernel.choose("machine.kill.when", 60) * MINUTE_US // 60, machine.replace)
+            if kernel.fault(faults.KILL):
+                kernel.after(kernel.vary(faults.STRUCK_WHEN), self._die, machine)
+            if kernel.fault(faults.REPLACEMENT):
+                kernel.after(kernel.vary(faults.STRUCK_WHEN), machine.replace)
 
     def _die(self, machine: Machine) -> None:
         if self.kernel.faulty:
@@ -253,8 +251,8 @@ class World:
         if not kernel.faulty:
             return
         kernel.after(OUTAGE_EVERY_US, self._agent_is_stopped)
-        stop_us = STOPS_US[kernel.fault("operator.stop", len(STOPS_US))]
-        if stop_us:
+        stop_us = kernel.fault(faults.STOP)
+        if stop_us is not None:
             self.watch.marks["told-to-run-no-jobs"] += 1
             self._note_all(Kind.TOLD_TO_STOP, kernel.now_us + stop_us)
             for machine in self.machines:

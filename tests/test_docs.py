@@ -41,7 +41,7 @@ from chronos.protocol import flow as flows
 from chronos.stores.record import read_document
 from chronos.testing import AsyncLocalNas, LocalNas, Promises
 from simulator import command_line
-from simulator.faults import HEAVY, ORDINARY
+from simulator.faults import DECISIONS, LEVELS
 from simulator.properties import PROPERTIES
 from simulator.scenario import SCENARIOS
 
@@ -151,7 +151,11 @@ def test_protocol_page_tells_every_transition(site: Path) -> None:
 def test_simulator_pages_tell_every_scenario_fault_and_command(site: Path) -> None:
     """What the command line takes is what the pages tell."""
     assert all(name in text_of(site / "reference" / "scenarios.html") for name in SCENARIOS)
-    assert all(label in text_of(site / "reference" / "faults.html") for label in {**HEAVY, **ORDINARY})
+    told = text_of(site / "reference" / "faults.html")
+    assert all(level in told and words in told for level, words in LEVELS.items())
+    assert all(each.name in told and each.reason in told for each in DECISIONS)
+    linked = (site / "reference" / "faults.html").read_text(encoding="utf-8")
+    assert all(f"#{incident.lower()}" in linked for each in DECISIONS for incident in each.incidents)
     shown = text_of(site / "reference" / "command-line.html")
     options = re.findall(r"--[a-z]+", command_line._parser().format_help())
     assert all(option in shown for option in options)

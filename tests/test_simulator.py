@@ -163,12 +163,16 @@ def test_naive_agent_works_while_nothing_goes_wrong() -> None:
 
 # Each promise of NAS is earned: without it alone, this is what a run with these faults violates. The
 # three that need a message to be late at the wrong moment are earned by the exhaustive search.
-EARNED = {
-    "names_by_generation": ("fleet-12", {"operator.change": (0, 1, 0)}, "NO-LOST-REARM"),
-    "deletes_own_generation": ("fleet-02", {"machine.crash": (0.98, 0.02)}, "NO-LOST-REARM"),
-    "sweeps_missing": ("fleet-02", {"nas.create": (0.95, 0.05)}, "NO-LOST-REARM"),
-    "sweeps_undelivered": ("fleet-02", {"nas.outage": (0.5, 0, 0, 0.5)}, "NO-LOST-REARM"),
-    "drops_older_relays": ("fleet-12", {"operator.change": (0, 1, 0), "nas.delete": (0, 1)}, "ONE-ARM"),
+EARNED: dict[str, tuple[str, faults.Weights, str]] = {
+    "names_by_generation": ("fleet-12", {faults.CHANGE: (0.0, 1.0, 0.0, 0.0, 0.0)}, "NO-LOST-REARM"),
+    "deletes_own_generation": ("fleet-02", {faults.CRASH: (0.98, 0.02)}, "NO-LOST-REARM"),
+    "sweeps_missing": ("fleet-02", {faults.NAS_CREATE: (0.95, 0.05)}, "NO-LOST-REARM"),
+    "sweeps_undelivered": ("fleet-02", {faults.NAS_OUTAGE: (0.5, 0.0, 0.0, 0.5)}, "NO-LOST-REARM"),
+    "drops_older_relays": (
+        "fleet-12",
+        {faults.CHANGE: (0.0, 1.0, 0.0, 0.0, 0.0), faults.NAS_DELETE: (0.0, 1.0)},
+        "ONE-ARM",
+    ),
 }
 
 
@@ -183,7 +187,7 @@ def earned(promise: str, promises: nas.Promises, seed: int) -> Counter[str]:
         promises=promises,
         agent=CHRONOS,
     )
-    table = {**faults.weights("none", seed, jobs=len(fleet.jobs), machines=1), **weights}
+    table = {**faults.weights("none", seed), **weights}
     summary = World(setting, RandomChoices(seed, table)).run()
     return Counter(violation.property for violation in summary.violations)
 
@@ -230,6 +234,28 @@ class Recording:
         assert 0 <= decision < options, label
         self.decided.append(decision)
         return decision
+
+
+def test_decisions_are_told_apart_by_their_names() -> None:
+    """Each has words and a source: incidents that are told, or a sentence."""
+    assert len({each.name for each in faults.DECISIONS}) == len(faults.DECISIONS)
+    assert all(each.words for each in faults.DECISIONS)
+    assert all(bool(each.incidents) != each.reason.endswith(".") for each in faults.DECISIONS)
+
+
+def test_misspelt_decision_is_an_error() -> None:
+    """It does not quietly mean that nothing ever goes wrong."""
+    choices = RandomChoices(0, faults.weights("heavy", 0))
+    assert choices.choose(faults.CRASH.name, len(faults.CRASH.options)) in (0, 1)
+    with pytest.raises(ValueError, match=r"machine\.crush"):
+        choices.choose("machine.crush", 2)
+
+
+@pytest.mark.parametrize("row", [(1.0,), (0.9, 0.05, 0.05)])
+def test_weights_that_are_not_those_of_the_options_are_an_error(row: tuple[float, ...]) -> None:
+    """One weight for each option, the ordinary one first."""
+    with pytest.raises(ValueError, match="2 options"):
+        RandomChoices(0, {faults.CRASH: row})
 
 
 def test_recorded_decisions_repeat_the_history() -> None:
