@@ -16,9 +16,10 @@ from chronos.protocol import state
 from chronos.protocol.flow import Answer
 from chronos.protocol.maps import Map
 from chronos.protocol.state import CallRunner, Now, Perform, Reply, TellRunner
-from simulator import faults, properties
+from simulator import faults
 from simulator.faults import Write
 from simulator.history import Kind
+from simulator.moments import is_relied_on
 from simulator.nas_server import FAILED, Call, Relay
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Life:
     def relied_on(self) -> int:
         """Return how many effects have not come back on which somebody relies: no slow look, no late try."""
         tasks = (self.process.tasks[number] for number in self.asked if number in self.process.tasks)
-        return sum(properties.is_relied_on(task) for task in tasks)
+        return sum(is_relied_on(task) for task in tasks)
 
     # --- steps ---
 

@@ -1,14 +1,14 @@
 """What must hold, each once: the runs, the exhaustive search, the state machines and the docs use these.
 
-A property is a sentence with an identifier. The functions below decide the sentences from values
-alone; each returns the reason in words when its property is violated, and None when it holds.
+A property is a sentence with an identifier and its conditions: it is decided at moments of certain
+kinds, from the values of the moment alone. Whoever has come to a moment asks for its violations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
-from typing import TypeAlias
+from typing import Any, get_args
 
 import attrs
 
@@ -19,154 +19,19 @@ from chronos.jobs.job import (
     Job,
     JobState,
     Origin,
-    Outcome,
     Overlap,
-    Run,
     following,
     wake_at,
 )
 from chronos.jobs.schedule import Instant, format_instant
-from chronos.protocol.state import ForClock, ForList, ForOwed, Task
-
-
-class Expectation(StrEnum):
-    """When a property must hold."""
-
-    ALWAYS = "always"
-    EVENTUALLY = "eventually"
-
-
-@attrs.frozen(kw_only=True)
-class Property:
-    """A sentence about every history.
-
-    Attributes:
-        id: how reports name it.
-        expectation: at every moment, or once faults are over and everything has settled.
-        statement: the sentence.
-        incidents: what happened in production where it did not hold.
-    """
-
-    id: str
-    expectation: Expectation
-    statement: str
-    incidents: tuple[str, ...] = ()
-
-
-NO_LOST_REARM = Property(
-    id="NO-LOST-REARM",
-    expectation=Expectation.ALWAYS,
-    statement=(
-        "While a job needs a wake, something is sure to come back for it: an arm at or before that "
-        "instant, or work in progress that somebody repeats until it is done. What waits for another "
-        "attempt, or behind another run, may wait as much longer as the lease of that run lasts."
-    ),
-    incidents=("L1", "L2", "L3", "L5", "L6", "L7", "L8", "L9", "L10", "L11", "L13", "T1"),
-)
-NO_ORPHAN = Property(
-    id="NO-ORPHAN",
-    expectation=Expectation.ALWAYS,
-    statement=(
-        "Once it has been acknowledged that a job needs no wake, nothing is armed for it: a paused, "
-        "completed or removed job does not wake the machine."
-    ),
-    incidents=("O1", "O2", "O4", "D6"),
-)
-ONE_ARM = Property(
-    id="ONE-ARM",
-    expectation=Expectation.ALWAYS,
-    statement="At rest, at most one external one-shot of a job would be passed on to the agent.",
-    incidents=("L9", "O1"),
-)
-IDEMPOTENT_DEDUP = Property(
-    id="IDEMPOTENT-DEDUP",
-    expectation=Expectation.ALWAYS,
-    statement=(
-        "However often a fire is delivered, each attempt at an occurrence is started once, and a later "
-        "attempt only after the earlier one was declared interrupted."
-    ),
-    incidents=("D1", "D3"),
-)
-NO_OVERLAP = Property(
-    id="NO-OVERLAP",
-    expectation=Expectation.ALWAYS,
-    statement=(
-        "A job has at most one run in flight among all living processes, unless its runs may overlap; "
-        "then it has at most as many as the protocol allows."
-    ),
-    incidents=("D3", "D4"),
-)
-DURABLE_CLAIM = Property(
-    id="DURABLE-CLAIM",
-    expectation=Expectation.ALWAYS,
-    statement=(
-        "A run starts only while the store holds its claim, made while the schedule was in force or "
-        "because somebody asked for a run by hand."
-    ),
-    incidents=("D3", "D8", "D6"),
-)
-NOT_EARLY = Property(
-    id="NOT-EARLY",
-    expectation=Expectation.ALWAYS,
-    statement="No occurrence runs before its time, whatever the machine's clock says.",
-    incidents=("W4", "D2"),
-)
-REPEAT_LIMIT = Property(
-    id="REPEAT-LIMIT",
-    expectation=Expectation.ALWAYS,
-    statement="A job that repeats N times attempts at most N occurrences of its schedule.",
-)
-ONE_OUTCOME = Property(
-    id="ONE-OUTCOME",
-    expectation=Expectation.ALWAYS,
-    statement=(
-        "Every occurrence of an active job is accounted for exactly once: it is ahead, it waits, it is "
-        "in flight, or it has ended with one outcome."
-    ),
-    incidents=("D8", "S2", "S4"),
-)
-SAFE_SLEEP = Property(
-    id="SAFE-SLEEP",
-    expectation=Expectation.ALWAYS,
-    statement="A machine that asks the scheduler before it stops does not stop with work unsettled.",
-    incidents=("W1",),
-)
-CONVERGES = Property(
-    id="CONVERGES",
-    expectation=Expectation.EVENTUALLY,
-    statement="Once faults are over and everything has settled, NAS has armed exactly what the store wants.",
-    incidents=("L9", "O1"),
-)
-EVERY_OCCURRENCE = Property(
-    id="EVERY-OCCURRENCE",
-    expectation=Expectation.EVENTUALLY,
-    statement=(
-        "Once faults are over and everything has settled, no occurrence that has come is left without an end."
-    ),
-    incidents=("L1", "L2", "D8"),
-)
-
-PROPERTIES = (
-    NO_LOST_REARM,
-    NO_ORPHAN,
-    ONE_ARM,
-    IDEMPOTENT_DEDUP,
-    NO_OVERLAP,
-    DURABLE_CLAIM,
-    NOT_EARLY,
-    REPEAT_LIMIT,
-    ONE_OUTCOME,
-    SAFE_SLEEP,
-    CONVERGES,
-    EVERY_OCCURRENCE,
-)
-
+from simulator.moments import AtRest, Moment, Settled, Start, Stop, StoreMove, attempt_of
 
 # --- At rest: nobody is at work on the job --------------------------------------------------
 
 
-def lost_rearm(job: Job | None, armed_us: Instant | None) -> str | None:
-    """Decide `NO_LOST_REARM` for a job on which nobody is at work."""
+def _lost_rearm(rest: AtRest) -> str | None:
+    """Say that nothing comes for a job that needs a wake."""
+    job, armed_us = rest.job, rest.armed_us
     wake_us = None if job is None else wake_at(job)
     if job is None or wake_us is None or (armed_us is not None and armed_us <= wake_us):
         return None
@@ -192,15 +57,10 @@ def _latest_wake(job: Job, wake_us: Instant) -> Instant:
     return latest_us if job.next_us is None else min(latest_us, job.next_us)
 
 
-def orphan(job: Job | None, armed_us: Instant | None, *, acknowledged: bool) -> str | None:
-    """Decide `NO_ORPHAN` for a job on which nobody is at work.
-
-    Args:
-        job: as stored, None when it was removed.
-        armed_us: what NAS will fire, or None.
-        acknowledged: whether the present state of the job has been reported as settled.
-    """
-    if armed_us is None or not acknowledged or (job is not None and wake_at(job) is not None):
+def _orphan(rest: AtRest) -> str | None:
+    """Say that something comes for a job that needs no wake."""
+    job, armed_us = rest.job, rest.armed_us
+    if armed_us is None or not rest.acknowledged or (job is not None and wake_at(job) is not None):
         return None
     state = "removed" if job is None else job.state
     return (
@@ -209,46 +69,42 @@ def orphan(job: Job | None, armed_us: Instant | None, *, acknowledged: bool) -> 
     )
 
 
-def several_arms(count: int) -> str | None:
-    """Decide `ONE_ARM` for a job on which nobody is at work."""
-    return None if count <= 1 else f"{count} external one-shots of the job would be passed on to the agent"
+def _several_arms(rest: AtRest) -> str | None:
+    """Say that a job would be fired more than once."""
+    if rest.arms <= 1:
+        return None
+    return f"{rest.arms} external one-shots of the job would be passed on to the agent"
 
 
 # --- When a run starts ----------------------------------------------------------------------
 
-Attempt: TypeAlias = tuple[bool, Instant, int]
-"""The identity of an occurrence, manual or not and its instant, and the number of the attempt."""
 
-
-def attempt_of(run: Run) -> Attempt:
-    """Return which attempt *run* is."""
-    return (*run.identity, run.attempt)
-
-
-def started_again(run: Run, started: Container[Attempt]) -> str | None:
-    """Decide `IDEMPOTENT_DEDUP`: *started* are the attempts at the job's latest occurrences."""
-    manual, occurrence_us, attempt = attempt_of(run)
+def _started_again(start: Start) -> str | None:
+    """Say that an attempt is started twice, or after a later one."""
+    manual, occurrence_us, attempt = attempt_of(start.run)
     at = f"attempt {attempt} of the occurrence {format_instant(occurrence_us)}"
-    if (manual, occurrence_us, attempt) in started:
+    if (manual, occurrence_us, attempt) in start.started:
         return f"{at} was started twice"
-    if (manual, occurrence_us, attempt + 1) in started:
+    if (manual, occurrence_us, attempt + 1) in start.started:
         return f"{at} was started after a later one"
     return None
 
 
-def overlaps(job: Job | None, in_flight: int) -> str | None:
-    """Decide `NO_OVERLAP`: *in_flight* counts the runs of the job in living processes, without this one."""
+def _overlaps(start: Start) -> str | None:
+    """Say that too many runs of the job are in flight."""
+    job, in_flight = start.job, start.in_flight
     may_overlap = job is not None and job.policy.overlap is Overlap.ALLOW
     if in_flight < (MAX_IN_FLIGHT if may_overlap else 1):
         return None
     return f"a run was started while {in_flight} of the job was still in flight"
 
 
-def undurable(job: Job | None, run: Run) -> str | None:
-    """Decide `DURABLE_CLAIM` for a run that starts now; *job* is as stored.
+def _undurable(start: Start) -> str | None:
+    """Say that the store does not hold the claim of a run.
 
     A job that was removed since its claim is like one that is removed during its run.
     """
+    job, run = start.job, start.run
     if job is None or run.is_among(job.runs):
         return None
     return (
@@ -256,9 +112,10 @@ def undurable(job: Job | None, run: Run) -> str | None:
     )
 
 
-def early(run: Run, now_us: Instant) -> str | None:
-    """Decide `NOT_EARLY` for a run that starts now, true time. A manual run is nobody's slot."""
-    by_us = run.occurrence_us - now_us
+def _early(start: Start) -> str | None:
+    """Say that a run starts before its time. A manual run is nobody's slot."""
+    run = start.run
+    by_us = run.occurrence_us - start.now_us
     if by_us <= 0 or run.origin is Origin.MANUAL:
         return None
     return (
@@ -269,8 +126,9 @@ def early(run: Run, now_us: Instant) -> str | None:
 # --- When the store moves -------------------------------------------------------------------
 
 
-def unclaimable(old: Job | None, new: Job | None) -> str | None:
-    """Decide `DURABLE_CLAIM` for a move of the store: what is out of force is not claimed."""
+def _unclaimable(move: StoreMove) -> str | None:
+    """Say that something was claimed of a schedule that is out of force."""
+    old, new = move.old, move.new
     if old is None or new is None or old.state is JobState.SCHEDULED:
         return None
     for run in new.runs:
@@ -279,8 +137,9 @@ def unclaimable(old: Job | None, new: Job | None) -> str | None:
     return None
 
 
-def repeats_too_often(new: Job | None) -> str | None:
-    """Decide `REPEAT_LIMIT` for a move of the store."""
+def _repeats_too_often(move: StoreMove) -> str | None:
+    """Say that a job has begun more occurrences than it may have."""
+    new = move.new
     if new is None or new.times is None:
         return None
     begun = _begun(new)
@@ -289,12 +148,13 @@ def repeats_too_often(new: Job | None) -> str | None:
     return f"{begun} occurrences were attempted of a job that repeats {new.times} times"
 
 
-def unaccounted(old: Job | None, new: Job | None, outcomes: tuple[Outcome, ...]) -> str | None:
-    """Decide `ONE_OUTCOME` for a move of the store from *old* to *new* with *outcomes*.
+def _unaccounted(move: StoreMove) -> str | None:
+    """Say which occurrence a move of the store loses or counts twice.
 
     What was open before is open still or has ended, once. What is open or has ended anew is what
     comes next in the schedule, which is asked here once more, or a manual run that was asked for.
     """
+    old, new, outcomes = move.old, move.new, move.outcomes
     if old is None or new is None:
         return None  # a job that comes or goes is accounted for by whoever brings or takes it
     before, after = _attempts(old), _attempts(new)
@@ -394,16 +254,18 @@ def _shown(instant_us: Instant | None) -> str:
 # --- When everything has settled ------------------------------------------------------------
 
 
-def diverges(job: Job | None, armed_us: Instant | None) -> str | None:
-    """Decide `CONVERGES`."""
-    wake_us = None if job is None else wake_at(job)
+def _diverges(end: Settled) -> str | None:
+    """Say that store and NAS do not agree."""
+    armed_us = end.armed_us
+    wake_us = None if end.job is None else wake_at(end.job)
     if wake_us == armed_us:
         return None
     return f"the store wants a wake at {_shown(wake_us)}, NAS has armed {_shown(armed_us)}"
 
 
-def unended(job: Job | None, now_us: Instant) -> str | None:
-    """Decide `EVERY_OCCURRENCE`."""
+def _unended(end: Settled) -> str | None:
+    """Say which occurrence has come and has no end."""
+    job, now_us = end.job, end.now_us
     if job is None or job.state is not JobState.SCHEDULED:
         return None
     if job.runs:
@@ -415,12 +277,182 @@ def unended(job: Job | None, now_us: Instant) -> str | None:
     return None
 
 
-def is_relied_on(task: Task) -> bool:
-    """Return whether somebody relies on what a task of a process does before its machine may stop.
+# --- When a machine stops -------------------------------------------------------------------
 
-    A look that is taken again and again, and a late try that has claimed nothing, are left to the next start.
+
+def _unsettled(stop: Stop) -> str | None:
+    """Say that a machine stops in the midst of its work."""
+    if not (stop.requests or stop.runs):
+        return None
+    return f"{stop.who} stops with {stop.requests} requests and {stop.runs} runs unsettled"
+
+
+# --- The properties -------------------------------------------------------------------------
+
+
+class Expectation(StrEnum):
+    """When a property must hold."""
+
+    ALWAYS = "always"
+    EVENTUALLY = "eventually"
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Property:
+    """A sentence about every history.
+
+    Attributes:
+        id: how reports name it.
+        expectation: at every moment, or once faults are over and everything has settled.
+        statement: the sentence.
+        conditions: decide it at a moment of each kind, and return the reason when it does not hold.
+        incidents: what happened in production where it did not hold.
     """
-    if isinstance(task.purpose, ForOwed):
-        has_claimed = task.flow.move is not None and bool(task.flow.move.runs)
-        return task.purpose.owed.is_busy or has_claimed
-    return not isinstance(task.purpose, ForList | ForClock)
+
+    id: str
+    expectation: Expectation
+    statement: str
+    conditions: Mapping[type[Moment], Callable[[Any], str | None]]
+    incidents: tuple[str, ...] = ()
+
+    def violation(self, moment: Moment) -> str | None:
+        """Return in words why the property does not hold at *moment*, or None when it does.
+
+        Raises:
+            KeyError: it is not decided at moments of this kind.
+        """
+        return self.conditions[type(moment)](moment)
+
+
+NO_LOST_REARM = Property(
+    id="NO-LOST-REARM",
+    expectation=Expectation.ALWAYS,
+    statement=(
+        "While a job needs a wake, something is sure to come back for it: an arm at or before that "
+        "instant, or work in progress that somebody repeats until it is done. What waits for another "
+        "attempt, or behind another run, may wait as much longer as the lease of that run lasts."
+    ),
+    conditions={AtRest: _lost_rearm},
+    incidents=("L1", "L2", "L3", "L5", "L6", "L7", "L8", "L9", "L10", "L11", "L13", "T1"),
+)
+NO_ORPHAN = Property(
+    id="NO-ORPHAN",
+    expectation=Expectation.ALWAYS,
+    statement=(
+        "Once it has been acknowledged that a job needs no wake, nothing is armed for it: a paused, "
+        "completed or removed job does not wake the machine."
+    ),
+    conditions={AtRest: _orphan},
+    incidents=("O1", "O2", "O4", "D6"),
+)
+ONE_ARM = Property(
+    id="ONE-ARM",
+    expectation=Expectation.ALWAYS,
+    statement="At rest, at most one external one-shot of a job would be passed on to the agent.",
+    conditions={AtRest: _several_arms},
+    incidents=("L9", "O1"),
+)
+ONE_OUTCOME = Property(
+    id="ONE-OUTCOME",
+    expectation=Expectation.ALWAYS,
+    statement=(
+        "Every occurrence of an active job is accounted for exactly once: it is ahead, it waits, it is "
+        "in flight, or it has ended with one outcome."
+    ),
+    conditions={StoreMove: _unaccounted},
+    incidents=("D8", "S2", "S4"),
+)
+IDEMPOTENT_DEDUP = Property(
+    id="IDEMPOTENT-DEDUP",
+    expectation=Expectation.ALWAYS,
+    statement=(
+        "However often a fire is delivered, each attempt at an occurrence is started once, and a later "
+        "attempt only after the earlier one was declared interrupted."
+    ),
+    conditions={Start: _started_again},
+    incidents=("D1", "D3"),
+)
+NO_OVERLAP = Property(
+    id="NO-OVERLAP",
+    expectation=Expectation.ALWAYS,
+    statement=(
+        "A job has at most one run in flight among all living processes, unless its runs may overlap; "
+        "then it has at most as many as the protocol allows."
+    ),
+    conditions={Start: _overlaps},
+    incidents=("D3", "D4"),
+)
+DURABLE_CLAIM = Property(
+    id="DURABLE-CLAIM",
+    expectation=Expectation.ALWAYS,
+    statement=(
+        "A run starts only while the store holds its claim, made while the schedule was in force or "
+        "because somebody asked for a run by hand."
+    ),
+    conditions={Start: _undurable, StoreMove: _unclaimable},
+    incidents=("D3", "D8", "D6"),
+)
+NOT_EARLY = Property(
+    id="NOT-EARLY",
+    expectation=Expectation.ALWAYS,
+    statement="No occurrence runs before its time, whatever the machine's clock says.",
+    conditions={Start: _early},
+    incidents=("W4", "D2"),
+)
+REPEAT_LIMIT = Property(
+    id="REPEAT-LIMIT",
+    expectation=Expectation.ALWAYS,
+    statement="A job that repeats N times attempts at most N occurrences of its schedule.",
+    conditions={StoreMove: _repeats_too_often},
+)
+SAFE_SLEEP = Property(
+    id="SAFE-SLEEP",
+    expectation=Expectation.ALWAYS,
+    statement="A machine that asks the scheduler before it stops does not stop with work unsettled.",
+    conditions={Stop: _unsettled},
+    incidents=("W1",),
+)
+CONVERGES = Property(
+    id="CONVERGES",
+    expectation=Expectation.EVENTUALLY,
+    statement="Once faults are over and everything has settled, NAS has armed exactly what the store wants.",
+    conditions={Settled: _diverges},
+    incidents=("L9", "O1"),
+)
+EVERY_OCCURRENCE = Property(
+    id="EVERY-OCCURRENCE",
+    expectation=Expectation.EVENTUALLY,
+    statement=(
+        "Once faults are over and everything has settled, no occurrence that has come is left without an end."
+    ),
+    conditions={Settled: _unended},
+    incidents=("L1", "L2", "D8"),
+)
+
+# Of those of one kind of moment, the first that does not hold is what the search names.
+PROPERTIES = (
+    NO_LOST_REARM,
+    NO_ORPHAN,
+    ONE_ARM,
+    ONE_OUTCOME,
+    IDEMPOTENT_DEDUP,
+    NO_OVERLAP,
+    DURABLE_CLAIM,
+    NOT_EARLY,
+    REPEAT_LIMIT,
+    SAFE_SLEEP,
+    CONVERGES,
+    EVERY_OCCURRENCE,
+)
+
+_DECIDED: Mapping[type[Moment], tuple[Property, ...]] = {
+    kind: tuple(each for each in PROPERTIES if kind in each.conditions) for kind in get_args(Moment)
+}
+
+
+def violations(moment: Moment) -> Iterator[tuple[Property, str]]:
+    """Yield each property that does not hold at *moment*, and why, in the order of `PROPERTIES`."""
+    for decided in _DECIDED[type(moment)]:
+        reason = decided.violation(moment)
+        if reason is not None:
+            yield decided, reason

@@ -19,7 +19,7 @@ from chronos.jobs.schedule import Instant
 from simulator import properties
 from simulator.history import render
 from simulator.kernel import Kernel
-from simulator.properties import Attempt, Property
+from simulator.moments import AtRest, Attempt, Moment, Settled, Start, Stop, StoreMove, attempt_of
 
 # The hops of an occurrence's lateness, in their order.
 HOPS = ("scheduler", "relay", "wake", "claim", "total")
@@ -131,32 +131,30 @@ class Watch:
         job, armed_us = self.store[subject], self._armed_us(subject)
         revision = -1 if job is None else job.revision
         acknowledged = self._acknowledged[subject] == revision
-        self.check(properties.NO_LOST_REARM, subject, properties.lost_rearm(job, armed_us))
-        if armed_us is not None:
-            reason = properties.orphan(job, armed_us, acknowledged=acknowledged)
-            self.check(properties.NO_ORPHAN, subject, reason)
-            self.check(properties.ONE_ARM, subject, properties.several_arms(self._arms(subject)))
+        arms = 0 if armed_us is None else self._arms(subject)
+        self._decide(subject, AtRest(job=job, armed_us=armed_us, acknowledged=acknowledged, arms=arms))
 
     # --- what happens ---
 
     def swapped(self, subject: int, old: Job | None, new: Job | None, outcomes: tuple[Outcome, ...]) -> None:
         """The store moved from *old* to *new* with *outcomes*."""
         self.store[subject] = new
-        self.check(properties.ONE_OUTCOME, subject, properties.unaccounted(old, new, outcomes))
-        self.check(properties.DURABLE_CLAIM, subject, properties.unclaimable(old, new))
-        if new is not None and new.times is not None:
-            self.check(properties.REPEAT_LIMIT, subject, properties.repeats_too_often(new))
+        self._decide(subject, StoreMove(old=old, new=new, outcomes=outcomes))
         for outcome in outcomes:
             self.results[outcome.result] += outcome.count
 
     def started(self, subject: int, run: Run) -> None:
         """A process starts *run*."""
-        job, started = self.store[subject], self._started[subject]
-        self.check(properties.IDEMPOTENT_DEDUP, subject, properties.started_again(run, started))
-        self.check(properties.NO_OVERLAP, subject, properties.overlaps(job, self._in_flight[subject]))
-        self.check(properties.DURABLE_CLAIM, subject, properties.undurable(job, run))
-        self.check(properties.NOT_EARLY, subject, properties.early(run, self.kernel.now_us))
-        started.append(properties.attempt_of(run))
+        started = self._started[subject]
+        start = Start(
+            job=self.store[subject],
+            run=run,
+            started=started,
+            in_flight=self._in_flight[subject],
+            now_us=self.kernel.now_us,
+        )
+        self._decide(subject, start)
+        started.append(attempt_of(run))
         self._in_flight[subject] += 1
         self.runs_started += 1
 
@@ -175,28 +173,25 @@ class Watch:
         lateness["claim"].append(now_us - up_us)
         lateness["total"].append(now_us - occurrence_us)
 
-    def stopped(self, subject: int, flows: int, runs: int) -> None:
+    def stopped(self, subject: int, requests: int, runs: int) -> None:
         """A machine stopped of its own accord with so much unsettled."""
-        if flows or runs:
-            self.check(
-                properties.SAFE_SLEEP,
-                subject,
-                f"the machine stopped with {flows} flows and {runs} runs unsettled",
-            )
+        self._decide(subject, Stop(who="the machine", requests=requests, runs=runs))
 
     # --- verdicts ---
 
-    def check(self, violated: Property, subject: int, reason: str | None) -> None:
-        """Note a violation, unless *reason* is None; each state of affairs once."""
-        if reason is None or len(self.violations) >= MAX_VIOLATIONS:
-            return
-        if (key := (violated.id + reason, subject)) in self._seen:
+    def _decide(self, subject: int, moment: Moment) -> None:
+        """Decide the properties of *moment*, and note what is violated; each state of affairs once."""
+        for violated, reason in properties.violations(moment):
+            self._note(violated.id, subject, reason)
+
+    def _note(self, name: str, subject: int, reason: str) -> None:
+        if len(self.violations) >= MAX_VIOLATIONS or (key := (name + reason, subject)) in self._seen:
             return
         self._seen.add(key)
         is_job = subject < len(self.job_ids)
         self.violations.append(
             Violation(
-                property=violated.id,
+                property=name,
                 job_id=self.job_ids[subject] if is_job else None,
                 at_us=self.kernel.now_us,
                 message=reason,
@@ -216,5 +211,4 @@ class Watch:
         """Decide what must hold once faults are over and everything has settled."""
         self.look()
         for subject, job in enumerate(self.store):
-            self.check(properties.CONVERGES, subject, properties.diverges(job, self._armed_us(subject)))
-            self.check(properties.EVERY_OCCURRENCE, subject, properties.unended(job, until_us))
+            self._decide(subject, Settled(job=job, armed_us=self._armed_us(subject), now_us=until_us))

@@ -62,6 +62,7 @@ from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Fired
 from chronos.protocol.transitions import Changes
 from simulator import properties
+from simulator.moments import Attempt, Start, StoreMove, attempt_of
 from tests.mutants import MUTANTS, Mutant, protocol_of
 
 T0 = parse_instant("2026-06-26T12:00:00Z")
@@ -133,7 +134,7 @@ class JobUnderPolicies(RuleBasedStateMachine):
         self.job: Job | None = None
         self.processes = [Process("0.0", 0), Process("1.0", 0)]
         self.lives = 0
-        self.started: set[properties.Attempt] = set()
+        self.started: set[Attempt] = set()
         self.ended: Counter[tuple[bool, int]] = Counter()
         self.fired: list[int] = []
         self.asked: list[int] = []
@@ -169,12 +170,7 @@ class JobUnderPolicies(RuleBasedStateMachine):
     def _make(self, move: Move, by: Process | None = None) -> Move:
         """Store what *move* says, start its runs for *by*, and look whether it may be so."""
         old, new = self.job, move.job
-        for problem in (
-            properties.unaccounted(old, new, move.outcomes),
-            properties.unclaimable(old, new),
-            properties.repeats_too_often(new),
-        ):
-            assert problem is None, problem
+        assert not list(properties.violations(StoreMove(old=old, new=new, outcomes=move.outcomes)))
         if old is not None and new is not None:
             is_changed = new != old
             assert is_changed or new is old, "a move that changes nothing returns another object"
@@ -195,16 +191,11 @@ class JobUnderPolicies(RuleBasedStateMachine):
 
     def _start(self, run: Run, by: Process) -> None:
         in_flight = sum(len(process.runs) for process in self.processes if not process.is_asleep)
-        for problem in (
-            properties.undurable(self.job, run),
-            properties.started_again(run, self.started),
-            properties.overlaps(self.job, in_flight),
-            properties.early(run, self.now_us),
-        ):
-            assert problem is None, problem
+        start = Start(job=self.job, run=run, started=self.started, in_flight=in_flight, now_us=self.now_us)
+        assert not list(properties.violations(start))
         assert run.identity not in self.ended, f"{run} starts after its end"
         assert run.owner == by.name
-        self.started.add(properties.attempt_of(run))
+        self.started.add(attempt_of(run))
         by.runs.append(run)
 
     def _fire(

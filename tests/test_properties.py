@@ -23,6 +23,7 @@ from chronos.jobs.job import (
 )
 from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US, Interval, Once, parse_instant
 from simulator import properties
+from simulator.moments import AtRest, Attempt, Settled, Start, Stop, StoreMove, attempt_of
 
 T0 = parse_instant("2026-06-26T12:00:00Z")
 ALLOW = Policy(overlap=Overlap.ALLOW)
@@ -71,10 +72,92 @@ RUNNING = attrs.evolve(JOB, next_us=slot(1), runs=(run_of(),))
 MANUAL = run_of(0, occurrence_us=T0 - MINUTE_US, origin=Origin.MANUAL)
 
 
+def lost_rearm(job: Job | None, armed_us: int | None) -> str | None:
+    return properties.NO_LOST_REARM.violation(AtRest(job=job, armed_us=armed_us))
+
+
+def orphan(job: Job | None, armed_us: int | None, *, acknowledged: bool) -> str | None:
+    rest = AtRest(job=job, armed_us=armed_us, acknowledged=acknowledged)
+    return properties.NO_ORPHAN.violation(rest)
+
+
+def several_arms(count: int) -> str | None:
+    return properties.ONE_ARM.violation(AtRest(job=JOB, armed_us=slot(0), arms=count))
+
+
+def start_of(run: Run, **changes: Any) -> Start:
+    start = Start(job=JOB, run=run, started=(), in_flight=0, now_us=run.occurrence_us)
+    return attrs.evolve(start, **changes)
+
+
+def started_again(run: Run, started: set[Attempt]) -> str | None:
+    return properties.IDEMPOTENT_DEDUP.violation(start_of(run, started=started))
+
+
+def overlaps(job: Job | None, in_flight: int) -> str | None:
+    return properties.NO_OVERLAP.violation(start_of(run_of(), job=job, in_flight=in_flight))
+
+
+def undurable(job: Job | None, run: Run) -> str | None:
+    return properties.DURABLE_CLAIM.violation(start_of(run, job=job))
+
+
+def early(run: Run, now_us: int) -> str | None:
+    return properties.NOT_EARLY.violation(start_of(run, now_us=now_us))
+
+
+def unclaimable(old: Job | None, new: Job | None) -> str | None:
+    return properties.DURABLE_CLAIM.violation(StoreMove(old=old, new=new, outcomes=()))
+
+
+def repeats_too_often(new: Job | None) -> str | None:
+    return properties.REPEAT_LIMIT.violation(StoreMove(old=JOB, new=new, outcomes=()))
+
+
+def unaccounted(old: Job | None, new: Job | None, outcomes: tuple[Outcome, ...]) -> str | None:
+    return properties.ONE_OUTCOME.violation(StoreMove(old=old, new=new, outcomes=outcomes))
+
+
+def diverges(job: Job | None, armed_us: int | None) -> str | None:
+    return properties.CONVERGES.violation(Settled(job=job, armed_us=armed_us, now_us=T0))
+
+
+def unended(job: Job | None, now_us: int) -> str | None:
+    return properties.EVERY_OCCURRENCE.violation(Settled(job=job, armed_us=None, now_us=now_us))
+
+
 def test_properties_are_told_apart_by_their_ids() -> None:
     """A report names a property by its id, and a reader finds its sentence."""
     assert len({each.id for each in properties.PROPERTIES}) == len(properties.PROPERTIES)
     assert all(each.statement.endswith(".") for each in properties.PROPERTIES)
+    assert all(each.conditions for each in properties.PROPERTIES)
+
+
+def test_moment_asks_for_every_property_that_is_decided_then() -> None:
+    """One that is added to the list is watched, searched and tested with the others."""
+    rest = AtRest(job=PAUSED, armed_us=slot(0), acknowledged=True, arms=2)
+    found = [violated for violated, _ in properties.violations(rest)]
+    assert found == [properties.NO_ORPHAN, properties.ONE_ARM]
+    assert list(properties.violations(AtRest(job=JOB, armed_us=slot(0)))) == []
+
+
+def test_misspelt_property_or_moment_is_an_error() -> None:
+    """It does not quietly hold."""
+    with pytest.raises(KeyError):
+        properties.NO_ORPHAN.violation(StoreMove(old=JOB, new=JOB, outcomes=()))
+    with pytest.raises(KeyError):
+        list(properties.violations("at rest"))  # type: ignore[arg-type]
+
+
+# --- when a machine stops -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("requests", "runs"), [(1, 0), (0, 1), (2, 3)])
+def test_machine_stops_only_with_everything_settled(requests: int, runs: int) -> None:
+    """Neither a request on which somebody relies nor a run may be cut off."""
+    safe_sleep = properties.SAFE_SLEEP
+    assert safe_sleep.violation(Stop(who="the machine", requests=0, runs=0)) is None
+    assert safe_sleep.violation(Stop(who="the machine", requests=requests, runs=runs)) is not None
 
 
 # --- at rest ------------------------------------------------------------------------------------
@@ -86,7 +169,7 @@ def test_properties_are_told_apart_by_their_ids() -> None:
 )
 def test_arm_in_time_loses_no_wake(job: Job | None, armed_us: int | None) -> None:
     """An arm at or before the instant brings somebody; without a wish there is nothing to lose."""
-    assert properties.lost_rearm(job, armed_us) is None
+    assert lost_rearm(job, armed_us) is None
 
 
 @pytest.mark.parametrize(
@@ -95,7 +178,7 @@ def test_arm_in_time_loses_no_wake(job: Job | None, armed_us: int | None) -> Non
 )
 def test_missing_or_late_arm_is_a_lost_rearm(job: Job, armed_us: int | None) -> None:
     """Nobody would come back in time, also for what only waits."""
-    assert properties.lost_rearm(job, armed_us) is not None
+    assert lost_rearm(job, armed_us) is not None
 
 
 @pytest.mark.parametrize(
@@ -106,18 +189,18 @@ def test_arm_that_is_wanted_or_not_yet_acknowledged_is_no_orphan(
     job: Job | None, armed_us: int | None, acknowledged: bool
 ) -> None:
     """Whoever was not answered asks again."""
-    assert properties.orphan(job, armed_us, acknowledged=acknowledged) is None
+    assert orphan(job, armed_us, acknowledged=acknowledged) is None
 
 
 @pytest.mark.parametrize("job", [None, PAUSED, COMPLETED])
 def test_arm_that_nobody_wants_is_an_orphan(job: Job | None) -> None:
     """It was acknowledged that the job needs no wake, and something will wake the machine."""
-    assert properties.orphan(job, slot(0), acknowledged=True) is not None
+    assert orphan(job, slot(0), acknowledged=True) is not None
 
 
 def test_two_one_shots_are_one_too_many() -> None:
     """None or one is what there may be."""
-    assert [properties.several_arms(count) is None for count in range(3)] == [True, True, False]
+    assert [several_arms(count) is None for count in range(3)] == [True, True, False]
 
 
 # --- when a run starts --------------------------------------------------------------------------
@@ -125,12 +208,12 @@ def test_two_one_shots_are_one_too_many() -> None:
 
 def test_attempts_start_once_and_in_their_order() -> None:
     """The next attempt, and a manual run of the same instant, are others."""
-    started = {properties.attempt_of(run_of())}
-    assert properties.started_again(run_of(attempt=2), started) is None
-    assert properties.started_again(run_of(origin=Origin.MANUAL), started) is None
-    assert properties.started_again(run_of(owner="other"), started) is not None
-    later = {properties.attempt_of(run_of(attempt=2))}
-    assert properties.started_again(run_of(), later) is not None
+    started = {attempt_of(run_of())}
+    assert started_again(run_of(attempt=2), started) is None
+    assert started_again(run_of(origin=Origin.MANUAL), started) is None
+    assert started_again(run_of(owner="other"), started) is not None
+    later = {attempt_of(run_of(attempt=2))}
+    assert started_again(run_of(), later) is not None
 
 
 @pytest.mark.parametrize(
@@ -138,7 +221,7 @@ def test_attempts_start_once_and_in_their_order() -> None:
 )
 def test_run_within_its_bound_does_not_overlap(job: Job | None, in_flight: int) -> None:
     """Alone, or among as many as may overlap."""
-    assert properties.overlaps(job, in_flight) is None
+    assert overlaps(job, in_flight) is None
 
 
 @pytest.mark.parametrize(
@@ -146,22 +229,22 @@ def test_run_within_its_bound_does_not_overlap(job: Job | None, in_flight: int) 
 )
 def test_run_beyond_its_bound_overlaps(job: Job | None, in_flight: int) -> None:
     """A second one, or one more than there may be."""
-    assert properties.overlaps(job, in_flight) is not None
+    assert overlaps(job, in_flight) is not None
 
 
 def test_run_starts_only_with_its_claim() -> None:
     """The store holds it, however often it was renewed; a job that is gone is nobody's matter."""
-    assert properties.undurable(RUNNING, run_of(lease_until_us=slot(5))) is None
-    assert properties.undurable(None, run_of()) is None
+    assert undurable(RUNNING, run_of(lease_until_us=slot(5))) is None
+    assert undurable(None, run_of()) is None
     for run in (run_of(attempt=2), run_of(owner="other"), run_of(1), run_of(origin=Origin.MANUAL)):
-        assert properties.undurable(RUNNING, run) is not None
+        assert undurable(RUNNING, run) is not None
 
 
 def test_run_starts_at_its_time_or_later() -> None:
     """A run by hand has no time."""
-    assert properties.early(run_of(), slot(0)) is None
-    assert properties.early(run_of(), slot(0) - 1) is not None
-    assert properties.early(run_of(origin=Origin.MANUAL), slot(0) - 1) is None
+    assert early(run_of(), slot(0)) is None
+    assert early(run_of(), slot(0) - 1) is not None
+    assert early(run_of(origin=Origin.MANUAL), slot(0) - 1) is None
 
 
 # --- when the store moves -----------------------------------------------------------------------
@@ -170,13 +253,13 @@ def test_run_starts_at_its_time_or_later() -> None:
 def test_schedule_that_is_out_of_force_claims_nothing() -> None:
     """What was in flight goes on, and a run by hand may begin."""
     paused = attrs.evolve(RUNNING, state=JobState.PAUSED)
-    assert properties.unclaimable(JOB, RUNNING) is None
-    assert properties.unclaimable(paused, paused) is None
-    assert properties.unclaimable(PAUSED, attrs.evolve(PAUSED, runs=(MANUAL,))) is None
-    assert properties.unclaimable(None, RUNNING) is None
+    assert unclaimable(JOB, RUNNING) is None
+    assert unclaimable(paused, paused) is None
+    assert unclaimable(PAUSED, attrs.evolve(PAUSED, runs=(MANUAL,))) is None
+    assert unclaimable(None, RUNNING) is None
     again = attrs.evolve(paused, runs=(run_of(attempt=2),))
     for old, new in ((PAUSED, RUNNING), (COMPLETED, RUNNING), (paused, again)):
-        assert properties.unclaimable(old, new) is not None
+        assert unclaimable(old, new) is not None
 
 
 def test_limit_counts_what_has_begun() -> None:
@@ -184,11 +267,11 @@ def test_limit_counts_what_has_begun() -> None:
     between = waiting_for(1, attempt=2)
     by_hand = attrs.evolve(between, occurrence_us=T0 - MINUTE_US, origin=Origin.MANUAL)
     full = attrs.evolve(RUNNING, times=3, completed=1, waiting=(between, by_hand, waiting_for(2)))
-    assert properties.repeats_too_often(attrs.evolve(full, runs=(run_of(), MANUAL))) is None
-    assert properties.repeats_too_often(attrs.evolve(full, times=None, completed=99)) is None
-    assert properties.repeats_too_often(None) is None
+    assert repeats_too_often(attrs.evolve(full, runs=(run_of(), MANUAL))) is None
+    assert repeats_too_often(attrs.evolve(full, times=None, completed=99)) is None
+    assert repeats_too_often(None) is None
     for changes in ({"completed": 2}, {"runs": (run_of(), run_of(2))}, {"waiting": (between, between)}):
-        assert properties.repeats_too_often(attrs.evolve(full, **changes)) is not None
+        assert repeats_too_often(attrs.evolve(full, **changes)) is not None
 
 
 Moved = tuple[Job | None, Job | None, tuple[Outcome, ...]]
@@ -295,13 +378,13 @@ UNACCOUNTED: dict[str, Moved] = {
 @pytest.mark.parametrize("moved", [pytest.param(moved, id=name) for name, moved in ACCOUNTED.items()])
 def test_move_that_keeps_its_books_is_accounted_for(moved: Moved) -> None:
     """What was open is open or has ended once, and what is new comes next in the schedule."""
-    assert properties.unaccounted(*moved) is None
+    assert unaccounted(*moved) is None
 
 
 @pytest.mark.parametrize("moved", [pytest.param(moved, id=name) for name, moved in UNACCOUNTED.items()])
 def test_move_that_loses_or_doubles_an_occurrence_is_found(moved: Moved) -> None:
     """The reason says which occurrence it is about."""
-    assert properties.unaccounted(*moved) is not None
+    assert unaccounted(*moved) is not None
 
 
 # --- when everything has settled ----------------------------------------------------------------
@@ -309,11 +392,11 @@ def test_move_that_loses_or_doubles_an_occurrence_is_found(moved: Moved) -> None
 
 def test_store_and_nas_agree_or_diverge() -> None:
     """The same instant, or neither of them any."""
-    assert properties.diverges(JOB, slot(0)) is None
-    assert properties.diverges(None, None) is None
-    assert properties.diverges(PAUSED, None) is None
+    assert diverges(JOB, slot(0)) is None
+    assert diverges(None, None) is None
+    assert diverges(PAUSED, None) is None
     for job, armed_us in ((JOB, None), (JOB, slot(0) - 1), (None, slot(0)), (PAUSED, slot(0))):
-        assert properties.diverges(job, armed_us) is not None
+        assert diverges(job, armed_us) is not None
 
 
 @pytest.mark.parametrize(
@@ -332,5 +415,5 @@ def test_what_has_come_has_an_end_once_everything_has_settled(
     change: Callable[[Job], Job], is_ended: bool
 ) -> None:
     """Only what is still to come is left, of a job whose schedule is in force."""
-    assert (properties.unended(change(JOB), slot(0) - 1) is None) == is_ended
-    assert properties.unended(None, slot(0)) is None
+    assert (unended(change(JOB), slot(0) - 1) is None) == is_ended
+    assert unended(None, slot(0)) is None

@@ -22,6 +22,7 @@ from chronos.testing import nas
 from chronos.testing.nas import EMPTY, OneShot, Promises
 from simulator import properties
 from simulator.agents import Agent
+from simulator.moments import AtRest, Moment, Start, Stop, StoreMove, attempt_of, is_relied_on
 from simulator.search.cases import JOB_ID, Case
 from simulator.search.state import (
     NOBODY,
@@ -525,10 +526,7 @@ class Space:
 
     def _decide_move(self, effect: flows.SwapJob) -> None:
         """Decide the properties of a move of the store."""
-        old, new = effect.expected, effect.replacement
-        _hold(properties.ONE_OUTCOME, properties.unaccounted(old, new, effect.outcomes))
-        _hold(properties.DURABLE_CLAIM, properties.unclaimable(old, new))
-        _hold(properties.REPEAT_LIMIT, properties.repeats_too_often(new))
+        _decide(StoreMove(old=effect.expected, new=effect.replacement, outcomes=effect.outcomes))
 
     def _reply(self, state: State, number: int, effect: Reply) -> State:
         proc = state.procs[number]
@@ -545,12 +543,12 @@ class Space:
 
     def _call_runner(self, state: State, number: int, effect: CallRunner) -> State:
         run, in_flight = effect.started.run, sum(len(proc.runs) for proc in state.procs)
-        _hold(properties.IDEMPOTENT_DEDUP, properties.started_again(run, state.started))
-        _hold(properties.NO_OVERLAP, properties.overlaps(state.job, in_flight))
-        _hold(properties.DURABLE_CLAIM, properties.undurable(state.job, run))
-        _hold(properties.NOT_EARLY, properties.early(run, self.now_us(state)))
+        start = Start(
+            job=state.job, run=run, started=state.started, in_flight=in_flight, now_us=self.now_us(state)
+        )
+        _decide(start)
         proc = state.procs[number]
-        started = tuple(sorted((*state.started, properties.attempt_of(run))))
+        started = tuple(sorted((*state.started, attempt_of(run))))
         running = proc._replace(runs=(*proc.runs, effect.key))
         return state._replace(started=started).with_proc(number, running)
 
@@ -619,10 +617,8 @@ class Space:
         if not self.is_at_rest(state):
             return
         armed_us = self.armed_us(state)
-        _hold(properties.NO_LOST_REARM, properties.lost_rearm(state.job, armed_us))
-        _hold(properties.NO_ORPHAN, properties.orphan(state.job, armed_us, acknowledged=state.acknowledged))
-        passed_on = sum(nas.forwards(self.promises, state.row, shot) for shot in state.held)
-        _hold(properties.ONE_ARM, properties.several_arms(passed_on))
+        arms = sum(nas.forwards(self.promises, state.row, shot) for shot in state.held)
+        _decide(AtRest(job=state.job, armed_us=armed_us, acknowledged=state.acknowledged, arms=arms))
 
     def _decide_sleep(self, state: State, number: int, proc: Proc) -> None:
         """Decide whether the host would stop a machine that is still at work."""
@@ -630,16 +626,13 @@ class Space:
             return
         asked = {message.task for message in state.messages if message.process == number}
         tasks = [proc.process.tasks[each] for each in asked if each in proc.process.tasks]
-        waits = [task for task in tasks if properties.is_relied_on(task)]
+        waits = [task for task in tasks if is_relied_on(task)]
         if not (proc.runs or waits):
             return
         now_us = self.now_us(state)
         pending = self.agent.pending(proc.process, Now(now_us, now_us, is_stopped=state.stop == 1))
         if not any(each.is_busy for each in pending):
-            reason = (
-                f"process {number} may stop with {len(waits)} requests and {len(proc.runs)} runs unsettled"
-            )
-            _hold(properties.SAFE_SLEEP, reason)
+            _decide(Stop(who=f"process {number}", requests=len(waits), runs=len(proc.runs)))
 
     def has_converged(self, state: State) -> bool:
         """Return whether everything has come to its end, and store and NAS agree or are about to."""
@@ -648,13 +641,14 @@ class Space:
         armed_us = self.armed_us(state)
         if armed_us is not None:
             # An arm that is still to come, and comes in time, brings agreement with its fire.
-            return armed_us > self.now_us(state) and properties.lost_rearm(state.job, armed_us) is None
+            rest = AtRest(job=state.job, armed_us=armed_us)
+            return armed_us > self.now_us(state) and properties.NO_LOST_REARM.violation(rest) is None
         return state.job is None or wake_at(state.job) is None
 
 
-def _hold(required: properties.Property, reason: str | None) -> None:
-    if reason is not None:
-        raise Violated(required, reason)
+def _decide(moment: Moment) -> None:
+    for violated, reason in properties.violations(moment):
+        raise Violated(violated, reason)
 
 
 def _bind(function: Callable[..., State], *arguments: Any) -> Callable[[], State]:

@@ -13,7 +13,7 @@ from chronos.protocol import flow as flows
 from chronos.protocol.maps import Map
 from chronos.protocol.state import Process
 from chronos.testing.nas import OneShot, Row
-from simulator import properties
+from simulator.moments import Attempt
 
 NOBODY = -1
 # What a process sends.
@@ -114,7 +114,7 @@ class State(NamedTuple):
     drain: bool
     login: int
     acknowledged: bool
-    started: tuple[properties.Attempt, ...]
+    started: tuple[Attempt, ...]
 
     def is_on_its_way(self) -> bool:
         """Return whether a message comes from or goes to a certain process."""

@@ -29,6 +29,7 @@ from chronos.protocol.flow import (
 from chronos.protocol.process import rings_us
 from chronos.protocol.transitions import Changes
 from simulator import properties
+from simulator.moments import AtRest
 from tests.model.plans import Plan, grid_of, plans, policies
 from tests.model.world import ALL, Process, Strand, World
 
@@ -316,19 +317,14 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
             assert {each.identity for each in (*job.runs, *job.waiting)} == set(book.open)
 
     @invariant()
-    def no_lost_rearm(self) -> None:
-        for job in self.world.store.load_all():
-            if self.is_at_rest(job.id):
-                reason = properties.lost_rearm(job, self.world.armed_us(job.id))
-                assert reason is None, reason
-
-    @invariant()
-    def no_orphan_arm(self) -> None:
+    def every_property_holds_at_rest(self) -> None:
+        world = self.world
         for name in NAMES:
-            job = self.world.store.load(name)
-            if self.world.acknowledged.get(name) == job and self.is_at_rest(name):
-                reason = properties.orphan(job, self.world.armed_us(name), acknowledged=True)
-                assert reason is None, reason
+            if self.is_at_rest(name):
+                job, armed_us = world.store.load(name), world.armed_us(name)
+                acknowledged = world.acknowledged.get(name) == job
+                moment = AtRest(job=job, armed_us=armed_us, acknowledged=acknowledged)
+                assert not list(properties.violations(moment))
 
     # --- the end: heal, and demand that everything converges ---
 
