@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from chronos.jobs.schedule import Cron, Interval, Once, parse_schedule
     from chronos.nas.client import AsyncNasClient, NasClient
     from chronos.nas.tokens import AsyncCachedToken, CachedToken
-    from chronos.protocol.flow import Answer
+    from chronos.protocol.flow_effects import Answer
     from chronos.protocol.state import Pending, Started
     from chronos.stores import JobStore, JsonFileStore, MemoryStore
     from chronos.stores import SqlStore as SqlStore
@@ -97,7 +97,7 @@ _MODULES = {
         "Verdict",
         "lateness",
     ),
-    "chronos.protocol.flow": ("Answer",),
+    "chronos.protocol.flow_effects": ("Answer",),
     "chronos.jobs.schedule": ("Cron", "Interval", "Once", "parse_schedule"),
     "chronos.agent.runner": ("RunContext",),
     "chronos.agent.asyncio": ("AsyncScheduler",),

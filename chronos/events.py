@@ -12,7 +12,8 @@ from typing import TypeAlias
 import attrs
 
 from chronos.jobs.job import Outcome, Run
-from chronos.protocol.flow import Answer, Intent
+from chronos.protocol.flow_effects import Answer
+from chronos.protocol.intents import Intent
 
 
 @attrs.frozen(kw_only=True)

@@ -10,7 +10,7 @@ from chronos import errors, stores
 from chronos.agent import telemetry
 from chronos.jobs import data, job, schedule
 from chronos.protocol import flow as flows
-from chronos.protocol import transitions
+from chronos.protocol import follow_ups, transitions
 from chronos.stores import rewrite
 from chronos.testing import Faults
 
@@ -67,7 +67,7 @@ def _seconds(duration_us: int) -> str:
 
 
 def _follow_ups() -> str:
-    *most, last = (str(delay_us // schedule.SECOND_US) for delay_us in flows.FOLLOW_UP_DELAYS_US)
+    *most, last = (str(delay_us // schedule.SECOND_US) for delay_us in follow_ups.FOLLOW_UP_DELAYS_US)
     return f"{', '.join(most)} and {last} s"
 
 

@@ -33,6 +33,28 @@ from chronos.jobs.schedule import HOUR_US, Interval
 from chronos.protocol import flow as flows
 from chronos.protocol.draft import Fired
 from chronos.protocol.flow import Phase
+from chronos.protocol.flow_effects import (
+    Answer,
+    ArmAccepted,
+    ArmFailed,
+    ArmOutdated,
+    ArmsListed,
+    Effect,
+    Event,
+    HistoryLoaded,
+    JobLoaded,
+    JobsLoaded,
+    JobSwapped,
+    JobUnreadable,
+    LoadJob,
+    ProvisionArm,
+    StartRun,
+    StoreFailed,
+    SwapConflicted,
+    SwapJob,
+)
+from chronos.protocol.intents import Create, Edit, Finish, Fire, Intent, Pause, Remove, Renew, Resume, RunNow
+from chronos.protocol.reconciliation import begin_reconciliation, step_reconciliation
 from chronos.protocol.transitions import Changes
 
 _OWNER = "this process"
@@ -75,37 +97,37 @@ _WAITING = Waiting(
 )
 
 
-def _intents() -> Iterator[flows.Intent]:
+def _intents() -> Iterator[Intent]:
     new = Job(id="job", schedule=Interval(period_us=HOUR_US, anchor_us=0), next_us=_AT_US)
     for fire_at_us in (_AT_US, _LATE_US):
-        yield flows.Fire(job_id="job", fire_at_us=fire_at_us)
-        yield flows.Fire(job_id="job", fire_at_us=fire_at_us, fired=Fired(origin=Origin.RECOVERY))
+        yield Fire(job_id="job", fire_at_us=fire_at_us)
+        yield Fire(job_id="job", fire_at_us=fire_at_us, fired=Fired(origin=Origin.RECOVERY))
     for confirm in (False, True):
-        yield flows.Finish(job_id="job", run=_run(_OWNER), succeeded=True, confirm=confirm)
-    yield flows.Renew(job_id="job", run=_run(_OWNER))
-    yield flows.Create(job_id="job", job=new)
-    yield flows.RunNow(job_id="job", asked_us=_AT_US)
-    yield flows.Edit(job_id="job", changes=Changes(times=2))
-    yield flows.Pause(job_id="job")
-    yield flows.Resume(job_id="job")
-    yield flows.Remove(job_id="job")
+        yield Finish(job_id="job", run=_run(_OWNER), succeeded=True, confirm=confirm)
+    yield Renew(job_id="job", run=_run(_OWNER))
+    yield Create(job_id="job", job=new)
+    yield RunNow(job_id="job", asked_us=_AT_US)
+    yield Edit(job_id="job", changes=Changes(times=2))
+    yield Pause(job_id="job")
+    yield Resume(job_id="job")
+    yield Remove(job_id="job")
 
 
-def _events() -> Iterator[flows.Event]:
+def _events() -> Iterator[Event]:
     for job in _jobs():
         for liveness in Liveness:
             known = (liveness,) * len(job.runs) if job is not None else ()
-            yield flows.JobLoaded(job, known)
-            yield flows.SwapConflicted(job, known)
-    yield flows.JobUnreadable("schedule.expr: no expression")
-    yield flows.HistoryLoaded(())
-    yield flows.JobSwapped()
-    yield flows.StoreFailed()
-    yield flows.ArmAccepted(echoed=True)
-    yield flows.ArmAccepted(echoed=False)
-    yield flows.ArmOutdated(0)
-    yield flows.ArmOutdated(99)
-    yield flows.ArmFailed()
+            yield JobLoaded(job, known)
+            yield SwapConflicted(job, known)
+    yield JobUnreadable("schedule.expr: no expression")
+    yield HistoryLoaded(())
+    yield JobSwapped()
+    yield StoreFailed()
+    yield ArmAccepted(echoed=True)
+    yield ArmAccepted(echoed=False)
+    yield ArmOutdated(0)
+    yield ArmOutdated(99)
+    yield ArmFailed()
 
 
 @cache
@@ -134,17 +156,17 @@ def _walk() -> Found:
 @cache
 def _walk_of_start() -> Found:
     """Return the same for a reconciliation, whose table is written as one `match`."""
-    events: Sequence[flows.Event] = (
+    events: Sequence[Event] = (
         *_events(),
-        flows.ArmsListed({"job": _AT_US}),
-        flows.JobsLoaded([(job, (Liveness.UNKNOWN,) * len(job.runs)) for job in _jobs() if job]),
+        ArmsListed({"job": _AT_US}),
+        JobsLoaded([(job, (Liveness.UNKNOWN,) * len(job.runs)) for job in _jobs() if job]),
     )
     found: dict[tuple[str, type], dict[str, set[tuple[str, ...]]]] = {}
-    reached = [flows.begin_reconciliation()[0]]
+    reached = [begin_reconciliation()[0]]
     for start in reached:
         for event in events:
             try:
-                after, effects = flows.step_reconciliation(start, event, _AT_US)
+                after, effects = step_reconciliation(start, event, _AT_US)
             except flows.ProtocolError:
                 continue
             ends = found.setdefault((start.phase, type(event)), {})
@@ -177,11 +199,11 @@ def protocol_page() -> str:
             _diagram_of_start(),
             table(["Phase", "Event", "Then"], _rows(_walk_of_start())),
             "## What a flow is for\n",
-            table(["Intent", "Meaning"], _named(get_args(flows.Intent))),
+            table(["Intent", "Meaning"], _named(get_args(Intent))),
             "## Effects\n",
-            table(["Effect", "What the shell performs"], _named(get_args(flows.Effect))),
+            table(["Effect", "What the shell performs"], _named(get_args(Effect))),
             "## Events\n",
-            table(["Event", "What happened"], _named(get_args(flows.Event))),
+            table(["Event", "What happened"], _named(get_args(Event))),
             "## Verdicts\n",
             f"{first_line(Verdict)}\n",
             ", ".join(code(verdict.value) for verdict in Verdict) + "\n",
@@ -255,25 +277,25 @@ def _diagram_of_start() -> str:
 
 def _fire_diagram() -> str:
     """Return the sequence of one ordinary fire, made by stepping through it."""
-    flow, effects = flows.begin(flows.Fire(job_id="job", fire_at_us=_AT_US), owner=_OWNER, now_us=_AT_US)
+    flow, effects = flows.begin(Fire(job_id="job", fire_at_us=_AT_US), owner=_OWNER, now_us=_AT_US)
     job = next(_jobs())
     messages = [("NAS", "Agent", "fire: job, fire_at")]
     while effects:
-        event: flows.Event | None = None
+        event: Event | None = None
         for effect in effects:
             match effect:
-                case flows.LoadJob():
+                case LoadJob():
                     messages += [("Agent", "Store", "load the job")]
-                    event = flows.JobLoaded(job)
-                case flows.SwapJob():
+                    event = JobLoaded(job)
+                case SwapJob():
                     messages += [("Agent", "Store", "compare-and-set: claim")]
-                    event = flows.JobSwapped()
-                case flows.ProvisionArm():
+                    event = JobSwapped()
+                case ProvisionArm():
                     messages += [("Agent", "NAS", "provision: wake_at"), ("NAS", "Agent", "200: it stands")]
-                    event = flows.ArmAccepted(echoed=True)
-                case flows.Answer():
+                    event = ArmAccepted(echoed=True)
+                case Answer():
                     messages += [("Agent", "NAS", "202 accepted")]
-                case flows.StartRun():
+                case StartRun():
                     messages += [("Agent", "Agent", "the run starts")]
         if event is None:
             break

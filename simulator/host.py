@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from chronos.jobs.schedule import SECOND_US, Instant
 from chronos.protocol.draft import Fired
-from chronos.protocol.flow import Fire
+from chronos.protocol.intents import Fire
 from chronos.testing.nas import TOKEN_LIFE_US
 from simulator import faults
 from simulator.agents import Agent

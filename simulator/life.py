@@ -11,9 +11,26 @@ import attrs
 from chronos import events
 from chronos.contract.messages import status_of
 from chronos.jobs.job import Job, Liveness, Origin, Run, Verdict
-from chronos.protocol import flow as flows
 from chronos.protocol import state
-from chronos.protocol.flow import Answer
+from chronos.protocol.flow_effects import (
+    Answer,
+    ArmFailed,
+    CancelArm,
+    Effect,
+    Event,
+    HistoryLoaded,
+    JobLoaded,
+    JobsLoaded,
+    JobSwapped,
+    ListArms,
+    LoadHistory,
+    LoadJobs,
+    ProvisionArm,
+    StoreFailed,
+    SwapConflicted,
+    SwapJob,
+)
+from chronos.protocol.intents import Fire, Intent, Renew
 from chronos.protocol.maps import Map
 from chronos.protocol.state import CallRunner, Now, Perform, Reply, TellRunner
 from simulator import faults
@@ -28,8 +45,8 @@ if TYPE_CHECKING:
 # One read or write of a store that replicas share.
 SHARED_STORE_US = 4_000
 
-_SWAPPED = flows.JobSwapped()
-_STORE_FAILED = flows.StoreFailed()
+_SWAPPED = JobSwapped()
+_STORE_FAILED = StoreFailed()
 
 Waits: TypeAlias = "Relay | Callable[[Answer | None], None] | None"
 
@@ -80,7 +97,7 @@ class Life:
 
     # --- what others want of it ---
 
-    def ask(self, subject: int, intent: flows.Intent, waits: Waits) -> None:
+    def ask(self, subject: int, intent: Intent, waits: Waits) -> None:
         """Ask for a flow; *waits* is told of the answer."""
         ticket = object()
         self._tickets[ticket] = (subject, waits)
@@ -127,7 +144,7 @@ class Life:
 
     def _mark_crash(self, task: state.Task) -> None:
         flow = task.flow
-        if isinstance(task.intent, flows.Fire) and flow.phase == "arming" and flow.move.runs:
+        if isinstance(task.intent, Fire) and flow.phase == "arming" and flow.move.runs:
             self._watch.marks["crash-between-claim-and-arm"] += 1
 
     def relied_on(self) -> int:
@@ -234,23 +251,23 @@ class Life:
             event = self._from_store(subject, wanted)
             self._kernel.after(SHARED_STORE_US, self._came, effect.number, event)
 
-    def _came(self, number: int, event: flows.Event) -> None:
+    def _came(self, number: int, event: Event) -> None:
         if self.is_alive:
             self.happen(state.Came(number, event))
 
-    def _from_store(self, subject: int, effect: flows.Effect) -> flows.Event:
+    def _from_store(self, subject: int, effect: Effect) -> Event:
         store = self._machine.store
-        if isinstance(effect, flows.SwapJob):
+        if isinstance(effect, SwapJob):
             return self._swap(subject, effect)
-        if isinstance(effect, flows.LoadJobs):
-            return flows.JobsLoaded([(job, self._owners(job)) for job in store.jobs if job is not None])
+        if isinstance(effect, LoadJobs):
+            return JobsLoaded([(job, self._owners(job)) for job in store.jobs if job is not None])
         if self._kernel.fault(faults.STORE_FAILURE) is not None:
             self._kernel.record(Kind.STORE_FAILED, subject)
             return _STORE_FAILED
-        if isinstance(effect, flows.LoadHistory):
-            return flows.HistoryLoaded(store.history(subject))
+        if isinstance(effect, LoadHistory):
+            return HistoryLoaded(store.history(subject))
         job = store.jobs[subject]
-        return flows.JobLoaded(job, self._owners(job))
+        return JobLoaded(job, self._owners(job))
 
     def _owners(self, job: Job | None) -> tuple[Liveness, ...]:
         """Return what this machine knows of the processes that own the job's runs."""
@@ -264,7 +281,7 @@ class Life:
             for run in job.runs
         )
 
-    def _swap(self, subject: int, effect: flows.SwapJob) -> flows.Event:
+    def _swap(self, subject: int, effect: SwapJob) -> Event:
         kernel, store, marks = self._kernel, self._machine.store, self._watch.marks
         failure = kernel.fault(faults.STORE_FAILURE)
         if failure is not None:
@@ -276,7 +293,7 @@ class Life:
             marks["another-process-was-faster"] += 1
             kernel.record(Kind.CONFLICT, subject)
             job = store.jobs[subject]
-            return flows.SwapConflicted(job, self._owners(job))
+            return SwapConflicted(job, self._owners(job))
         old, new = effect.expected, effect.replacement
         marks["waits"] += old is not None and new is not None and len(new.waiting) > len(old.waiting)
         return _SWAPPED
@@ -289,23 +306,23 @@ class Life:
         assert effect.within_us is not None
         deadline_us = self._kernel.now_us + effect.within_us
 
-        def close(event: flows.Event) -> None:
+        def close(event: Event) -> None:
             self._note_answer(wanted, subject, event)
             self._came(effect.number, event)
 
         call = Call(subject, deadline_us, close)
-        if isinstance(wanted, flows.ProvisionArm):
+        if isinstance(wanted, ProvisionArm):
             arrives_us = network.request(subject, nas.provision, call, wanted.fire_at_us, wanted.revision)
-        elif isinstance(wanted, flows.CancelArm):
+        elif isinstance(wanted, CancelArm):
             arrives_us = network.request(subject, nas.cancel, call, wanted.revision)
         else:
             arrives_us = network.request(subject, nas.list, call)
         if arrives_us is None or arrives_us > deadline_us:
             self._kernel.at(deadline_us, call.close, FAILED)
 
-    def _note_answer(self, effect: flows.Effect, subject: int, event: flows.Event) -> None:
-        has_failed = isinstance(event, flows.ArmFailed)
-        if isinstance(effect, flows.ListArms):
+    def _note_answer(self, effect: Effect, subject: int, event: Event) -> None:
+        has_failed = isinstance(event, ArmFailed)
+        if isinstance(effect, ListArms):
             self._watch.marks["list-failed"] += has_failed
             self._kernel.record(Kind.LIST_FAILED if has_failed else Kind.LISTED, subject, self._machine.index)
         elif has_failed:
@@ -389,14 +406,14 @@ class Life:
             kernel.record(Kind.OUTCOME, self._machine.store.subjects[event.job_id], event.outcome.count)
             marks[f"outcome-{event.outcome.result}"] += 1
 
-    def _flow_ended(self, intent: flows.Intent, answer: Answer) -> None:
+    def _flow_ended(self, intent: Intent, answer: Answer) -> None:
         subject = self._machine.store.subjects[intent.job_id]
-        if answer.settled and not isinstance(intent, flows.Renew):
+        if answer.settled and not isinstance(intent, Renew):
             self._watch.acknowledge(subject, answer.job)
-        if isinstance(intent, flows.Renew):
+        if isinstance(intent, Renew):
             self._watch.marks["lease-renewed"] += 1
             self._kernel.record(Kind.RENEWED, subject, intent.run.occurrence_us)
-        elif isinstance(intent, flows.Fire) and intent.fired.origin is Origin.RECOVERY:
+        elif isinstance(intent, Fire) and intent.fired.origin is Origin.RECOVERY:
             self._watch.marks["recovered-at-start"] += 1
             self._kernel.record(Kind.RECOVERED, subject)
 

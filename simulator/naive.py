@@ -15,7 +15,8 @@ from chronos.jobs.schedule import Instant
 from chronos.protocol import transitions
 from chronos.protocol.clocks import Belief
 from chronos.protocol.draft import Fired
-from chronos.protocol.flow import (
+from chronos.protocol.flow import Phase, starts
+from chronos.protocol.flow_effects import (
     Answer,
     ArmAccepted,
     ArmFailed,
@@ -23,31 +24,31 @@ from chronos.protocol.flow import (
     ArmsListed,
     Begin,
     CancelArm,
-    Create,
-    Declare,
-    Edit,
     Effect,
     Event,
-    Finish,
-    Fire,
-    Intent,
     JobLoaded,
     JobsLoaded,
     JobSwapped,
     ListArms,
     LoadJob,
     LoadJobs,
-    Pause,
-    Phase,
     ProvisionArm,
+    StoreFailed,
+    SwapConflicted,
+    SwapJob,
+)
+from chronos.protocol.intents import (
+    Create,
+    Declare,
+    Edit,
+    Finish,
+    Fire,
+    Intent,
+    Pause,
     Remove,
     Renew,
     Resume,
     RunNow,
-    StoreFailed,
-    SwapConflicted,
-    SwapJob,
-    starts,
 )
 from chronos.protocol.state import Rules
 

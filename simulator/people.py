@@ -11,7 +11,8 @@ import attrs
 
 from chronos.jobs.job import Job, JobState, following
 from chronos.jobs.schedule import HOUR_US, MINUTE_US, Interval
-from chronos.protocol.flow import Answer, Create, Edit, Intent, Pause, Remove, Resume, RunNow
+from chronos.protocol.flow_effects import Answer
+from chronos.protocol.intents import Create, Edit, Intent, Pause, Remove, Resume, RunNow
 from chronos.protocol.transitions import Changes
 from simulator import faults
 from simulator.faults import Change

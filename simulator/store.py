@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from chronos.jobs.job import Job, Outcome
-from chronos.protocol.flow import SwapJob
+from chronos.protocol.flow_effects import SwapJob
 from chronos.stores import HISTORY_LENGTH
 from simulator.watch import Watch
 

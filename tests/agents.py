@@ -27,7 +27,7 @@ from chronos.errors import StoreError
 from chronos.jobs.job import Job, Result
 from chronos.jobs.schedule import HOUR_US, SECOND_US, Instant, Interval, format_instant, parse_instant
 from chronos.nas.client import AsyncNasClient, NasClient
-from chronos.protocol.flow import Answer
+from chronos.protocol.flow_effects import Answer
 from chronos.protocol.state import Pending, Started
 from chronos.stores import MemoryStore
 

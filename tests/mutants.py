@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -22,9 +21,9 @@ import attrs
 from chronos.jobs import job
 from chronos.jobs.job import Job, OnInterrupt, Policy
 from chronos.jobs.schedule import SECOND_US, Interval
-from chronos.protocol import draft, pending, process, transitions
+from chronos.protocol import draft, follow_ups, pending, process, reconciliation, transitions
 from chronos.protocol import flow as flows
-from chronos.protocol.flow import Intent, Pause
+from chronos.protocol.intents import Intent, Pause
 from chronos.protocol.state import Rules
 from chronos.testing.nas import HARDENED, Promises
 from simulator.agents import Agent
@@ -43,10 +42,22 @@ from simulator.properties import (
 from simulator.search.cases import JOB_ID, Case
 
 # In the order in which they use each other.
-_MODULES: tuple[ModuleType, ...] = (job, draft, transitions, flows, process, pending)
+_MODULES: tuple[ModuleType, ...] = (
+    job,
+    draft,
+    transitions,
+    follow_ups,
+    flows,
+    reconciliation,
+    process,
+    pending,
+)
 
 # The one public class that is no value but a part of the behaviour.
 _BEHAVIOUR = ("Draft", "Turn")
+
+# The names of the reconciliation's module by which a process performs one.
+_OF_START = ("begin_reconciliation", "step_reconciliation")
 
 # The names by which other modules know a module.
 _ALIASES = {"flow": "flows"}
@@ -141,20 +152,14 @@ def agent_of(mutant: Mutant) -> Agent:
         StaleMutantError: the text to replace does not occur exactly once.
     """
     broken = _modules_of(mutant)
-    names = ("begin", "step", "begin_reconciliation", "step_reconciliation")
+    of_start = {name: broken["reconciliation"][name] for name in _OF_START}
     return Agent(
         name=mutant.name,
-        rules=Rules(**{name: broken["flow"][name] for name in names}),
+        rules=Rules(begin=broken["flow"]["begin"], step=broken["flow"]["step"], **of_start),
         step=broken["process"]["step"],
         rings_us=broken["process"]["rings_us"],
         pending=broken["pending"]["pending"],
     )
-
-
-def follow_up_of(mutant: Mutant) -> Callable[..., Intent | None]:
-    """Return `flow.follow_up` with the mistake of *mutant*."""
-    found: Callable[..., Intent | None] = _modules_of(mutant)["flow"]["follow_up"]
-    return found
 
 
 def protocol_of(mutant: Mutant) -> dict[str, Any]:
@@ -826,21 +831,21 @@ _THREE_STEPS = (
     ),
     Mutant(
         name="nothing is owed after the end of a run",
-        module=flows,
+        module=follow_ups,
         old="    if answer.settled:\n        return None\n    if isinstance(intent, Fire)",
         new="    return None\n    if isinstance(intent, Fire)",
         rule="test_what_nobody_else_repeats_is_owed",
     ),
     Mutant(
         name="what a lost end has claimed is nobody's",
-        module=flows,
+        module=follow_ups,
         old="    if isinstance(intent, Finish) and intent.confirm and answer.verdict is Verdict.LOST:",
         new="    if False:",
         rule="test_end_that_is_lost_when_it_is_repeated_is_looked_after",
     ),
     Mutant(
         name="a start does not look for ended processes",
-        module=flows,
+        module=reconciliation,
         old=" or _is_abandoned(job, liveness, now_us)",
         new="",
         rule="test_start_looks_at_every_run",

@@ -31,7 +31,7 @@ from chronos.errors import StoreError
 from chronos.jobs.job import Job, JobState
 from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US, Cron, Instant, Once
 from chronos.protocol import transitions
-from chronos.protocol.flow import Answer
+from chronos.protocol.flow_effects import Answer
 from tests.agents import T0, MakeWorld, Nas, World, at, every_hour, later, until
 
 NOON = datetime(2026, 6, 26, 12, tzinfo=UTC)

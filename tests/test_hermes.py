@@ -30,7 +30,7 @@ from chronos.jobs.schedule import (
     parse_instant,
 )
 from chronos.nas.client import ArmAnswer
-from chronos.protocol import flow as flows
+from chronos.protocol import follow_ups
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.state import CONCURRENCY
 from chronos.provider import HermesCron, NotSettled, register
@@ -278,7 +278,7 @@ class World:
 
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr(flows, "FOLLOW_UP_DELAYS_US", (1_000, 1_000, 1_000))
+    monkeypatch.setattr(follow_ups, "FOLLOW_UP_DELAYS_US", (1_000, 1_000, 1_000))
     hermes = Hermes()
     for name, module in hermes.modules().items():
         monkeypatch.setitem(sys.modules, name, module)

@@ -24,8 +24,8 @@ from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US, Interval
 from chronos.protocol import flow as flows
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Fired
-from chronos.protocol.flow import (
-    TRANSITIONS,
+from chronos.protocol.flow import TRANSITIONS, Flow, Phase, ProtocolError, begin, holds, step
+from chronos.protocol.flow_effects import (
     Answer,
     ArmAccepted,
     ArmFailed,
@@ -33,12 +33,7 @@ from chronos.protocol.flow import (
     ArmsListed,
     Begin,
     CancelArm,
-    Create,
-    Edit,
     Event,
-    Finish,
-    Fire,
-    Flow,
     JobLoaded,
     JobsLoaded,
     JobSwapped,
@@ -46,26 +41,15 @@ from chronos.protocol.flow import (
     ListArms,
     LoadJob,
     LoadJobs,
-    Pause,
-    Phase,
-    ProtocolError,
     ProvisionArm,
-    Remove,
-    Renew,
-    Resume,
-    RunNow,
     StartRun,
     StoreFailed,
     SwapConflicted,
     SwapJob,
-    begin,
-    begin_reconciliation,
-    differences,
-    follow_up,
-    holds,
-    step,
-    step_reconciliation,
 )
+from chronos.protocol.follow_ups import follow_up
+from chronos.protocol.intents import Create, Edit, Finish, Fire, Intent, Pause, Remove, Renew, Resume, RunNow
+from chronos.protocol.reconciliation import begin_reconciliation, differences, step_reconciliation
 from chronos.protocol.transitions import Changes
 
 NOON_US = 1_000 * HOUR_US
@@ -88,7 +72,7 @@ def run_of(owner: str = "me", **changes: int) -> Run:
     )
 
 
-def flow_at(intent: flows.Intent, *events: Event, now_us: int = NOON_US) -> flows.Step:
+def flow_at(intent: Intent, *events: Event, now_us: int = NOON_US) -> flows.Step:
     """Return a flow and its effects after some events."""
     flow, effects = begin(intent, owner="me", now_us=now_us)
     for event in events:
@@ -329,7 +313,7 @@ LATER_US = NOON_US + HOUR_US + MINUTE_US
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_change_moves_the_store_as_its_transition_says(intent: flows.Intent, before: Job, after: Job) -> None:
+def test_change_moves_the_store_as_its_transition_says(intent: Intent, before: Job, after: Job) -> None:
     """Each intent asks the transition of its name, with all that it carries."""
     now_us = NOON_US - 1 + (LEASE_US if isinstance(intent, Renew) else 0)
     _, (swap,) = flow_at(intent, JobLoaded(before), now_us=now_us)

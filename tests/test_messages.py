@@ -26,7 +26,7 @@ from chronos.contract.wire import (
 )
 from chronos.jobs.job import Verdict
 from chronos.jobs.schedule import SECOND_US, format_instant
-from chronos.protocol.flow import Answer
+from chronos.protocol.flow_effects import Answer
 
 CLASSES = tuple(REGISTRY)
 VECTORS = [

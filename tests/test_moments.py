@@ -28,8 +28,7 @@ from chronos.agent import runner, status
 from chronos.jobs import job
 from chronos.jobs.moments import FIRST_US, LAST_US, datetime_of, duration_of, instant_of, timedelta_of
 from chronos.jobs.schedule import HOUR_US, SECOND_US, format_instant
-from chronos.protocol import draft
-from chronos.protocol import flow as flows
+from chronos.protocol import draft, flow, flow_effects, intents
 from chronos.protocol.state import Pending, Started
 from chronos.testing import portal
 from tests.agents import T0, MakeWorld, at, every_hour, until
@@ -203,7 +202,7 @@ def test_a_choice_that_cannot_be_meant_is_one_clear_error(options: dict[str, Any
 
 def values_for_people() -> list[type]:
     """Return every value that people read, by where it stands."""
-    modules = (draft, events, job, flows, portal, runner, status)
+    modules = (draft, events, flow, flow_effects, intents, job, portal, runner, status)
     found = {Pending, Started} | {
         value for module in modules for value in vars(module).values() if inspect.isclass(value)
     }

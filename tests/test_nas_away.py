@@ -13,9 +13,10 @@ import pytest
 
 from chronos.jobs.job import LEASE_US, Origin, Run
 from chronos.jobs.schedule import HOUR_US
-from chronos.protocol import flow as flows
+from chronos.protocol import follow_ups
 from chronos.protocol.draft import Fired
-from chronos.protocol.flow import FOLLOW_UP_DELAYS_US, Finish, Fire, Renew
+from chronos.protocol.follow_ups import FOLLOW_UP_DELAYS_US
+from chronos.protocol.intents import Finish, Fire, Renew
 from tests.agents import KINDS, T0, MakeWorld, at, later, until, worlds
 
 MINUTE_S, HOUR_S = 0.06, 3.6
@@ -25,8 +26,8 @@ LONGEST_US = 300_000
 
 @pytest.fixture(params=KINDS)
 def make_world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeWorld]:
-    monkeypatch.setattr("chronos.protocol.flow.FOLLOW_UP_DELAYS_US", FIRST_US)
-    monkeypatch.setattr(flows, "LONGEST_FOLLOW_UP_DELAY_US", LONGEST_US)
+    monkeypatch.setattr("chronos.protocol.follow_ups.FOLLOW_UP_DELAYS_US", FIRST_US)
+    monkeypatch.setattr(follow_ups, "LONGEST_FOLLOW_UP_DELAY_US", LONGEST_US)
     with worlds(request.param) as make:
         yield make
 
@@ -101,7 +102,7 @@ def test_another_start_while_nas_is_away_asks_soon_again(make_world: MakeWorld) 
 
 def test_tries_come_ever_more_slowly_and_never_end() -> None:
     """5, 15, 45 s, and then twice as long each time, up to five minutes."""
-    delays = [flows.follow_up_delay_us(tries) for tries in (*range(8), 10_000)]
+    delays = [follow_ups.follow_up_delay_us(tries) for tries in (*range(8), 10_000)]
     assert delays[:3] == list(FOLLOW_UP_DELAYS_US)
     assert [delay_us // 1_000_000 for delay_us in delays] == [5, 15, 45, 90, 180, 300, 300, 300, 300]
 
@@ -112,9 +113,9 @@ def test_newer_recovery_of_a_job_stands_for_the_older_one_and_each_end_for_itsel
     other = attrs.evolve(run, occurrence_us=T0 + HOUR_US)
     recovery = Fire(job_id="j", fire_at_us=T0, fired=Fired(origin=Origin.RECOVERY))
     finish = Finish(job_id="j", run=run, succeeded=True)
-    assert flows.makes_needless(attrs.evolve(recovery, fire_at_us=T0 + 1), recovery)
-    assert not flows.makes_needless(attrs.evolve(recovery, job_id="k"), recovery)
-    assert flows.makes_needless(attrs.evolve(finish, confirm=True), finish)
-    assert not flows.makes_needless(attrs.evolve(finish, run=other), finish)
-    assert not flows.makes_needless(recovery, finish)
-    assert not flows.makes_needless(Renew(job_id="j", run=run), finish)
+    assert follow_ups.makes_needless(attrs.evolve(recovery, fire_at_us=T0 + 1), recovery)
+    assert not follow_ups.makes_needless(attrs.evolve(recovery, job_id="k"), recovery)
+    assert follow_ups.makes_needless(attrs.evolve(finish, confirm=True), finish)
+    assert not follow_ups.makes_needless(attrs.evolve(finish, run=other), finish)
+    assert not follow_ups.makes_needless(recovery, finish)
+    assert not follow_ups.makes_needless(Renew(job_id="j", run=run), finish)

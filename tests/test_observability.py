@@ -16,7 +16,7 @@ from chronos.agent import telemetry
 from chronos.agent.runner import RunContext
 from chronos.jobs.job import Policy, Result, Verdict
 from chronos.jobs.schedule import HOUR_US, SECOND_US
-from chronos.protocol import flow as flows
+from chronos.protocol.intents import Finish, Fire
 from tests.agents import T0, MakeWorld, at, every_hour, later, until
 
 # --- Hooks ---
@@ -37,12 +37,12 @@ def test_hooks_are_told_in_order_what_happens(make_world: MakeWorld) -> None:
     assert (claimed.job_id, run.occurrence_us, run.attempt, run.owner) == ("j", T0, 1, "me")
     answered, started = sorted(rest[:2], key=lambda event: isinstance(event, events.RunStarted))
     assert started == events.RunStarted(job_id="j", run=run)
-    assert answered == events.FlowEnded(intent=flows.Fire(job_id="j", fire_at_us=T0), answer=answer)
+    assert answered == events.FlowEnded(intent=Fire(job_id="j", fire_at_us=T0), answer=answer)
     ended, outcome, finished = rest[2:]
     assert ended == events.RunEnded(job_id="j", run=run, succeeded=True, detail="")
     assert outcome == events.OccurrenceEnded(job_id="j", outcome=world.store.history("j")[0])
     assert isinstance(finished, events.FlowEnded)
-    assert isinstance(finished.intent, flows.Finish)
+    assert isinstance(finished.intent, Finish)
     assert finished.answer.settled
 
 

@@ -16,7 +16,8 @@ from chronos.contract.messages import answer_to_fire
 from chronos.errors import JobsFileError
 from chronos.jobs.job import Job, Unreadable, Verdict
 from chronos.jobs.schedule import HOUR_US, SECOND_US, format_instant
-from chronos.protocol.flow import MENDING_US, differences
+from chronos.protocol.flow import MENDING_US
+from chronos.protocol.reconciliation import differences
 from chronos.stores import JobStore, JsonFileStore, SqlStore, told_apart
 from chronos.stores.conformance import ODD_CHECKS
 from simulator.fleet import load_file

@@ -21,7 +21,7 @@ from chronos.errors import InvalidClient, JobsFileError, NasUnavailable, StoreEr
 from chronos.jobs.job import Job, JobState, Policy
 from chronos.jobs.schedule import HOUR_US, MINUTE_US, Instant, Interval, Once, parse_instant
 from chronos.nas.client import ArmAnswer
-from chronos.protocol import flow as flows
+from chronos.protocol import follow_ups
 from chronos.provider import (
     BuiltinCron,
     CronScheduler,
@@ -100,7 +100,7 @@ def quiet(provider: ManagedCron) -> None:
 
 @pytest.fixture(autouse=True)
 def _short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flows, "FOLLOW_UP_DELAYS_US", (10_000, 10_000, 10_000))
+    monkeypatch.setattr(follow_ups, "FOLLOW_UP_DELAYS_US", (10_000, 10_000, 10_000))
 
 
 # --- The managed provider ----------------------------------------------------------------------

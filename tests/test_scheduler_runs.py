@@ -199,7 +199,7 @@ def test_a_run_whose_end_is_still_to_be_stored_is_not_buried(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store failed, the end is owed, and a fire that comes before it leaves the run alone."""
-    monkeypatch.setattr("chronos.protocol.flow.FOLLOW_UP_DELAYS_US", (30_000_000,))
+    monkeypatch.setattr("chronos.protocol.follow_ups.FOLLOW_UP_DELAYS_US", (30_000_000,))
     world = make_world(every_hour())
     world.agent.fire("j", T0)
     with world.failing_store(BUSY) as failed:

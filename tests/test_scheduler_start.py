@@ -102,7 +102,7 @@ def test_what_is_followed_up_does_not_come_back_all_at_once(
 ) -> None:
     """A NAS that refused for its load is not asked for everything again in one moment."""
     monkeypatch.setattr("chronos.protocol.process.CONCURRENCY", 3)
-    monkeypatch.setattr("chronos.protocol.flow.FOLLOW_UP_DELAYS_US", (30_000_000,))
+    monkeypatch.setattr("chronos.protocol.follow_ups.FOLLOW_UP_DELAYS_US", (30_000_000,))
     world = make_world(*(later(f"j{number}") for number in range(15)))
     world.nas.refuses = "provision"
     assert not world.agent.start().settled
@@ -251,7 +251,7 @@ def test_draining_does_not_wait_long_for_a_follow_up(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is owed is tried soon, and then left to the next start."""
-    monkeypatch.setattr("chronos.protocol.flow.FOLLOW_UP_DELAYS_US", (30_000_000, 30_000_000))
+    monkeypatch.setattr("chronos.protocol.follow_ups.FOLLOW_UP_DELAYS_US", (30_000_000, 30_000_000))
     world = make_world(later())
     world.nas.refuses = "provision"
     world.agent.start()
@@ -262,7 +262,7 @@ def test_draining_does_not_wait_long_for_a_follow_up(
 
 def test_draining_takes_no_overdue_occurrence(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is owed while draining arms the job, and leaves its run to the fire."""
-    monkeypatch.setattr("chronos.protocol.flow.FOLLOW_UP_DELAYS_US", (30_000_000,))
+    monkeypatch.setattr("chronos.protocol.follow_ups.FOLLOW_UP_DELAYS_US", (30_000_000,))
     world = make_world(later())
     world.nas.refuses = "provision"
     world.agent.start()

@@ -11,7 +11,7 @@ from chronos.agent.runner import RunContext
 from chronos.errors import StoreError
 from chronos.jobs.job import Job, JobState, Policy, Result, Verdict
 from chronos.jobs.schedule import HOUR_US, SECOND_US, Interval, Once
-from chronos.protocol import flow as flows
+from chronos.protocol.flow_effects import ArmsListed, CancelArm, ListArms, ProvisionArm
 from chronos.protocol.ticker import LOOK_EVERY_US, REPEAT_AFTER_US, Ticker
 from tests.agents import T0, MakeWorld, World, every_hour, later, until
 
@@ -220,7 +220,7 @@ TICKER = Ticker(is_ticking=True, is_running=True)
 
 
 def armed(ticker: Ticker, job_id: str, at_us: int, steady_us: int = 0) -> Ticker:
-    effect = flows.ProvisionArm(job_id=job_id, fire_at_us=at_us, revision=1)
+    effect = ProvisionArm(job_id=job_id, fire_at_us=at_us, revision=1)
     return ticker.perform(effect, steady_us)[0]
 
 
@@ -240,9 +240,9 @@ def test_a_cancelled_arm_is_not_due_and_leaves_nothing_behind() -> None:
     """Armed again for the same instant, it is due at once."""
     ticker, due = armed(TICKER, "j", T0).due(T0, 0)
     assert due
-    ticker, _ = ticker.perform(flows.CancelArm(job_id="j", revision=2), 0)
+    ticker, _ = ticker.perform(CancelArm(job_id="j", revision=2), 0)
     assert ticker.due(T0, 100 * SECOND_US)[1] == []
-    assert ticker.perform(flows.ListArms(), 0)[1] == flows.ArmsListed({})
+    assert ticker.perform(ListArms(), 0)[1] == ArmsListed({})
     assert armed(ticker, "j", T0).due(T0, 0)[1] == [("j", T0)]
 
 

@@ -27,11 +27,12 @@ from chronos.jobs.job import (
 )
 from chronos.jobs.schedule import DAY_US, HOUR_US, MINUTE_US, SECOND_US, Interval, Once, format_instant
 from chronos.nas.answer import date_of
-from chronos.protocol import flow as flows
-from chronos.protocol import transitions
+from chronos.protocol import follow_ups, transitions
 from chronos.protocol.clocks import Belief, compared
 from chronos.protocol.draft import Fired
-from chronos.protocol.flow import Answer, ArmAccepted, Fire, JobLoaded, ProvisionArm, begin, step
+from chronos.protocol.flow import begin, step
+from chronos.protocol.flow_effects import Answer, ArmAccepted, JobLoaded, ProvisionArm
+from chronos.protocol.intents import Fire
 from tests.agents import KINDS, T0, MakeWorld, Nas, at, every_hour, later, until, worlds
 
 
@@ -114,7 +115,7 @@ def test_fire_that_was_early_is_not_owed_by_the_process() -> None:
     """NAS delivers it again; the process itself need not come back."""
     fire = Fire(job_id="j", fire_at_us=FAR_US, fired=Fired(origin=Origin.SCHEDULE))
     answer = Answer(job_id="j", verdict=Verdict.EARLY, reason="", settled=False)
-    assert flows.follow_up(fire, answer, T0) is None
+    assert follow_ups.follow_up(fire, answer, T0) is None
 
 
 # --- A clock that is far wrong -----------------------------------------------------------------

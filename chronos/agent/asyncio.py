@@ -20,9 +20,9 @@ from chronos.errors import NasUnavailable
 from chronos.jobs.job import Job, Outcome, Policy
 from chronos.jobs.schedule import SECOND_US, GivenSchedule, Instant
 from chronos.nas.client import AsyncNas
-from chronos.protocol import flow as flows
 from chronos.protocol import state
-from chronos.protocol.flow import Answer
+from chronos.protocol.flow_effects import Answer
+from chronos.protocol.intents import Edit, Intent
 from chronos.protocol.process import rings_us
 from chronos.protocol.state import (
     Asked,
@@ -119,7 +119,7 @@ class AsyncScheduler(Base[AsyncNas]):
         changes, is_told_by_job = self._edit(job_id, schedule, tz, times, policy, data)
         if is_told_by_job:
             changes = self._edit_like(job_id, await self._read(base.load(job_id)), changes, tz)
-        return await self._ask_for(flows.Edit(job_id=job_id, changes=changes))
+        return await self._ask_for(Edit(job_id=job_id, changes=changes))
 
     async def declare(self, jobs: Iterable[JobSpec], *, remove_others: bool = False) -> Mapping[str, Answer]:
         """As `Scheduler.declare`."""
@@ -183,7 +183,7 @@ class AsyncScheduler(Base[AsyncNas]):
     async def _read(self, ask: Callable[[JobStore], T]) -> T:
         return await asyncio.to_thread(read, ask, self._store)
 
-    async def _ask_for(self, intent: flows.Intent) -> Answer:
+    async def _ask_for(self, intent: Intent) -> Answer:
         answer: Answer = await self._ask(Asked, intent)
         return answer
 

@@ -36,10 +36,11 @@ from chronos.jobs.schedule import (
     schedule_of,
     zone_of,
 )
-from chronos.protocol import flow as flows
 from chronos.protocol import state, transitions
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Fired
+from chronos.protocol.flow_effects import Effect, Event
+from chronos.protocol.intents import Create, Declare, Fire, Intent, Pause, Remove, Resume, RunNow
 from chronos.protocol.pending import pending
 from chronos.protocol.process import step
 from chronos.protocol.state import RULES, Now, Pending, new_process
@@ -187,7 +188,7 @@ class Base(Generic[N]):
         purpose = None if task is None else task.purpose
         return purpose.ticket if isinstance(purpose, state.ForCaller | state.ForLook) else None
 
-    def _event_of(self, effect: flows.Effect, result: Any) -> flows.Event:
+    def _event_of(self, effect: Effect, result: Any) -> Event:
         own = self._process.owner
         return event_of(effect, result, lambda owner: owner != own and self._is_dead(owner))
 
@@ -208,10 +209,10 @@ class Base(Generic[N]):
 
     def _fire(
         self, job_id: str, fire_at: GivenInstant, minted: GivenInstant, received: GivenInstant
-    ) -> flows.Intent:
+    ) -> Intent:
         fire_at_us = needed("fire_at", instant_of("fire_at", *fire_at))
         fired = Fired(minted_us=instant_of("minted", *minted), received_us=instant_of("received", *received))
-        return flows.Fire(job_id=checked_id(job_id), fire_at_us=fire_at_us, fired=fired)
+        return Fire(job_id=checked_id(job_id), fire_at_us=fire_at_us, fired=fired)
 
     def _create(
         self,
@@ -221,7 +222,7 @@ class Base(Generic[N]):
         times: int | None,
         policy: Policy | None,
         data: object,
-    ) -> flows.Intent:
+    ) -> Intent:
         checked_id(job_id)
         arguments.instance("policy", policy, Policy, None)
         now_us = self._clock()
@@ -229,7 +230,7 @@ class Base(Generic[N]):
         job = transitions.new_job(
             job_id, parsed, now_us=now_us, times=times, policy=policy, data_json=json_of(data)
         )
-        return flows.Create(job_id=job_id, job=job)
+        return Create(job_id=job_id, job=job)
 
     def _edit(
         self,
@@ -271,23 +272,23 @@ class Base(Generic[N]):
             raise ScheduleError(f"tz is {tz!r}, but {job_id} has no cron expression that it could be of")
         return changes
 
-    def _declare(self, jobs: Iterable[JobSpec], remove_others: bool) -> tuple[flows.Declare, ...]:
+    def _declare(self, jobs: Iterable[JobSpec], remove_others: bool) -> tuple[Declare, ...]:
         arguments.flag("remove_others", remove_others)
         specs, now_us = checked_set(jobs), self._clock()
         return tuple(spec.declared(now_us) for spec in specs)
 
-    def _pause(self, job_id: str, note: str) -> flows.Intent:
+    def _pause(self, job_id: str, note: str) -> Intent:
         arguments.text("note", note)
-        return flows.Pause(job_id=checked_id(job_id), note=note)
+        return Pause(job_id=checked_id(job_id), note=note)
 
-    def _resume(self, job_id: str, from_now: bool) -> flows.Intent:
+    def _resume(self, job_id: str, from_now: bool) -> Intent:
         arguments.flag("from_now", from_now)
-        return flows.Resume(job_id=checked_id(job_id), from_now=from_now)
+        return Resume(job_id=checked_id(job_id), from_now=from_now)
 
-    def _remove(self, job_id: str) -> flows.Intent:
-        return flows.Remove(job_id=checked_id(job_id))
+    def _remove(self, job_id: str) -> Intent:
+        return Remove(job_id=checked_id(job_id))
 
-    def _run_now(self, job_id: str, asked: GivenInstant) -> flows.Intent:
+    def _run_now(self, job_id: str, asked: GivenInstant) -> Intent:
         asked_us, now_us = instant_of("asked", *asked), self._clock()
         if asked_us is not None and asked_us > now_us + CLOCK_MARGIN_US:
             # It would make older requests of all that come.
@@ -295,7 +296,7 @@ class Base(Generic[N]):
         if asked_us is not None and asked_us < now_us - OLDEST_REQUEST_US:
             since = format_instant(now_us - OLDEST_REQUEST_US)
             raise ValueError(f"asked is {format_instant(asked_us)}; expected an instant after {since}")
-        return flows.RunNow(job_id=checked_id(job_id), asked_us=asked_us)
+        return RunNow(job_id=checked_id(job_id), asked_us=asked_us)
 
     def _drained(self, left: tuple[Pending, ...]) -> tuple[Pending, ...]:
         if any(each.is_busy for each in left):

@@ -14,7 +14,7 @@ from chronos.jobs.data import json_of
 from chronos.jobs.job import Policy
 from chronos.jobs.schedule import GivenSchedule, Instant, counts_from_now, declared_as, schedule_of
 from chronos.protocol import transitions
-from chronos.protocol.flow import Declare
+from chronos.protocol.intents import Declare
 
 
 @attrs.frozen

@@ -17,6 +17,28 @@ from chronos.errors import InvalidClient, JobsFileError, StaleRevision, StoreErr
 from chronos.jobs.job import Job, Liveness
 from chronos.jobs.schedule import SECOND_US, Instant
 from chronos.protocol import flow as flows
+from chronos.protocol.flow_effects import (
+    ArmAccepted,
+    ArmFailed,
+    ArmOutdated,
+    ArmsListed,
+    CancelArm,
+    Effect,
+    Event,
+    HistoryLoaded,
+    JobLoaded,
+    JobsLoaded,
+    JobSwapped,
+    JobUnreadable,
+    ListArms,
+    LoadHistory,
+    LoadJob,
+    LoadJobs,
+    ProvisionArm,
+    StoreFailed,
+    SwapConflicted,
+    SwapJob,
+)
 from chronos.protocol.state import IdentityRefused
 from chronos.stores import JobStore, told_apart
 
@@ -32,21 +54,21 @@ class Failed:
     error: BaseException
 
 
-def question(effect: flows.Effect, store: JobStore) -> Callable[[], Any] | None:
+def question(effect: Effect, store: JobStore) -> Callable[[], Any] | None:
     """Return the call by which *effect* asks the store, or None when it does not."""
     match effect:
-        case flows.LoadJob(job_id):
+        case LoadJob(job_id):
             return lambda: store.load(job_id)
-        case flows.LoadHistory(job_id):
+        case LoadHistory(job_id):
             return lambda: store.history(job_id)
-        case flows.LoadJobs():
+        case LoadJobs():
             return store.load_all
-        case flows.SwapJob():
+        case SwapJob():
             return lambda: _swap(effect, store)
     return None
 
 
-def request(effect: flows.Effect, nas: Any, within_s: float | None) -> Any:
+def request(effect: Effect, nas: Any, within_s: float | None) -> Any:
     """Ask NAS for *effect*: the answer, or something to await that leads to it.
 
     Args:
@@ -59,16 +81,16 @@ def request(effect: flows.Effect, nas: Any, within_s: float | None) -> Any:
         ProtocolError: nothing comes back to such an effect.
     """
     match effect:
-        case flows.ProvisionArm(job_id=job_id, fire_at_us=fire_at_us, revision=revision):
+        case ProvisionArm(job_id=job_id, fire_at_us=fire_at_us, revision=revision):
             return nas.provision(job_id, fire_at_us, revision=revision, within_s=within_s)
-        case flows.CancelArm(job_id=job_id, revision=revision):
+        case CancelArm(job_id=job_id, revision=revision):
             return nas.cancel(job_id, revision=revision, within_s=within_s)
-        case flows.ListArms():
+        case ListArms():
             return nas.list_arms(within_s=within_s)
     raise flows.ProtocolError(f"nothing comes back to {effect}")
 
 
-def event_of(effect: flows.Effect, result: Any, is_dead: Callable[[str], bool]) -> flows.Event:
+def event_of(effect: Effect, result: Any, is_dead: Callable[[str], bool]) -> Event:
     """Return what happened.
 
     Args:
@@ -82,29 +104,29 @@ def event_of(effect: flows.Effect, result: Any, is_dead: Callable[[str], bool]) 
         return tuple(Liveness.DEAD if is_dead(run.owner) else Liveness.UNKNOWN for run in runs)
 
     match effect, result:
-        case ((flows.ProvisionArm() | flows.CancelArm() | flows.ListArms()), Failed(error)):
+        case ((ProvisionArm() | CancelArm() | ListArms()), Failed(error)):
             return _refusal(effect, error)
-        case flows.ListArms(), _:
-            return flows.ArmsListed(result, _date_us(result))
-        case ((flows.ProvisionArm() | flows.CancelArm()), _):
-            return flows.ArmAccepted(echoed=result.echoed, date_us=_date_us(result))
+        case ListArms(), _:
+            return ArmsListed(result, _date_us(result))
+        case ((ProvisionArm() | CancelArm()), _):
+            return ArmAccepted(echoed=result.echoed, date_us=_date_us(result))
         case (
-            (flows.LoadJob() | flows.LoadHistory() | flows.SwapJob()),
+            (LoadJob() | LoadHistory() | SwapJob()),
             Failed(JobsFileError(job=str()) as error),
         ):
-            return flows.JobUnreadable(str(error))
+            return JobUnreadable(str(error))
         case _, Failed(error):
             _log_store(error)
-            return flows.StoreFailed(one_line(words_of(error)))
-        case flows.LoadJob(), _:
-            return flows.JobLoaded(result, owners(result))
-        case flows.LoadHistory(), _:
-            return flows.HistoryLoaded(tuple(result))
-        case flows.LoadJobs(), _:
+            return StoreFailed(one_line(words_of(error)))
+        case LoadJob(), _:
+            return JobLoaded(result, owners(result))
+        case LoadHistory(), _:
+            return HistoryLoaded(tuple(result))
+        case LoadJobs(), _:
             jobs, unreadable = told_apart(result)
-            return flows.JobsLoaded([(job, owners(job)) for job in jobs], unreadable=unreadable)
-        case flows.SwapJob(), (has_moved, job):
-            return flows.JobSwapped() if has_moved else flows.SwapConflicted(job, owners(job))
+            return JobsLoaded([(job, owners(job)) for job in jobs], unreadable=unreadable)
+        case SwapJob(), (has_moved, job):
+            return JobSwapped() if has_moved else SwapConflicted(job, owners(job))
     raise flows.ProtocolError(f"nothing comes back to {effect}")
 
 
@@ -129,7 +151,7 @@ def read(ask: Callable[[JobStore], T], store: JobStore) -> T:
         raise StoreError(f"the job store failed: {words_of(error)}", definite=True) from error
 
 
-def _swap(effect: flows.SwapJob, store: JobStore) -> tuple[bool, Job | None]:
+def _swap(effect: SwapJob, store: JobStore) -> tuple[bool, Job | None]:
     """Return whether the store moved, and the job as another process left it if not."""
     has_moved = store.swap(
         effect.job_id, expected=effect.expected, replacement=effect.replacement, outcomes=effect.outcomes
@@ -137,17 +159,17 @@ def _swap(effect: flows.SwapJob, store: JobStore) -> tuple[bool, Job | None]:
     return has_moved, None if has_moved else store.load(effect.job_id)
 
 
-def _refusal(effect: flows.Effect, error: BaseException) -> flows.Event:
+def _refusal(effect: Effect, error: BaseException) -> Event:
     match error:
         case StaleRevision(revision=revision):
-            return flows.ArmOutdated(revision, _date_us(error))
+            return ArmOutdated(revision, _date_us(error))
         case InvalidClient():
             return IdentityRefused(words_of(error), date_us=_date_us(error))
     job_id, words = getattr(effect, "job_id", ""), words_of(error)
     extra = {"job_id": job_id, "error": words}
     logger.warning("NAS did not agree: %s: %s", job_id or "the list of arms", words, extra=extra)
     retry_after_s = getattr(error, "retry_after_s", None) or 0.0
-    return flows.ArmFailed(words, int(retry_after_s * SECOND_US), _date_us(error))
+    return ArmFailed(words, int(retry_after_s * SECOND_US), _date_us(error))
 
 
 def _log_store(error: BaseException) -> None:

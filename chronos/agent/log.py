@@ -8,8 +8,8 @@ import attrs
 
 from chronos import events
 from chronos.jobs.job import Outcome, Result
-from chronos.protocol import flow as flows
 from chronos.protocol import words
+from chronos.protocol.intents import Renew
 from chronos.protocol.state import Log
 
 logger = logging.getLogger("chronos.scheduler")
@@ -39,7 +39,7 @@ def _log_outcome(outcome: Outcome) -> None:
 
 def _log_flow(event: events.FlowEnded) -> None:
     intent, answer = event.intent, event.answer
-    is_renewal = isinstance(intent, flows.Renew)
+    is_renewal = isinstance(intent, Renew)
     level = logging.WARNING if not answer.settled else logging.DEBUG if is_renewal else logging.INFO
     if not logger.isEnabledFor(level):
         return

@@ -10,8 +10,8 @@ import attrs
 from chronos.jobs.job import Job, JobState, Lateness, Outcome, Unreadable, lateness, wake_at
 from chronos.jobs.moments import datetime_of, moment_or_none
 from chronos.jobs.schedule import Instant, format_instant
-from chronos.protocol import flow as flows
 from chronos.protocol.clocks import CLOCK_MARGIN_US
+from chronos.protocol.flow_effects import ArmsListed
 from chronos.protocol.pending import pending, why_doubted
 from chronos.protocol.state import Now, Pending, Process, clock_of
 from chronos.protocol.words import because
@@ -123,7 +123,7 @@ def status_of(
     jobs, unreadable = told_apart(records)
     latest = {job_id: last for job_id, last in newest.items() if isinstance(last, Outcome)}
     unfinished = pending(process, now)
-    view = _View(process, now, refused, listed.arms if isinstance(listed, flows.ArmsListed) else None)
+    view = _View(process, now, refused, listed.arms if isinstance(listed, ArmsListed) else None)
     wanted = {job.id for job in jobs if wake_at(job) is not None} | {record.id for record in unreadable}
     return Status(
         jobs=tuple(view.of_job(job, latest.get(job.id)) for job in jobs),

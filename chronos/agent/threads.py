@@ -26,9 +26,9 @@ from chronos.agent.status import Status, status_of
 from chronos.jobs.job import Job, Outcome, Policy
 from chronos.jobs.schedule import SECOND_US, GivenSchedule, Instant
 from chronos.nas.client import Nas
-from chronos.protocol import flow as flows
 from chronos.protocol import state
-from chronos.protocol.flow import Answer
+from chronos.protocol.flow_effects import Answer
+from chronos.protocol.intents import Edit, Intent
 from chronos.protocol.process import key_of, rings_us
 from chronos.protocol.state import (
     LIST,
@@ -242,7 +242,7 @@ class Scheduler(Base[Nas]):
         changes, is_told_by_job = self._edit(job_id, schedule, tz, times, policy, data)
         if is_told_by_job:
             changes = self._edit_like(job_id, read(base.load(job_id), self._store), changes, tz)
-        return self._ask_for(flows.Edit(job_id=job_id, changes=changes))
+        return self._ask_for(Edit(job_id=job_id, changes=changes))
 
     def declare(self, jobs: Iterable[JobSpec], *, remove_others: bool = False) -> Mapping[str, Answer]:
         """Make the jobs be what an agent declares, as it does at each start of its process.
@@ -412,7 +412,7 @@ class Scheduler(Base[Nas]):
 
     # --- How it is performed ---
 
-    def _ask_for(self, intent: flows.Intent) -> Answer:
+    def _ask_for(self, intent: Intent) -> Answer:
         answer: Answer = self._ask(Asked, intent)
         return answer
 

@@ -35,7 +35,7 @@ from chronos.contract.wire import (
 )
 from chronos.jobs.job import Verdict
 from chronos.jobs.schedule import SECOND_US
-from chronos.protocol.flow import Answer
+from chronos.protocol.flow_effects import Answer
 
 # When NAS may deliver again what could not be settled. Long enough for a passing refusal to pass,
 # short against the misfire grace, which is two minutes at the least.

@@ -12,12 +12,12 @@ perform, in order; each effect but the last ones comes back as an event. A flow 
 it can be stored, compared and dropped between any two effects, which is what a crash does to it.
 `TRANSITIONS` is the whole table; an event that a phase does not list is a `ProtocolError`.
 
-`Reconciliation` is the second, smaller table: what a starting process does.
+`chronos.protocol.reconciliation` has the second, smaller table: what a starting process does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -25,24 +25,44 @@ import attrs
 
 from chronos.errors import StaleRevision
 from chronos.jobs.data import NO_DATA
-from chronos.jobs.job import (
-    CLOCK_ALLOWANCE_US,
-    Job,
-    Liveness,
-    Move,
-    Origin,
-    Outcome,
-    Run,
-    Unreadable,
-    Verdict,
-    wake_at,
-)
-from chronos.jobs.moments import moment, moment_or_none, span
+from chronos.jobs.job import Job, Move, Origin, Run, Verdict, wake_at
 from chronos.jobs.schedule import SECOND_US, Instant
 from chronos.protocol import transitions
-from chronos.protocol.clocks import CLOCK_MARGIN_US, Belief
-from chronos.protocol.draft import BY_NAS, Fired
-from chronos.protocol.transitions import Changes
+from chronos.protocol.clocks import Belief
+from chronos.protocol.flow_effects import (
+    Answer,
+    ArmAccepted,
+    ArmFailed,
+    ArmOutdated,
+    CancelArm,
+    Effect,
+    Event,
+    HistoryLoaded,
+    JobLoaded,
+    JobSwapped,
+    JobUnreadable,
+    LoadHistory,
+    LoadJob,
+    ProvisionArm,
+    StartRun,
+    StoreFailed,
+    SwapConflicted,
+    SwapJob,
+)
+from chronos.protocol.intents import (
+    Create,
+    Declare,
+    Edit,
+    Finish,
+    Fire,
+    Intent,
+    Pause,
+    Remove,
+    Renew,
+    Resume,
+    RunNow,
+    concerns,
+)
 
 # How often a flow starts over because another process changed the job between its read and its
 # write. Each time somebody made progress, so that more than a few in a row is a broken store.
@@ -52,364 +72,11 @@ MAX_CONFLICTS = 8
 # hand: sooner would wake the machine for nothing, and much later would make a mended job late.
 MENDING_US = 5 * 60 * SECOND_US
 
-# When a process tries again to settle what nobody else will come back for: the end or the renewal
-# of a run, a recovery. The host keeps the machine for that long, and no longer; a process that lives on
-# goes on trying, ever more slowly.
-FOLLOW_UP_DELAYS_US = (5 * SECOND_US, 15 * SECOND_US, 45 * SECOND_US)
-
-# An agent is as good as down while NAS does not know its arms: five minutes after NAS is back, all of
-# them are asked for at the latest. An agent that asks so rarely is no burden to a NAS that is down.
-LONGEST_FOLLOW_UP_DELAY_US = 300 * SECOND_US
+_NO_TROUBLE = ArmFailed()
 
 
 class ProtocolError(Exception):
     """A shell told a flow of an event that cannot happen in its phase: a bug in the shell."""
-
-
-# --- What a flow is for ---------------------------------------------------------------------
-
-
-@attrs.frozen(kw_only=True, cache_hash=True)
-class Fire:
-    """Answer a fire that names `fire_at_us`; with origin `RECOVERY`, the one that nobody sent.
-
-    With `may_start` False nothing is taken: the process only sees to the arm.
-    """
-
-    job_id: str
-    fire_at_us: Instant
-    fired: Fired = BY_NAS
-    may_start: bool = True
-
-    fire_at = moment()
-
-
-@attrs.frozen(kw_only=True, cache_hash=True)
-class Finish:
-    """End a run, and start what waited for that unless `may_start` is False.
-
-    `confirm` says that NAS's answer to the arm is no promise that it still stands.
-    """
-
-    job_id: str
-    run: Run
-    succeeded: bool
-    detail: str = ""
-    confirm: bool = False
-    may_start: bool = True
-
-
-@attrs.frozen(kw_only=True, cache_hash=True)
-class RunNow:
-    """Start a run by hand; `asked_us` is its identity, None for one of its own that nobody repeats."""
-
-    job_id: str
-    asked_us: Instant | None
-
-    asked = moment_or_none()
-
-
-@attrs.frozen(kw_only=True, cache_hash=True)
-class Renew:
-    """Extend the lease of a run in flight."""
-
-    job_id: str
-    run: Run
-
-
-@attrs.frozen(kw_only=True, cache_hash=True)
-class Create:
-    """Add a job."""
-
-    job_id: str
-    job: Job
-
-
-@attrs.frozen(kw_only=True, cache_hash=True)
-class Edit:
-    """Change what a job's owner decides."""
-
-    job_id: str
-    changes: Changes
-
-
-@attrs.frozen(kw_only=True, cache_hash=True)
-class Pause:
-    """Put a job's schedule out of force."""
-
-    job_id: str
-    note: str = ""
-
-
-@attrs.frozen(kw_only=True, cache_hash=True)
-class Resume:
-    """Put a paused job's schedule in force again, with the slots it had or counted from now."""
-
-    job_id: str
-    from_now: bool = False
-
-
-@attrs.frozen(kw_only=True, cache_hash=True)
-class Remove:
-    """Take a job out of the store."""
-
-    job_id: str
-
-
-@attrs.frozen(kw_only=True, cache_hash=True)
-class Declare:
-    """Make a job be what the agent declares: create it, or edit what differs.
-
-    `is_relative` says that its schedule counts from the instant at which it is asked for.
-    """
-
-    job_id: str
-    job: Job
-    is_relative: bool
-
-
-Intent: TypeAlias = Fire | Finish | RunNow | Renew | Create | Edit | Declare | Pause | Resume | Remove
-
-
-# --- Effects: what the shell performs -------------------------------------------------------
-
-
-@attrs.frozen(cache_hash=True)
-class LoadJob:
-    """Read a job. Comes back as `JobLoaded`, `JobUnreadable` or `StoreFailed`."""
-
-    job_id: str
-
-
-@attrs.frozen(cache_hash=True)
-class LoadHistory:
-    """Read the outcomes that the store keeps of a job.
-
-    Comes back as `HistoryLoaded`, `JobUnreadable` or `StoreFailed`.
-    """
-
-    job_id: str
-
-
-@attrs.frozen(kw_only=True, cache_hash=True)
-class SwapJob:
-    """Store `replacement` and the outcomes, all or nothing, if the job still is `expected`.
-
-    None stands for no such job. Comes back as `JobSwapped`, `SwapConflicted`, `JobUnreadable` or
-    `StoreFailed`.
-    """
-
-    job_id: str
-    expected: Job | None
-    replacement: Job | None
-    outcomes: tuple[Outcome, ...] = ()
-
-
-@attrs.frozen(kw_only=True, cache_hash=True)
-class ProvisionArm:
-    """Arm the job at one instant. Comes back as `ArmAccepted`, `ArmOutdated` or `ArmFailed`."""
-
-    job_id: str
-    fire_at_us: Instant
-    revision: int
-
-
-@attrs.frozen(kw_only=True, cache_hash=True)
-class CancelArm:
-    """Disarm the job. Comes back like a provision."""
-
-    job_id: str
-    revision: int
-
-
-@attrs.frozen(kw_only=True, cache_hash=True)
-class StartRun:
-    """Run the job; its end is a `Finish` with the same `confirm`. Nothing comes back to the flow.
-
-    `time_limit_us` and `data_json` are those of the job as it starts: a later change is for a later run.
-    A run that goes on for longer ends as `timed_out` says, whatever becomes of its runner.
-    """
-
-    job_id: str
-    run: Run
-    confirm: bool
-    time_limit_us: int | None = None
-    data_json: str = NO_DATA
-
-
-@attrs.frozen(kw_only=True, cache_hash=True)
-class Answer:
-    """Tell whoever asked. `settled` says that the store and NAS agree: nobody need ask again.
-
-    A verdict of None means that the store could not be moved. `trouble` says what the store or NAS had
-    against it, where that is known: it is for the agent's own people. `retry_after_us` says how long it
-    is not to be asked; without a verdict, how long there is no use in asking this agent again.
-    """
-
-    job_id: str
-    verdict: Verdict | None
-    reason: str
-    settled: bool
-    job: Job | None = None
-    trouble: str = ""
-    retry_after_us: int = 0
-
-    retry_after = span()
-
-
-@attrs.frozen
-class ListArms:
-    """Ask NAS what is armed. Comes back as `ArmsListed` or `ArmFailed`."""
-
-
-@attrs.frozen
-class LoadJobs:
-    """Read all jobs. Comes back as `JobsLoaded` or `StoreFailed`."""
-
-
-@attrs.frozen(cache_hash=True)
-class Begin:
-    """Begin these flows, in any order. Nothing comes back to the reconciliation.
-
-    `settled` says that all was seen that is armed and that the store wants; otherwise `trouble` says why not.
-    """
-
-    intents: tuple[Intent, ...]
-    settled: bool
-    trouble: str = ""
-
-
-Effect: TypeAlias = (
-    LoadJob
-    | LoadHistory
-    | SwapJob
-    | ProvisionArm
-    | CancelArm
-    | StartRun
-    | Answer
-    | ListArms
-    | LoadJobs
-    | Begin
-)
-
-
-# --- Events: what happened ------------------------------------------------------------------
-
-
-@attrs.frozen(cache_hash=True)
-class JobLoaded:
-    """The job as stored, and what is known of the owner of each of its runs, in their order."""
-
-    job: Job | None
-    liveness: tuple[Liveness, ...] = ()
-
-
-@attrs.frozen(cache_hash=True)
-class JobUnreadable:
-    """The record of the job cannot be read, and nothing was changed; `reason` says what is wrong with it."""
-
-    reason: str
-
-
-@attrs.frozen(cache_hash=True)
-class HistoryLoaded:
-    """The outcomes that the store keeps of the job, the oldest first."""
-
-    outcomes: tuple[Outcome, ...]
-
-
-@attrs.frozen
-class JobSwapped:
-    """The store moved."""
-
-
-@attrs.frozen(cache_hash=True)
-class SwapConflicted:
-    """The store did not move: another process changed the job, and here it is."""
-
-    job: Job | None
-    liveness: tuple[Liveness, ...] = ()
-
-
-@attrs.frozen
-class StoreFailed:
-    """The store answered with an error, `reason`; a write may have happened all the same."""
-
-    reason: str = ""
-
-
-@attrs.frozen(cache_hash=True)
-class ArmAccepted:
-    """NAS agrees. `echoed` says that it repeated the revision: it keeps the promises of contract 1.1.
-
-    `date_us` is NAS's time when it answered, here as in the other answers; None when it did not say.
-    """
-
-    echoed: bool
-    date_us: Instant | None = None
-
-
-@attrs.frozen(cache_hash=True)
-class ArmOutdated:
-    """NAS has seen a newer revision of this job, and names it. Nothing was armed or cancelled."""
-
-    revision: int
-    date_us: Instant | None = None
-
-
-@attrs.frozen(cache_hash=True)
-class ArmFailed:
-    """NAS refused, was not reached or did not answer; the effect may have happened all the same.
-
-    `reason` says what became of it, in words, and `retry_after_us` how long NAS is not to be asked.
-    """
-
-    reason: str = ""
-    retry_after_us: int = 0
-    date_us: Instant | None = None
-
-
-_NO_TROUBLE = ArmFailed()
-
-
-@attrs.frozen
-class ArmsListed:
-    """What NAS has armed: the instant of each job, None when NAS's text for it is no instant."""
-
-    arms: Mapping[str, Instant | None]
-    date_us: Instant | None = None
-
-
-@attrs.frozen
-class JobsLoaded:
-    """All jobs as stored, each with what is known of the owners of its runs.
-
-    `converging` names the jobs on which this process began a flow after it asked for the arms: such
-    a flow makes NAS agree by itself, and what the list says of its job is old. `unreadable` are the
-    records that are no jobs, found in the same reading.
-    """
-
-    jobs: Iterable[tuple[Job, tuple[Liveness, ...]]]
-    converging: Container[str] = ()
-    unreadable: Sequence[Unreadable] = ()
-
-
-Event: TypeAlias = (
-    JobLoaded
-    | HistoryLoaded
-    | JobUnreadable
-    | JobSwapped
-    | SwapConflicted
-    | StoreFailed
-    | ArmAccepted
-    | ArmOutdated
-    | ArmFailed
-    | ArmsListed
-    | JobsLoaded
-)
-
-
-# --- The table of a flow --------------------------------------------------------------------
 
 
 class Phase(StrEnum):
@@ -490,11 +157,6 @@ def holds(flow: Flow, run: Run) -> bool:
     if flow.move is not None and run.is_among(flow.move.runs):
         return True
     return concerns(flow.intent, run)
-
-
-def concerns(intent: Intent, run: Run) -> bool:
-    """Return whether *intent* is to renew or to end *run*; it may be begun only after a while."""
-    return isinstance(intent, Finish | Renew) and run.is_same_as(intent.run)
 
 
 def _on_loaded(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -> Step:
@@ -824,212 +486,3 @@ def timed_out(started: StartRun) -> Finish:
     return Finish(
         job_id=started.job_id, run=started.run, succeeded=False, detail=detail, confirm=started.confirm
     )
-
-
-def follow_up(intent: Intent, answer: Answer, now_us: Instant) -> Intent | None:
-    """Return what a process still owes after *answer*, to be begun after the next follow-up delay.
-
-    A fire is repeated by NAS. The end of a run, its renewal and a recovery have nobody who repeats
-    them: what was not stored is tried again as it is, and what was stored but not armed is converged
-    like a recovery. So is a change, whose author may not ask again. None when nothing is owed.
-    """
-    if isinstance(intent, Finish) and intent.confirm and answer.verdict is Verdict.LOST:
-        # Its first try may have been stored although the store failed. Then nobody has started what
-        # had waited for the end of the run and was claimed with it.
-        return _recovery(intent.job_id, now_us)
-    if answer.settled:
-        return None
-    if isinstance(intent, Fire) and intent.fired.origin is not Origin.RECOVERY:
-        return None
-    if answer.verdict is not None:
-        return _recovery(intent.job_id, now_us)
-    match intent:
-        case Finish():
-            # The move may have been made all the same; then only NAS is left to be asked.
-            return attrs.evolve(intent, confirm=True)
-        case Fire() | Renew():
-            return intent
-    return None
-
-
-def follow_up_delay_us(tries: int, first_us: Sequence[int] = FOLLOW_UP_DELAYS_US) -> int:
-    """Return how long the next try waits after so many, microseconds: ever longer, up to some minutes.
-
-    Args:
-        tries: how many there were.
-        first_us: the first delays; after the last of them the delay doubles.
-
-    Source: incident L14.
-    """
-    if tries < len(first_us):
-        return first_us[tries]
-    doubled_us = first_us[-1] << min(tries - len(first_us) + 1, 40)
-    return max(first_us[-1], min(LONGEST_FOLLOW_UP_DELAY_US, doubled_us))
-
-
-def makes_needless(new: Intent, owed: Intent) -> bool:
-    """Return whether *new* does what *owed* would do, so that a process need not remember both."""
-    if new.job_id != owed.job_id or type(new) is not type(owed):
-        return False
-    return isinstance(new, Fire) or (isinstance(owed, Finish | Renew) and concerns(new, owed.run))
-
-
-def _recovery(job_id: str, now_us: Instant) -> Fire:
-    """Return the fire that nobody sent, for what is overdue by more than a clock may be wrong."""
-    overdue_us = now_us - CLOCK_MARGIN_US
-    return Fire(job_id=job_id, fire_at_us=overdue_us, fired=Fired(origin=Origin.RECOVERY))
-
-
-# --- The table of a start -------------------------------------------------------------------
-
-
-@attrs.frozen(kw_only=True)
-class Reconciliation:
-    """What a starting process does: one list call, then one flow for each difference.
-
-    Attributes:
-        phase: what it waits for.
-        arms: what NAS has armed; None when NAS could not say.
-        trouble: why it could not.
-    """
-
-    phase: Phase = Phase.LISTING
-    arms: Mapping[str, Instant | None] | None = None
-    trouble: str = ""
-
-
-def begin_reconciliation() -> tuple[Reconciliation, tuple[Effect, ...]]:
-    """Return a new reconciliation, and its first effects."""
-    return Reconciliation(), (ListArms(),)
-
-
-def step_reconciliation(
-    reconciliation: Reconciliation, event: Event, now_us: Instant, belief: Belief = Belief.UNKNOWN
-) -> tuple[Reconciliation, tuple[Effect, ...]]:
-    """Return *reconciliation* after *event*, and the effects to perform.
-
-    Args:
-        reconciliation: as it was before.
-        event: what became of the effect that it waits for.
-        now_us: the present instant by the local clock.
-        belief: whether that clock is believed.
-
-    Raises:
-        ProtocolError: the phase does not wait for such an event.
-    """
-    match reconciliation.phase, event:
-        case Phase.LISTING, ArmsListed(arms=arms):
-            return Reconciliation(phase=Phase.LOADING, arms=arms), (LoadJobs(),)
-        case Phase.LISTING, ArmFailed(reason=reason):
-            return Reconciliation(phase=Phase.LOADING, trouble=reason), (LoadJobs(),)
-        case Phase.LOADING, JobsLoaded(jobs=jobs, converging=converging, unreadable=unreadable):
-            found = differences(jobs, reconciliation.arms, now_us, unreadable, belief)
-            intents = tuple(intent for intent in found if intent.job_id not in converging)
-            done = attrs.evolve(reconciliation, phase=Phase.DONE)
-            is_known = reconciliation.arms is not None
-            return done, (Begin(intents, settled=is_known, trouble=reconciliation.trouble),)
-        case Phase.LOADING, StoreFailed(reason=reason):
-            done = attrs.evolve(reconciliation, phase=Phase.DONE)
-            return done, (Begin((), settled=False, trouble=reason),)
-    raise ProtocolError(f"{type(event).__name__} cannot happen while {reconciliation.phase}")
-
-
-def differences(
-    jobs: Iterable[tuple[Job, Sequence[Liveness]]],
-    arms: Mapping[str, Instant | None] | None,
-    now_us: Instant,
-    unreadable: Sequence[Unreadable] = (),
-    belief: Belief = Belief.UNKNOWN,
-) -> tuple[Fire, ...]:
-    """Return the flows that a starting process owes.
-
-    One for each job with which NAS disagrees, for each arm without a job, for each run whose
-    process has ended, for each occurrence that is overdue, and for each job that a clock which was ahead
-    has left in the future. Nothing is remembered from an earlier life: NAS is asked, and when it cannot
-    say, only what the store shows is looked after. By a clock that is not believed nothing is overdue.
-
-    Args:
-        jobs: all jobs, each with what is known of the owners of its runs.
-        arms: what NAS has armed, or None when it could not say.
-        now_us: the present instant by the local clock.
-        unreadable: the records that are no jobs. Their arms stay as they are; while one has not even an
-            id, any arm without a job may be its own, and all of these stay.
-        belief: whether the local clock is believed.
-
-    Source: contract, "Claim, run, re-arm"; incidents L2, L3, O1, O2, O3, S6, T3.
-    """
-    is_believed, first_slots = belief is not Belief.DOUBTED, transitions.FirstSlots()
-    overdue_us = now_us - CLOCK_MARGIN_US
-    known = {record.id for record in unreadable}
-
-    def is_left(job: Job, liveness: Sequence[Liveness], wake_us: Instant | None) -> bool:
-        is_overdue = wake_us is not None and wake_us <= overdue_us
-        is_behind = is_overdue or _is_abandoned(job, liveness, now_us)
-        return is_behind or transitions.stands_ahead(job, now_us, first_slots)
-
-    wanting = []
-    for job, liveness in jobs:
-        known.add(job.id)
-        wake_us = wake_at(job)
-        if arms is None:
-            disagrees = False
-        elif wake_us is None:
-            disagrees = job.id in arms
-        else:
-            disagrees = arms.get(job.id) != wake_us
-        if disagrees or (is_believed and is_left(job, liveness, wake_us)):
-            wanting.append(job.id)
-    if None not in known:
-        wanting += [job_id for job_id in arms or () if job_id not in known]
-    return tuple(_recovery(job_id, now_us) for job_id in wanting)
-
-
-def _is_abandoned(job: Job, liveness: Sequence[Liveness], now_us: Instant) -> bool:
-    """Return whether a run of the job lost its process, or its lease where nothing is known of that."""
-    for run, owner_is in zip(job.runs, liveness, strict=True):
-        if owner_is is Liveness.DEAD:
-            return True
-        if owner_is is Liveness.UNKNOWN and now_us >= run.lease_until_us + CLOCK_ALLOWANCE_US:
-            return True
-    return False
-
-
-# --- What is declared -----------------------------------------------------------------------
-
-
-def declarations(
-    jobs: Iterable[Job],
-    wanted: Sequence[Declare],
-    now_us: Instant,
-    *,
-    removes_others: bool,
-    unsettled: Container[str] = (),
-) -> tuple[tuple[Declare | Remove, ...], dict[str, Answer]]:
-    """Return the flows by which the jobs become what an agent declares.
-
-    Args:
-        jobs: all jobs.
-        wanted: what is declared of each job, no id twice.
-        now_us: the present instant by the local clock.
-        removes_others: whether a job that was declared before, and is not any more, is removed. What
-            nobody has declared stays.
-        unsettled: the ids of the jobs on which NAS is not known to agree.
-
-    Returns:
-        The flows, in order; and the answers for the jobs that need none, since they are so already.
-    """
-    known = {job.id: job for job in jobs}
-    intents: list[Declare | Remove] = []
-    answers: dict[str, Answer] = {}
-    for intent in wanted:
-        job = known.pop(intent.job_id, None)
-        move = transitions.declare(job, wanted=intent.job, is_relative=intent.is_relative, now_us=now_us)
-        if move.job != job or intent.job_id in unsettled:
-            intents.append(intent)
-        else:
-            answers[intent.job_id] = Answer(
-                job_id=intent.job_id, verdict=move.verdict, reason=move.reason, settled=True, job=job
-            )
-    if removes_others:
-        intents += [Remove(job_id=job.id) for job in known.values() if job.declared]
-    return tuple(intents), answers

@@ -21,11 +21,31 @@ from chronos import events
 from chronos.jobs.job import RENEW_EVERY_US, Job, Liveness, Origin, Run, Unreadable, Verdict
 from chronos.jobs.schedule import SECOND_US, Instant, format_instant
 from chronos.protocol import flow as flows
-from chronos.protocol import words
+from chronos.protocol import follow_ups, words
 from chronos.protocol.clocks import Belief, Change, Reading, change_of, clock_trouble, compared, said_of
 from chronos.protocol.draft import Fired
-from chronos.protocol.flow import Answer, Intent
+from chronos.protocol.flow_effects import (
+    Answer,
+    ArmAccepted,
+    ArmFailed,
+    ArmOutdated,
+    ArmsListed,
+    Begin,
+    CancelArm,
+    JobLoaded,
+    JobsLoaded,
+    JobSwapped,
+    ListArms,
+    ProvisionArm,
+    StartRun,
+    SwapConflicted,
+    SwapJob,
+)
+from chronos.protocol.flow_effects import Effect as FlowEffect
+from chronos.protocol.flow_effects import Event as FlowEvent
+from chronos.protocol.intents import Finish, Fire, Intent, Renew, RunNow, concerns
 from chronos.protocol.maps import Map
+from chronos.protocol.reconciliation import declarations
 from chronos.protocol.state import (
     CLOCK,
     CONCURRENCY,
@@ -82,8 +102,8 @@ from chronos.protocol.state import (
 )
 from chronos.protocol.ticker import Ticker
 
-_FOR_NAS = (flows.ProvisionArm, flows.CancelArm, flows.ListArms)
-_OF_NAS = (flows.ArmAccepted, flows.ArmOutdated, flows.ArmFailed, flows.ArmsListed)
+_FOR_NAS = (ProvisionArm, CancelArm, ListArms)
+_OF_NAS = (ArmAccepted, ArmOutdated, ArmFailed, ArmsListed)
 
 
 def step(process: Process, event: Event, now: Now) -> tuple[Process, tuple[Effect, ...]]:
@@ -184,13 +204,13 @@ class Turn:
 
     def asked(self, event: Asked) -> None:
         """Somebody asks for a flow."""
-        intent, is_run = event.intent, isinstance(event.intent, flows.Fire | flows.RunNow)
+        intent, is_run = event.intent, isinstance(event.intent, Fire | RunNow)
         # Whoever is told to run something is an agent at work, also before its first start.
         self.is_started = self.is_started or is_run
         if is_run and self.is_draining:
             turned_away = Answer(job_id=intent.job_id, verdict=None, reason=words.DRAINING, settled=False)
             self.reply_at_once(event, turned_away)
-        elif isinstance(intent, flows.RunNow) and self.present.is_stopped:
+        elif isinstance(intent, RunNow) and self.present.is_stopped:
             self.reply_at_once(event, _stopped(intent))
         else:
             self.begin(intent, ForCaller(event.ticket))
@@ -216,7 +236,7 @@ class Turn:
 
     def asked_to_declare(self, event: AskedToDeclare) -> None:
         """Make the jobs be what is declared, each by a flow of its own, where it is not so already."""
-        intents, answers = flows.declarations(
+        intents, answers = declarations(
             event.jobs,
             event.wanted,
             self.clock(),
@@ -246,7 +266,7 @@ class Turn:
     def asked_for_arms(self, event: AskedForArms) -> None:
         """Ask what is armed, for somebody who only looks."""
         task = Task(flow=None, purpose=ForLook(event.ticket))
-        self.request(self.free_number(), task, None, flows.ListArms())
+        self.request(self.free_number(), task, None, ListArms())
 
     def saw(self, event: Saw) -> None:
         """Remember which records cannot be read, and log each that was not known before. Source: S6."""
@@ -261,8 +281,8 @@ class Turn:
     def begin(self, intent: Intent, purpose: Purpose) -> None:
         """Begin a flow; what is owed goes on during a stop, too."""
         asked, is_owed = intent, isinstance(purpose, ForOwed)
-        if isinstance(intent, flows.Fire | flows.Finish):
-            if self.present.is_stopped and isinstance(intent, flows.Fire) and not is_owed:
+        if isinstance(intent, Fire | Finish):
+            if self.present.is_stopped and isinstance(intent, Fire) and not is_owed:
                 self.note(intent, _stopped(intent), has_asked_nas=False)
                 self.answered(purpose, intent, _stopped(intent))
                 return
@@ -275,7 +295,7 @@ class Turn:
         """Return a number for a new task."""
         return next(number for number in count() if number not in self.tasks)
 
-    def go_on(self, number: int, task: Task, flow: Any, effects: Iterable[flows.Effect]) -> None:
+    def go_on(self, number: int, task: Task, flow: Any, effects: Iterable[FlowEffect]) -> None:
         """Perform the effects of a task: one request; or an answer, with which it is over, and its runs."""
         answer: Answer | None = None
         for effect in effects:
@@ -284,9 +304,9 @@ class Turn:
                 self.own("tasks").pop(number, None)
                 assert task.intent is not None
                 self.note(task.intent, answer, has_asked_nas=task.deadline_us is not None)
-            elif isinstance(effect, flows.StartRun):
+            elif isinstance(effect, StartRun):
                 self.start_run(effect)
-            elif isinstance(effect, flows.Begin):
+            elif isinstance(effect, Begin):
                 self.own("tasks").pop(number, None)
                 self.reconciled(task, effect)
             else:
@@ -294,7 +314,7 @@ class Turn:
         if answer is not None and task.intent is not None:
             self.answered(task.purpose, task.intent, answer)
 
-    def request(self, number: int, task: Task, flow: Any, effect: flows.Effect) -> None:
+    def request(self, number: int, task: Task, flow: Any, effect: FlowEffect) -> None:
         """Ask the store, NAS or, where that cannot be had, the ticker."""
         within_us, deadline_us = None, task.deadline_us
         if isinstance(effect, _FOR_NAS):
@@ -321,7 +341,7 @@ class Turn:
             self.came_for(number, waiting, self.ask_ticker(effect))
         elif within_us == 0:
             within_s = self.nas_timeout_us(task.intent) / SECOND_US
-            self.came_for(number, waiting, flows.ArmFailed(f"NAS has not agreed within {within_s:g} s"))
+            self.came_for(number, waiting, ArmFailed(f"NAS has not agreed within {within_s:g} s"))
         else:
             self.effects.append(Perform(number, effect, within_us))
 
@@ -332,12 +352,12 @@ class Turn:
     def _asks_nas(self, task: Task) -> bool:
         """Return whether NAS is asked also while the ticker fires, which ends if it answers."""
         is_list, is_asked = (
-            isinstance(task.effect, flows.ListArms),
+            isinstance(task.effect, ListArms),
             isinstance(task.purpose, ForCaller | ForList),
         )
         return self.has_nas and is_list and is_asked
 
-    def ask_ticker(self, effect: flows.Effect | None) -> flows.Event:
+    def ask_ticker(self, effect: FlowEffect | None) -> FlowEvent:
         """Let the ticker do what NAS would."""
         self.ticker, event = self.ticker.perform(effect, self.present.steady_us)
         return event
@@ -359,14 +379,14 @@ class Turn:
             return
         self.came_for(event.number, *self.heard(task, event.event))
 
-    def heard(self, task: Task, event: flows.Event) -> tuple[Task, flows.Event]:
+    def heard(self, task: Task, event: FlowEvent) -> tuple[Task, FlowEvent]:
         """Return what NAS said, or what follows where it refuses the agent's identity; with the task."""
         if not isinstance(event, _OF_NAS):
             return task, event
         self.hear(task.sent_us, event.date_us)
         is_refused, asks_nas = isinstance(event, IdentityRefused), self._asks_nas(task)
         is_of_before = task.logins != self.logins
-        if asks_nas and isinstance(event, flows.ArmsListed) and not (self.ticker.is_ticking and is_of_before):
+        if asks_nas and isinstance(event, ArmsListed) and not (self.ticker.is_ticking and is_of_before):
             return self.logged_in(task), event
         if self.ticker.is_ticking and (asks_nas or is_refused):
             if asks_nas and is_refused:
@@ -377,7 +397,7 @@ class Turn:
             return task, event
         if not (self.is_started or self.rules.has_ticker) or is_of_before:
             # Nothing here fires jobs, or this was the login of before: whoever asked asks again.
-            return task, flows.ArmFailed(getattr(event, "reason", ""))
+            return task, ArmFailed(getattr(event, "reason", ""))
         self.fall_back()
         return task, self.ask_ticker(task.effect)
 
@@ -399,7 +419,7 @@ class Turn:
         self.tell(events.FellBack(reason=words.REFUSED))
         self.begin_ticking()
 
-    def came_for(self, number: int, task: Task, event: flows.Event) -> None:
+    def came_for(self, number: int, task: Task, event: FlowEvent) -> None:
         """Let a task go on."""
         if isinstance(task.purpose, ForLook):
             self.own("tasks").pop(number, None)
@@ -410,26 +430,26 @@ class Turn:
         if task.intent is not None:
             flow, effects = self.rules.step(task.flow, known, self.clock())
         else:
-            if isinstance(event, flows.ArmFailed):
+            if isinstance(event, ArmFailed):
                 task = attrs.evolve(task, retry_after_us=event.retry_after_us)
             flow, effects = self.rules.step_reconciliation(task.flow, known, self.clock(), self.belief())
         self.go_on(number, task, flow, effects)
 
-    def known(self, number: int, task: Task, event: flows.Event) -> flows.Event:
+    def known(self, number: int, task: Task, event: FlowEvent) -> FlowEvent:
         """Return *event* with what this process knows of the owners of the runs that it shows.
 
         That is asked after the job was read: what changed in the store since then makes a swap fail.
         """
-        if isinstance(event, flows.JobLoaded | flows.SwapConflicted):
+        if isinstance(event, JobLoaded | SwapConflicted):
             if event.job is None or not event.job.runs:
                 return event
             return type(event)(event.job, self.liveness(event.job, event.liveness, number))
-        if isinstance(event, flows.JobsLoaded):
+        if isinstance(event, JobsLoaded):
             jobs = [(job, self.liveness(job, others)) for job, others in event.jobs]
             self.saw(Saw(tuple(event.unreadable)))
             # A flow that has ended without agreement makes NAS agree no more.
             converging = task.converging - self.unsettled.keys()
-            return flows.JobsLoaded(jobs, converging, event.unreadable)
+            return JobsLoaded(jobs, converging, event.unreadable)
         return event
 
     def liveness(
@@ -452,7 +472,7 @@ class Turn:
     def _liveness_of(self, run: Run, asking: int | None) -> Liveness:
         is_alive = (
             any(run.is_same_as(each.started.run) for each in self.runs.values())
-            or any(flows.concerns(owed.intent, run) for owed in self.owed.values())
+            or any(concerns(owed.intent, run) for owed in self.owed.values())
             or any(
                 flows.holds(task.flow, run)
                 for number, task in self.tasks.items()
@@ -461,9 +481,9 @@ class Turn:
         )
         return Liveness.ALIVE if is_alive else Liveness.DEAD
 
-    def tell_moved(self, effect: flows.Effect | None, event: flows.Event) -> None:
+    def tell_moved(self, effect: FlowEffect | None, event: FlowEvent) -> None:
         """Tell what the store has moved to."""
-        if not (isinstance(effect, flows.SwapJob) and isinstance(event, flows.JobSwapped)):
+        if not (isinstance(effect, SwapJob) and isinstance(event, JobSwapped)):
             return
         before = effect.expected.runs if effect.expected is not None else ()
         for run in effect.replacement.runs if effect.replacement is not None else ():
@@ -475,7 +495,7 @@ class Turn:
     def note(self, intent: Intent, answer: Answer, *, has_asked_nas: bool) -> None:
         """Tell the end of a flow, and remember whether its job is settled."""
         if not answer.settled:
-            if not isinstance(intent, flows.Renew):  # the next one mends it, without asking NAS
+            if not isinstance(intent, Renew):  # the next one mends it, without asking NAS
                 self.own("unsettled")[answer.job_id] = words.why_unsettled(answer)
         elif has_asked_nas:
             if answer.job_id in self.unsettled:
@@ -488,7 +508,7 @@ class Turn:
         if isinstance(purpose, ForOwed):
             self.tried(purpose.owed, answer)
             return
-        owed = flows.follow_up(intent, answer, self.clock())
+        owed = follow_ups.follow_up(intent, answer, self.clock())
         if owed is not None:
             patience_until_us = self.present.steady_us + FOLLOW_UP_FOR_US
             self.owe(Owed(intent=owed, reason="", due_us=0, patience_until_us=patience_until_us), answer)
@@ -533,26 +553,26 @@ class Turn:
     def owe_no_more(self, is_settled: Callable[[str], bool]) -> None:
         """Forget what would only make NAS agree on jobs on which it does."""
         for key, owed in tuple(self.owed.items()):
-            if isinstance(owed.intent, flows.Fire) and is_settled(owed.intent.job_id):
+            if isinstance(owed.intent, Fire) and is_settled(owed.intent.job_id):
                 self.own("owed").pop(key)
 
     def try_owed(self) -> None:
         """Try again what is due, a few at once; the end of a run first: nobody renews its lease any more."""
         due = [(key, owed) for key, owed in self.owed.items() if owed.due_us <= self.present.steady_us]
-        due.sort(key=lambda each: (not isinstance(each[1].intent, flows.Finish), each[1].due_us))
+        due.sort(key=lambda each: (not isinstance(each[1].intent, Finish), each[1].due_us))
         for key, owed in due[: max(0, CONCURRENCY - _tries_at_work(self.tasks))]:
             self.own("owed").pop(key)
             self.begin(owed.intent, ForOwed(owed))
 
     def tried(self, owed: Owed, answer: Answer) -> None:
         """What is owed was tried; see whether it still is."""
-        still = flows.follow_up(owed.intent, answer, self.clock())
+        still = follow_ups.follow_up(owed.intent, answer, self.clock())
         if still is None or self._is_needless(still):
             return
         # What NAS did not want to be asked yet was no try, as long as that does not go on for ever.
         is_put_off = answer.retry_after_us > 0 and self.present.steady_us < owed.patience_until_us
         left = attrs.evolve(owed, intent=still, tries=min(owed.tries + (not is_put_off), MOST_TRIES))
-        if left.tries == len(flows.FOLLOW_UP_DELAYS_US) and not is_put_off:
+        if left.tries == len(follow_ups.FOLLOW_UP_DELAYS_US) and not is_put_off:
             self.log("error", f"{still.job_id}: {words.TRIED_SLOWLY}", still.job_id)
         if not (self.is_draining and (is_put_off or not left.is_busy)):
             self.owe(left, answer)
@@ -628,7 +648,7 @@ class Turn:
         flow, effects = self.rules.begin_reconciliation()
         self.go_on(self.free_number(), Task(flow=None, purpose=purpose), flow, effects)
 
-    def reconciled(self, task: Task, found: flows.Begin) -> None:
+    def reconciled(self, task: Task, found: Begin) -> None:
         """It is known what differs; see to it."""
         if found.settled:
             if self.ticker.is_ticking:
@@ -669,7 +689,7 @@ class Turn:
             self.lists = None
             return
         tries = min(self.lists.tries + 1, MOST_TRIES)
-        if tries == len(flows.FOLLOW_UP_DELAYS_US):
+        if tries == len(follow_ups.FOLLOW_UP_DELAYS_US):
             self.log("error", f"{self.unsettled.get('', words.UNKNOWN)}: {words.TRIED_SLOWLY}")
         self.lists = self.later(tries, retry_after_us)
         if self.is_draining:
@@ -678,7 +698,7 @@ class Turn:
 
     # --- runs ---
 
-    def start_run(self, started: flows.StartRun) -> None:
+    def start_run(self, started: StartRun) -> None:
         """Call the runner, and keep the lease alive meanwhile."""
         key, limit_us = (started.job_id, *started.run.key), started.time_limit_us
         self.own("runs")[key] = Running(
@@ -694,7 +714,7 @@ class Turn:
         running = self.runs.get(event.key)
         if running is not None and running.end is None:
             started = running.started
-            finish = flows.Finish(
+            finish = Finish(
                 job_id=started.job_id,
                 run=started.run,
                 succeeded=event.succeeded,
@@ -713,7 +733,7 @@ class Turn:
         self.own("runs").pop(event.key, None)
         self.own("overtime").pop(event.key, None)
 
-    def end_run(self, key: Hashable, running: Running, finish: flows.Finish) -> None:
+    def end_run(self, key: Hashable, running: Running, finish: Finish) -> None:
         """End a run. A renewal on its way is not overtaken: a NAS of contract 1.0 takes the last word."""
         self.tell(
             events.RunEnded(
@@ -727,11 +747,11 @@ class Turn:
     def renew(self, key: Hashable, running: Running) -> None:
         """Renew a lease. Source: incident D4."""
         self.own("runs")[key] = attrs.evolve(running, is_renewing=True)
-        self.begin(flows.Renew(job_id=running.started.job_id, run=running.started.run), ForRun(key))
+        self.begin(Renew(job_id=running.started.job_id, run=running.started.run), ForRun(key))
 
     def done_for_run(self, key: Hashable, intent: Intent | None, answer: Answer | None) -> None:
         """A renewal of a run, or its end, is over; a bug has no answer."""
-        if isinstance(intent, flows.Renew):
+        if isinstance(intent, Renew):
             self.renewed(key, answer)
         else:
             self.own("runs").pop(key, None)
@@ -789,7 +809,7 @@ class Turn:
             for job_id, fire_at_us in due:
                 was_jumped_over = before_us is not None and fire_at_us > before_us
                 fired = Fired(origin=Origin.SCHEDULE, was_jumped_over=was_jumped_over)
-                self.begin(flows.Fire(job_id=job_id, fire_at_us=fire_at_us, fired=fired), TICKER)
+                self.begin(Fire(job_id=job_id, fire_at_us=fire_at_us, fired=fired), TICKER)
         self.ticker = attrs.evolve(self.ticker, next_us=steady_us + self.ticker.pause_us(now_us))
 
     def before_the_clock_was_set(self, now_us: Instant) -> Instant | None:
@@ -896,12 +916,12 @@ def _is_due(due_us: int | None, steady_us: int) -> bool:
 
 
 def _delay_us(tries: int) -> int:
-    return flows.follow_up_delay_us(tries, flows.FOLLOW_UP_DELAYS_US)
+    return follow_ups.follow_up_delay_us(tries, follow_ups.FOLLOW_UP_DELAYS_US)
 
 
 def key_of(intent: Intent) -> Hashable:
     """Return what two intents have in common of which one makes the other needless."""
-    run = intent.run.key if isinstance(intent, flows.Finish | flows.Renew) else ()
+    run = intent.run.key if isinstance(intent, Finish | Renew) else ()
     return (type(intent).__name__, intent.job_id, *run)
 
 

@@ -16,7 +16,12 @@ from chronos import events
 from chronos.jobs.job import Job, Origin, Unreadable
 from chronos.jobs.schedule import MINUTE_US, SECOND_US, Instant
 from chronos.protocol import flow as flows
+from chronos.protocol import follow_ups, reconciliation
 from chronos.protocol.clocks import Belief, Reading
+from chronos.protocol.flow_effects import Answer, ArmFailed, StartRun
+from chronos.protocol.flow_effects import Effect as FlowEffect
+from chronos.protocol.flow_effects import Event as FlowEvent
+from chronos.protocol.intents import Declare, Finish, Fire, Intent
 from chronos.protocol.maps import Map
 from chronos.protocol.ticker import Ticker
 
@@ -56,9 +61,9 @@ class Now:
     is_stopped: bool = False
 
 
-def is_answering(intent: flows.Intent | None) -> bool:
+def is_answering(intent: Intent | None) -> bool:
     """Return whether NAS waits for the end of a flow, since it has delivered a fire."""
-    return isinstance(intent, flows.Fire) and intent.fired.origin is Origin.SCHEDULE
+    return isinstance(intent, Fire) and intent.fired.origin is Origin.SCHEDULE
 
 
 @attrs.frozen(kw_only=True)
@@ -68,8 +73,8 @@ class Rules:
     Attributes:
         begin: as `chronos.protocol.flow.begin`.
         step: as `chronos.protocol.flow.step`.
-        begin_reconciliation: as `chronos.protocol.flow.begin_reconciliation`.
-        step_reconciliation: as `chronos.protocol.flow.step_reconciliation`.
+        begin_reconciliation: as `chronos.protocol.reconciliation.begin_reconciliation`.
+        step_reconciliation: as `chronos.protocol.reconciliation.step_reconciliation`.
         is_answering: tells whether NAS waits for the end of the flow for an intent.
         has_ticker: whether the host fires the jobs by a ticker of its own where NAS cannot be had. That one
             runs for as long as the ticker of the process would, and may be in another process.
@@ -77,8 +82,8 @@ class Rules:
 
     begin: Callable[..., Any] = flows.begin
     step: Callable[..., Any] = flows.step
-    begin_reconciliation: Callable[..., Any] = flows.begin_reconciliation
-    step_reconciliation: Callable[..., Any] = flows.step_reconciliation
+    begin_reconciliation: Callable[..., Any] = reconciliation.begin_reconciliation
+    step_reconciliation: Callable[..., Any] = reconciliation.step_reconciliation
     is_answering: Callable[[Any], bool] = is_answering
     has_ticker: bool = False
 
@@ -197,8 +202,8 @@ class Task:
 
     flow: Any
     purpose: Purpose
-    intent: flows.Intent | None = None
-    effect: flows.Effect | None = None
+    intent: Intent | None = None
+    effect: FlowEffect | None = None
     deadline_us: int | None = None
     sent_us: Instant = 0
     logins: int = 0
@@ -219,7 +224,7 @@ class Owed:
         patience_until_us: until when NAS's wish not to be asked yet makes a try none.
     """
 
-    intent: flows.Intent
+    intent: Intent
     reason: str
     due_us: int
     patience_until_us: int
@@ -228,7 +233,7 @@ class Owed:
     @property
     def is_busy(self) -> bool:
         """Return whether the host shall keep the machine for it: for about a minute."""
-        return self.tries < len(flows.FOLLOW_UP_DELAYS_US)
+        return self.tries < len(follow_ups.FOLLOW_UP_DELAYS_US)
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
@@ -243,11 +248,11 @@ class Running:
         end: how it has ended, while a renewal on its way must not be overtaken.
     """
 
-    started: flows.StartRun
+    started: StartRun
     renew_us: int | None
     over_us: int | None = None
     is_renewing: bool = False
-    end: flows.Finish | None = None
+    end: Finish | None = None
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
@@ -265,7 +270,7 @@ class Retry:
     @property
     def is_busy(self) -> bool:
         """Return whether the host shall keep the machine for it."""
-        return self.tries < len(flows.FOLLOW_UP_DELAYS_US)
+        return self.tries < len(follow_ups.FOLLOW_UP_DELAYS_US)
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
@@ -287,7 +292,7 @@ class Batch:
     """
 
     purpose: Purpose
-    intents: tuple[flows.Intent, ...]
+    intents: tuple[Intent, ...]
     begun: int = 0
     at_work: int = 0
     is_settled: bool = True
@@ -295,7 +300,7 @@ class Batch:
     is_unheard: bool = False
     trouble: str = ""
     retry_after_us: int = 0
-    answers: Map[str, flows.Answer] = attrs.field(factory=Map)
+    answers: Map[str, Answer] = attrs.field(factory=Map)
     is_declared: bool = False
 
 
@@ -376,7 +381,7 @@ def new_process(owner: str, *, has_nas: bool = True, rules: Rules = RULES) -> Pr
 
 
 @attrs.frozen
-class IdentityRefused(flows.ArmFailed):
+class IdentityRefused(ArmFailed):
     """NAS refuses the agent's identity: no arm of any job can be had from it."""
 
 
@@ -385,7 +390,7 @@ class Asked:
     """Somebody asks for a flow, and waits for its answer under *ticket*."""
 
     ticket: Hashable
-    intent: flows.Intent
+    intent: Intent
 
 
 @attrs.frozen
@@ -411,7 +416,7 @@ class AskedToDeclare:
 
     ticket: Hashable
     jobs: tuple[Job, ...]
-    wanted: tuple[flows.Declare, ...]
+    wanted: tuple[Declare, ...]
     removes_others: bool = False
 
 
@@ -425,7 +430,7 @@ class Came:
     """The effect of a task has come back, with what happened."""
 
     number: int
-    event: flows.Event
+    event: FlowEvent
 
 
 @attrs.frozen
@@ -503,7 +508,7 @@ class Perform:
     """
 
     number: int
-    effect: flows.Effect
+    effect: FlowEffect
     within_us: int | None = None
 
 
@@ -512,7 +517,7 @@ class CallRunner:
     """Run the job; its end comes back as `RunEnded`, whenever that is."""
 
     key: Hashable
-    started: flows.StartRun
+    started: StartRun
 
 
 @attrs.frozen
@@ -527,7 +532,7 @@ class Reply:
     """Tell who asked under *ticket*; None when the work ended with a bug."""
 
     ticket: Hashable
-    result: flows.Answer | Started | Mapping[str, flows.Answer] | flows.Event | None
+    result: Answer | Started | Mapping[str, Answer] | FlowEvent | None
 
 
 @attrs.frozen

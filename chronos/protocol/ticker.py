@@ -12,7 +12,15 @@ from __future__ import annotations
 import attrs
 
 from chronos.jobs.schedule import MINUTE_US, SECOND_US, Instant
-from chronos.protocol import flow as flows
+from chronos.protocol.flow_effects import (
+    ArmAccepted,
+    ArmsListed,
+    CancelArm,
+    Effect,
+    Event,
+    ListArms,
+    ProvisionArm,
+)
 from chronos.protocol.maps import Map
 
 # The built-in ticker of agents looks at its jobs once a minute.
@@ -44,24 +52,24 @@ class Ticker:
     base_us: int | None = None
     next_us: int | None = None
 
-    def perform(self, effect: flows.Effect | None, steady_us: int) -> tuple[Ticker, flows.Event]:
+    def perform(self, effect: Effect | None, steady_us: int) -> tuple[Ticker, Event]:
         """Do what NAS would do for *effect*, at once and without fail."""
         match effect:
-            case flows.ProvisionArm(job_id=job_id, fire_at_us=at_us) if self.arms.get(job_id) != at_us:
+            case ProvisionArm(job_id=job_id, fire_at_us=at_us) if self.arms.get(job_id) != at_us:
                 armed = attrs.evolve(
                     self,
                     arms=self.arms.plus(job_id, at_us),
                     not_before_us=self.not_before_us.minus(job_id),
                     next_us=steady_us if self.is_running else None,
                 )
-                return armed, flows.ArmAccepted(echoed=True)
-            case flows.CancelArm(job_id=job_id):
+                return armed, ArmAccepted(echoed=True)
+            case CancelArm(job_id=job_id):
                 left, not_before_us = self.arms.minus(job_id), self.not_before_us.minus(job_id)
                 disarmed = attrs.evolve(self, arms=left, not_before_us=not_before_us)
-                return disarmed, flows.ArmAccepted(echoed=True)
-            case flows.ListArms():
-                return self, flows.ArmsListed(self.arms)
-        return self, flows.ArmAccepted(echoed=True)
+                return disarmed, ArmAccepted(echoed=True)
+            case ListArms():
+                return self, ArmsListed(self.arms)
+        return self, ArmAccepted(echoed=True)
 
     def compared(self, now_us: Instant, steady_us: int) -> tuple[Ticker, int]:
         """Return by how much the clock was set since it was last compared, microseconds."""

@@ -7,8 +7,9 @@ import attrs
 from chronos.errors import JobsFileError
 from chronos.jobs.job import Origin, Outcome, Unreadable, Verdict, wake_at
 from chronos.jobs.schedule import format_instant
-from chronos.protocol import flow as flows
 from chronos.protocol.draft import Fired
+from chronos.protocol.flow_effects import Answer
+from chronos.protocol.intents import Fire, Intent, RunNow
 
 DRAINING = "the agent is draining"
 STOPPED = "the agent is told to run no jobs"
@@ -28,25 +29,25 @@ def because(what: str, cause: str) -> str:
     return f"{what}: {cause}" if cause else what
 
 
-def name_of(intent: flows.Intent) -> str:
+def name_of(intent: Intent) -> str:
     """Return the word by which people know *intent*."""
     match intent:
-        case flows.Fire(fired=Fired(origin=Origin.RECOVERY)):
+        case Fire(fired=Fired(origin=Origin.RECOVERY)):
             return "recovery"
-        case flows.RunNow():
+        case RunNow():
             return "run_now"
     return type(intent).__name__.lower()
 
 
-def why_unsettled(answer: flows.Answer) -> str:
+def why_unsettled(answer: Answer) -> str:
     """Say why the store and NAS may disagree after *answer*."""
     has_a_reason = answer.verdict in (None, Verdict.LOST, Verdict.EARLY)
     return because(answer.reason if has_a_reason else "NAS has not agreed to the job's arm", answer.trouble)
 
 
-def explained(intent: flows.Intent, answer: flows.Answer) -> flows.Answer:
+def explained(intent: Intent, answer: Answer) -> Answer:
     """Return *answer*; of a change that is saved but not armed it says what that means."""
-    if answer.settled or isinstance(intent, flows.Fire):
+    if answer.settled or isinstance(intent, Fire):
         return answer
     if answer.verdict is None:
         return attrs.evolve(answer, reason=because(answer.reason, answer.trouble))

@@ -26,7 +26,8 @@ from chronos.jobs.schedule import Instant, format_instant, whole_second
 from chronos.nas.client import Nas, NasClient
 from chronos.protocol import state
 from chronos.protocol.clocks import CLOCK_MARGIN_US
-from chronos.protocol.flow import Answer, ProtocolError
+from chronos.protocol.flow import ProtocolError
+from chronos.protocol.flow_effects import Answer
 from chronos.protocol.state import Asked, Pending
 from chronos.protocol.words import DRAINING
 from chronos.provider import hermes_host

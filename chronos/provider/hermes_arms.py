@@ -17,9 +17,13 @@ import attrs
 from chronos.jobs.job import Move, Origin, Verdict
 from chronos.jobs.schedule import Instant
 from chronos.protocol import flow as flows
+from chronos.protocol import reconciliation as reconciling
 from chronos.protocol import words
 from chronos.protocol.clocks import CLOCK_MARGIN_US, Belief
 from chronos.protocol.draft import Fired
+from chronos.protocol.flow_effects import Answer, Effect, Event, JobLoaded, JobsLoaded
+from chronos.protocol.intents import Fire
+from chronos.protocol.reconciliation import Reconciliation
 from chronos.protocol.state import Rules
 from chronos.provider.hermes_jobs import HermesJob
 
@@ -54,28 +58,28 @@ class Flow:
         return self.inner.move
 
 
-Step: TypeAlias = "tuple[Flow, tuple[flows.Effect, ...]]"
+Step: TypeAlias = "tuple[Flow, tuple[Effect, ...]]"
 
 
-def begin(intent: Rearm | flows.Fire, *, owner: str, now_us: Instant, belief: Belief) -> Step:
+def begin(intent: Rearm | Fire, *, owner: str, now_us: Instant, belief: Belief) -> Step:
     """Return a new flow, and its first effects; as `chronos.protocol.flow.begin`.
 
     A follow-up, and what a reconciliation begins, is a fire: it is a `Rearm` of what is overdue.
     """
     rearm = intent if isinstance(intent, Rearm) else Rearm(job_id=intent.job_id)
-    nothing = flows.Fire(
+    nothing = Fire(
         job_id=rearm.job_id, fire_at_us=now_us, fired=Fired(origin=Origin.RECOVERY), may_start=False
     )
     inner, effects = flows.begin(nothing, owner=owner, now_us=now_us, belief=belief)
     return Flow(intent=rearm, inner=inner), effects
 
 
-def step(flow: Flow, event: flows.Event, now_us: Instant) -> Step:
+def step(flow: Flow, event: Event, now_us: Instant) -> Step:
     """Return *flow* after *event*, and the effects to perform; as `chronos.protocol.flow.step`."""
-    if isinstance(event, flows.JobLoaded) and event.job is not None:
+    if isinstance(event, JobLoaded) and event.job is not None:
         known_us, rearm = flow.inner.nas_revision, flow.intent
         revision = flow.inner.asked_us if known_us is None else max(flow.inner.asked_us, known_us + 1)
-        event = flows.JobLoaded(
+        event = JobLoaded(
             HermesJob(job=event.job).wanting(
                 now_us,
                 spent_us=_overdue(now_us) if rearm.spent_us is None else rearm.spent_us,
@@ -87,22 +91,22 @@ def step(flow: Flow, event: flows.Event, now_us: Instant) -> Step:
     return Flow(intent=flow.intent, inner=inner), tuple(_told(effect) for effect in effects)
 
 
-def _told(effect: flows.Effect) -> flows.Effect:
+def _told(effect: Effect) -> Effect:
     """Return *effect*; of an answer, that a job could not be read is a trouble: there was nothing to move."""
-    if not isinstance(effect, flows.Answer) or effect.verdict is not None:
+    if not isinstance(effect, Answer) or effect.verdict is not None:
         return effect
     trouble = words.because(effect.reason, effect.trouble)
     return attrs.evolve(effect, verdict=Verdict.DUPLICATE, reason="", trouble=trouble)
 
 
 def step_reconciliation(
-    reconciliation: flows.Reconciliation, event: flows.Event, now_us: Instant, belief: Belief
-) -> tuple[flows.Reconciliation, tuple[flows.Effect, ...]]:
-    """Do as `chronos.protocol.flow.step_reconciliation`. Source: incidents L2, L3, O1, O2."""
-    if isinstance(event, flows.JobsLoaded):
+    reconciliation: Reconciliation, event: Event, now_us: Instant, belief: Belief
+) -> tuple[Reconciliation, tuple[Effect, ...]]:
+    """Do as `chronos.protocol.reconciliation.step_reconciliation`. Source: incidents L2, L3, O1, O2."""
+    if isinstance(event, JobsLoaded):
         jobs = [(HermesJob(job=job).wanting(now_us, spent_us=_overdue(now_us)), ()) for job, _ in event.jobs]
         event = attrs.evolve(event, jobs=jobs)
-    return flows.step_reconciliation(reconciliation, event, now_us, belief)
+    return reconciling.step_reconciliation(reconciliation, event, now_us, belief)
 
 
 def is_answering(intent: Any) -> bool:

@@ -18,7 +18,7 @@ from chronos.errors import JobsFileError, NotSettled, StoreError
 from chronos.jobs.job import CLOCK_ALLOWANCE_US, Verdict, wake_at
 from chronos.jobs.schedule import Instant
 from chronos.nas.client import Nas, NasClient
-from chronos.protocol.flow import Answer
+from chronos.protocol.flow_effects import Answer
 from chronos.protocol.state import Pending
 from chronos.provider.interface import check_stop_event, given_id
 from chronos.provider.settings import Settings

@@ -10,7 +10,7 @@ import attrs
 
 from chronos.jobs.job import CatchUp, Job, OnInterrupt, Overlap, Policy
 from chronos.jobs.schedule import SECOND_US, Interval
-from chronos.protocol.flow import Edit, Intent, Pause, RunNow
+from chronos.protocol.intents import Edit, Intent, Pause, RunNow
 from chronos.protocol.transitions import Changes
 
 JOB_ID = "job"

@@ -14,9 +14,24 @@ import attrs
 
 from chronos import events
 from chronos.jobs.job import Liveness, wake_at
-from chronos.protocol import flow as flows
 from chronos.protocol import state as process_state
-from chronos.protocol.flow import Answer, ArmAccepted, ArmFailed, ArmOutdated, ArmsListed, Fire
+from chronos.protocol.flow_effects import (
+    Answer,
+    ArmAccepted,
+    ArmFailed,
+    ArmOutdated,
+    ArmsListed,
+    Effect,
+    Event,
+    HistoryLoaded,
+    JobLoaded,
+    JobsLoaded,
+    JobSwapped,
+    LoadHistory,
+    LoadJobs,
+    SwapJob,
+)
+from chronos.protocol.intents import Fire, Intent, Renew
 from chronos.protocol.state import CallRunner, Came, Now, Perform, Reply, RunEnded, Tell
 from chronos.testing import nas
 from chronos.testing.nas import EMPTY, OneShot, Promises
@@ -42,7 +57,7 @@ from simulator.search.state import (
 )
 
 _FAILED = ArmFailed()
-_SWAPPED = flows.JobSwapped()
+_SWAPPED = JobSwapped()
 
 
 class Violated(Exception):
@@ -428,7 +443,7 @@ class Space:
         ticket = next(each for each in range(99) if each not in taken)
         return ticket, state.with_proc(number, proc._replace(tickets=(*proc.tickets, (ticket, relay))))
 
-    def _ask(self, state: State, number: int, intent: flows.Intent, relay: int) -> State:
+    def _ask(self, state: State, number: int, intent: Intent, relay: int) -> State:
         ticket, state = self._ticket(self._up(state, number), number, relay)
         return self._happen(state, number, process_state.Asked(ticket, intent))
 
@@ -462,7 +477,7 @@ class Space:
         arms = Arms() if reply.instant_us == NOBODY else Arms({JOB_ID: reply.instant_us})
         return self._came(state, reply, ArmsListed(arms))
 
-    def _came(self, state: State, message: Message, event: flows.Event) -> State:
+    def _came(self, state: State, message: Message, event: Event) -> State:
         """Tell the task that waits for *message*, or for its reply, what came of it."""
         if message.process == NOBODY or message.task == NOBODY:
             return state
@@ -491,7 +506,7 @@ class Space:
                     state = self._call_runner(state, number, effect)
                 case Tell(event=events.FlowEnded(intent=intent, answer=answer)):
                     # A renewal that changes nothing for NAS has not asked it.
-                    if answer.settled and not isinstance(intent, flows.Renew):
+                    if answer.settled and not isinstance(intent, Renew):
                         state = state._replace(acknowledged=answer.job == state.job)
         return state
 
@@ -499,20 +514,20 @@ class Space:
         wanted = effect.effect
         if effect.within_us is not None:
             return state.sending(request(number, effect.number, wanted))
-        if isinstance(wanted, flows.SwapJob):
+        if isinstance(wanted, SwapJob):
             self._decide_move(wanted)
             state = state._replace(job=wanted.replacement, acknowledged=False)
             return self._happen(state, number, Came(effect.number, _SWAPPED))
         return self._happen(state, number, Came(effect.number, self._read(state, number, wanted)))
 
-    def _read(self, state: State, number: int, effect: flows.Effect) -> flows.Event:
+    def _read(self, state: State, number: int, effect: Effect) -> Event:
         job, owners = state.job, self._owners(state, number)
         match effect:
-            case flows.LoadHistory():
-                return flows.HistoryLoaded(())  # its clocks are right: no job stands ahead of its schedule
-            case flows.LoadJobs():
-                return flows.JobsLoaded(() if job is None else ((job, owners),))
-        return flows.JobLoaded(job, owners)
+            case LoadHistory():
+                return HistoryLoaded(())  # its clocks are right: no job stands ahead of its schedule
+            case LoadJobs():
+                return JobsLoaded(() if job is None else ((job, owners),))
+        return JobLoaded(job, owners)
 
     def _owners(self, state: State, number: int) -> tuple[Liveness, ...]:
         """Return what machine *number* knows of the processes that own the runs."""
@@ -524,7 +539,7 @@ class Space:
             for run in runs
         )
 
-    def _decide_move(self, effect: flows.SwapJob) -> None:
+    def _decide_move(self, effect: SwapJob) -> None:
         """Decide the properties of a move of the store."""
         _decide(StoreMove(old=effect.expected, new=effect.replacement, outcomes=effect.outcomes))
 

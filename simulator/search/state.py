@@ -9,7 +9,7 @@ import attrs
 
 from chronos.jobs.job import Job
 from chronos.jobs.schedule import format_instant
-from chronos.protocol import flow as flows
+from chronos.protocol.flow_effects import CancelArm, Effect, ProvisionArm
 from chronos.protocol.maps import Map
 from chronos.protocol.state import Process
 from chronos.testing.nas import OneShot, Row
@@ -166,12 +166,12 @@ def without(things: tuple[Any, ...], thing: Any) -> tuple[Any, ...]:
     return things[:index] + things[index + 1 :]
 
 
-def request(number: int, task: int, effect: flows.Effect) -> Message:
+def request(number: int, task: int, effect: Effect) -> Message:
     """Return the message by which a task of a process asks NAS."""
     match effect:
-        case flows.ProvisionArm(fire_at_us=fire_at_us, revision=revision):
+        case ProvisionArm(fire_at_us=fire_at_us, revision=revision):
             return Message("provision", number, task, NOBODY, fire_at_us, revision)
-        case flows.CancelArm(revision=revision):
+        case CancelArm(revision=revision):
             return Message("cancel", number, task, number=revision)
     return Message("list", number, task)
 

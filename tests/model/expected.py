@@ -27,7 +27,7 @@ from chronos.jobs.job import (
     Run,
 )
 from chronos.jobs.schedule import SECOND_US, Interval
-from chronos.protocol.flow import Edit, Intent, Pause, Resume
+from chronos.protocol.intents import Edit, Intent, Pause, Resume
 from tests.model.plans import Grid, edited, grace_us, grid_of, rounded_up
 
 Identity = tuple[bool, int]

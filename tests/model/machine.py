@@ -11,21 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from chronos.jobs.job import Policy
 from chronos.jobs.schedule import HOUR_US, SECOND_US
 from chronos.protocol import state
-from chronos.protocol.flow import (
-    CancelArm,
-    Create,
-    Edit,
-    Intent,
-    ListArms,
-    LoadJob,
-    LoadJobs,
-    Pause,
-    ProvisionArm,
-    Remove,
-    Resume,
-    RunNow,
-    SwapJob,
-)
+from chronos.protocol.flow_effects import CancelArm, ListArms, LoadJob, LoadJobs, ProvisionArm, SwapJob
+from chronos.protocol.intents import Create, Edit, Intent, Pause, Remove, Resume, RunNow
 from chronos.protocol.process import rings_us
 from chronos.protocol.transitions import Changes
 from simulator import properties

@@ -20,22 +20,19 @@ from chronos.errors import NasUnavailable, StaleRevision, StoreError
 from chronos.jobs.job import Job, Run
 from chronos.nas.exchange import ArmAnswer
 from chronos.protocol import state
-from chronos.protocol.flow import (
-    FOLLOW_UP_DELAYS_US,
+from chronos.protocol.flow_effects import (
     CancelArm,
     Effect,
     Event,
-    Finish,
-    Fire,
-    Intent,
     JobSwapped,
     LoadJob,
     LoadJobs,
     ProvisionArm,
-    Renew,
     SwapConflicted,
     SwapJob,
 )
+from chronos.protocol.follow_ups import FOLLOW_UP_DELAYS_US
+from chronos.protocol.intents import Finish, Fire, Intent, Renew
 from chronos.protocol.pending import pending
 from chronos.protocol.process import rings_us, step
 from chronos.stores import MemoryStore

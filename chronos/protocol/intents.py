@@ -1,0 +1,120 @@
+"""What a flow is for: a fire, the end of a run, a change of a job."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import attrs
+
+from chronos.jobs.job import Job, Run
+from chronos.jobs.moments import moment, moment_or_none
+from chronos.jobs.schedule import Instant
+from chronos.protocol.draft import BY_NAS, Fired
+from chronos.protocol.transitions import Changes
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Fire:
+    """Answer a fire that names `fire_at_us`; with origin `RECOVERY`, the one that nobody sent.
+
+    With `may_start` False nothing is taken: the process only sees to the arm.
+    """
+
+    job_id: str
+    fire_at_us: Instant
+    fired: Fired = BY_NAS
+    may_start: bool = True
+
+    fire_at = moment()
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Finish:
+    """End a run, and start what waited for that unless `may_start` is False.
+
+    `confirm` says that NAS's answer to the arm is no promise that it still stands.
+    """
+
+    job_id: str
+    run: Run
+    succeeded: bool
+    detail: str = ""
+    confirm: bool = False
+    may_start: bool = True
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class RunNow:
+    """Start a run by hand; `asked_us` is its identity, None for one of its own that nobody repeats."""
+
+    job_id: str
+    asked_us: Instant | None
+
+    asked = moment_or_none()
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Renew:
+    """Extend the lease of a run in flight."""
+
+    job_id: str
+    run: Run
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Create:
+    """Add a job."""
+
+    job_id: str
+    job: Job
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Edit:
+    """Change what a job's owner decides."""
+
+    job_id: str
+    changes: Changes
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Pause:
+    """Put a job's schedule out of force."""
+
+    job_id: str
+    note: str = ""
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Resume:
+    """Put a paused job's schedule in force again, with the slots it had or counted from now."""
+
+    job_id: str
+    from_now: bool = False
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Remove:
+    """Take a job out of the store."""
+
+    job_id: str
+
+
+@attrs.frozen(kw_only=True, cache_hash=True)
+class Declare:
+    """Make a job be what the agent declares: create it, or edit what differs.
+
+    `is_relative` says that its schedule counts from the instant at which it is asked for.
+    """
+
+    job_id: str
+    job: Job
+    is_relative: bool
+
+
+Intent: TypeAlias = Fire | Finish | RunNow | Renew | Create | Edit | Declare | Pause | Resume | Remove
+
+
+def concerns(intent: Intent, run: Run) -> bool:
+    """Return whether *intent* is to renew or to end *run*; it may be begun only after a while."""
+    return isinstance(intent, Finish | Renew) and run.is_same_as(intent.run)
