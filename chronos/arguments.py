@@ -1,7 +1,7 @@
 """Arguments are checked where they are given, and every refusal reads alike.
 
 A value of another type is a `TypeError`, one that is out of its range a `ValueError`; either names
-the argument, the value, and what was expected. What is about time is `chronos.jobs.moments`'s.
+the argument, the value, and what was expected. What is about time is `chronos.jobs.instants`'s.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from types import UnionType
 from typing import Any
 
-from chronos.jobs.moments import instant_of, needed
+from chronos.jobs.instants import instant_of, needed
 
 # Some thirty years: what is longer is a mistake, and more than a wait of the system takes.
 LONGEST_S = 1e9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from chronos.jobs.schedule import Instant
+from chronos.jobs.instants import Instant
 
 # Where it is to be had, a clock that goes on while the machine sleeps: a sleep is no change of the time.
 _STEADY = getattr(time, "CLOCK_BOOTTIME", None)

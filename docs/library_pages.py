@@ -8,7 +8,7 @@ from writing import attributes_of, code, prose, table
 
 from chronos import errors, stores
 from chronos.agent import telemetry
-from chronos.jobs import data, job, schedule
+from chronos.jobs import data, instants, job
 from chronos.protocol import flow as flows
 from chronos.protocol import follow_ups, transitions
 from chronos.stores import rewrite
@@ -56,18 +56,18 @@ def _describe(cls: type[Exception]) -> Iterator[str]:
 
 def _span(duration_us: int) -> str:
     """Return a duration in the largest unit that keeps it whole."""
-    for unit_us, name in ((schedule.HOUR_US, "h"), (schedule.MINUTE_US, "min")):
+    for unit_us, name in ((instants.HOUR_US, "h"), (instants.MINUTE_US, "min")):
         if duration_us % unit_us == 0:
             return f"{duration_us // unit_us} {name}"
-    return f"{duration_us // schedule.SECOND_US} s"
+    return f"{duration_us // instants.SECOND_US} s"
 
 
 def _seconds(duration_us: int) -> str:
-    return f"{duration_us // schedule.SECOND_US} s"
+    return f"{duration_us // instants.SECOND_US} s"
 
 
 def _follow_ups() -> str:
-    *most, last = (str(delay_us // schedule.SECOND_US) for delay_us in follow_ups.FOLLOW_UP_DELAYS_US)
+    *most, last = (str(delay_us // instants.SECOND_US) for delay_us in follow_ups.FOLLOW_UP_DELAYS_US)
     return f"{', '.join(most)} and {last} s"
 
 

@@ -15,6 +15,7 @@ import attrs
 from state_diagram import sequence, states
 from writing import attributes_of, code, first_line, prose, table
 
+from chronos.jobs.instants import HOUR_US
 from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
@@ -29,7 +30,7 @@ from chronos.jobs.job import (
     Verdict,
     Waiting,
 )
-from chronos.jobs.schedule import HOUR_US, Interval
+from chronos.jobs.schedule import Interval
 from chronos.protocol import flow as flows
 from chronos.protocol.draft import Fired
 from chronos.protocol.flow import Phase

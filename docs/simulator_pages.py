@@ -16,8 +16,8 @@ from contract_pages import promises_of
 from writing import as_json, block, code, folded, incident_links, sentence, table
 
 from chronos.cli import command_line as chronos_command_line
+from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US
 from chronos.jobs.job import Result
-from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US
 from simulator import command_line as simulator_command_line
 from simulator import faults, fleet, watch, world
 from simulator.properties import PROPERTIES, Expectation

@@ -26,7 +26,7 @@ from chronos.cli.console import (
     undone,
 )
 from chronos.cli.options import STANDARD_INPUT, Helped, Parser, Version, expected, instant, section, whole
-from chronos.jobs.schedule import parse_instant
+from chronos.jobs.instants import parse_instant
 from chronos.testing.nas import BUILDS
 from simulator import bench, faults, fleet, policies
 from simulator.agents import AGENTS

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US
+from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US
 
 T = TypeVar("T", bound=Hashable)
 

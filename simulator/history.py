@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import IntEnum
 
-from chronos.jobs.schedule import format_instant
+from chronos.jobs.instants import format_instant
 
 
 class Kind(IntEnum):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chronos.jobs.schedule import SECOND_US, Instant
+from chronos.jobs.instants import SECOND_US, Instant
 from chronos.protocol.draft import Fired
 from chronos.protocol.intents import Fire
 from chronos.testing.nas import TOKEN_LIFE_US

@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 import attrs
 
+from chronos.jobs.instants import Instant
 from chronos.jobs.job import Job, Outcome, Run
-from chronos.jobs.schedule import Instant
 from chronos.protocol.state import ForClock, ForList, ForOwed, Task
 
 Attempt: TypeAlias = tuple[bool, Instant, int]

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import attrs
 
+from chronos.jobs.instants import Instant
 from chronos.jobs.job import Job, JobState, Liveness, Move, Origin, Verdict, wake_at
-from chronos.jobs.schedule import Instant
 from chronos.protocol import transitions
 from chronos.protocol.clocks import Belief
 from chronos.protocol.draft import Fired

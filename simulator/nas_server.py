@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from chronos.jobs.schedule import SECOND_US, Instant
+from chronos.jobs.instants import SECOND_US, Instant
 from chronos.protocol.flow_effects import ArmAccepted, ArmFailed, ArmOutdated, ArmsListed, Event
 from chronos.testing import nas
 from chronos.testing.nas import EMPTY, RELAY_TIMEOUT_US, OneShot, Promises, Reply, Row

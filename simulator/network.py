@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from chronos.jobs.schedule import SECOND_US
+from chronos.jobs.instants import SECOND_US
 from simulator import faults
 from simulator.faults import Way
 from simulator.history import Kind

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import attrs
 
+from chronos.jobs.instants import Instant, format_instant
 from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
@@ -23,7 +24,6 @@ from chronos.jobs.job import (
     following,
     wake_at,
 )
-from chronos.jobs.schedule import Instant, format_instant
 from simulator.moments import AtRest, Moment, Settled, Start, Stop, StoreMove, attempt_of
 
 # --- At rest: nobody is at work on the job --------------------------------------------------

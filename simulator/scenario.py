@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import attrs
 
-from chronos.jobs.schedule import DAY_US
+from chronos.jobs.instants import DAY_US
 from chronos.testing.nas import BUILDS
 from simulator import faults, policies
 from simulator.agents import AGENTS

@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
+from chronos.jobs.instants import Instant
 from chronos.jobs.job import Job, Outcome, Result, Run
-from chronos.jobs.schedule import Instant
 from simulator import properties
 from simulator.history import render
 from simulator.kernel import Kernel

@@ -14,8 +14,8 @@ from typing import Any
 
 import attrs
 
+from chronos.jobs.instants import HOUR_US, MINUTE_US, Instant
 from chronos.jobs.job import Job, Result
-from chronos.jobs.schedule import HOUR_US, MINUTE_US, Instant
 from chronos.testing.nas import Promises
 from simulator import faults
 from simulator.agents import Agent

@@ -38,7 +38,7 @@ from chronos import (
     RunContext,
     SqlStore,
 )
-from chronos.jobs.schedule import Instant
+from chronos.jobs.instants import Instant
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 60.0  # for a start on a machine that is busy, and for a stop, which drains for 25 s at most

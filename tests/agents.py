@@ -24,8 +24,9 @@ from chronos.agent.runner import RunContext
 from chronos.agent.status import Status
 from chronos.agent.threads import Scheduler
 from chronos.errors import StoreError
+from chronos.jobs.instants import HOUR_US, SECOND_US, Instant, format_instant, parse_instant
 from chronos.jobs.job import Job, Result
-from chronos.jobs.schedule import HOUR_US, SECOND_US, Instant, Interval, format_instant, parse_instant
+from chronos.jobs.schedule import Interval
 from chronos.nas.client import AsyncNasClient, NasClient
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.state import Pending, Started

@@ -22,17 +22,9 @@ from typing import Any
 import httpx
 
 from chronos import Cron, Interval, Job, JsonFileStore, MemoryStore, NasClient, Scheduler, SqlStore
+from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, format_instant
 from chronos.jobs.job import wake_at
-from chronos.jobs.schedule import (
-    DAY_US,
-    HOUR_US,
-    MINUTE_US,
-    SECOND_US,
-    format_instant,
-    next_after,
-    parse_schedule,
-    slots_after,
-)
+from chronos.jobs.schedule import next_after, parse_schedule, slots_after
 from chronos.protocol import transitions
 from chronos.stores import JobStore
 from tests import postgres

@@ -24,8 +24,9 @@ from chronos.contract.wire import decode
 from chronos.errors import TokenError
 from chronos.fire.verify import LEEWAY_S, MAX_LIFETIME_S, FireVerifier
 from chronos.fire.webhook import FireEndpoint
+from chronos.jobs.instants import HOUR_US, SECOND_US, parse_instant
 from chronos.jobs.job import Job
-from chronos.jobs.schedule import HOUR_US, SECOND_US, Interval, parse_instant
+from chronos.jobs.schedule import Interval
 from chronos.stores import MemoryStore
 from chronos.testing import AsyncLocalNas, LocalNas
 

@@ -19,8 +19,9 @@ from typing import Any
 import attrs
 
 from chronos.jobs import job
+from chronos.jobs.instants import SECOND_US
 from chronos.jobs.job import Job, OnInterrupt, Policy
-from chronos.jobs.schedule import SECOND_US, Interval
+from chronos.jobs.schedule import Interval
 from chronos.protocol import draft, follow_ups, pending, process, reconciliation, transitions
 from chronos.protocol import flow as flows
 from chronos.protocol.intents import Intent, Pause

@@ -17,6 +17,7 @@ from hypothesis import reject
 from hypothesis import strategies as st
 
 from chronos.jobs.data import json_of
+from chronos.jobs.instants import DAY_US, MINUTE_US, parse_instant
 from chronos.jobs.job import (
     MAX_CATCH_UP,
     MAX_RETRY_DELAY_US,
@@ -26,7 +27,7 @@ from chronos.jobs.job import (
     Outcome,
     Policy,
 )
-from chronos.jobs.schedule import DAY_US, MINUTE_US, Cron, Interval, next_after, parse_instant
+from chronos.jobs.schedule import Cron, Interval, next_after
 from chronos.stores.reader import MAX_DURATION_US
 from chronos.stores.rewrite import LONGEST_REASON
 

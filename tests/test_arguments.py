@@ -40,7 +40,7 @@ from chronos import (
     provider,
 )
 from chronos.contract.messages import FireClaims
-from chronos.jobs.schedule import DAY_US, SECOND_US
+from chronos.jobs.instants import DAY_US, SECOND_US
 from tests.agents import T0, MakeWorld, Nas, every_hour
 
 NOON = datetime(2026, 6, 26, 12, tzinfo=UTC)

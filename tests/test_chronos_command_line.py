@@ -12,8 +12,9 @@ from filelock import FileLock
 from chronos import Job, JobState, Policy, SqlStore, clock
 from chronos.__main__ import main
 from chronos.cli.survey import past, upcoming
+from chronos.jobs.instants import HOUR_US, MINUTE_US, format_instant, parse_instant
 from chronos.jobs.job import Origin, Outcome, Result, Run, Waiting
-from chronos.jobs.schedule import HOUR_US, MINUTE_US, Cron, Interval, Once, format_instant, parse_instant
+from chronos.jobs.schedule import Cron, Interval, Once
 from chronos.stores.json_file import JsonFileStore
 from tests.processes import in_shell
 from tests.test_command_line import BROKEN, JOB, with_job

@@ -17,25 +17,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chronos.errors import ScheduleError
 from chronos.jobs import cron
 from chronos.jobs import schedule as schedule_module
+from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, format_instant, parse_instant
 from chronos.jobs.schedule import (
-    HOUR_US,
-    MINUTE_US,
-    SECOND_US,
     Cron,
     Interval,
     Once,
     Schedule,
-    ScheduleError,
-    format_instant,
     next_after,
-    parse_instant,
     parse_schedule,
     slots_after,
     upcoming,
-    zone_of,
 )
+from chronos.jobs.zones import zone_of
 from tests import cron_oracle as oracle
 
 HOUR_S = 3600

@@ -11,8 +11,9 @@ import attrs
 import pytest
 from hypothesis import given
 
+from chronos.jobs.instants import MINUTE_US, parse_instant
 from chronos.jobs.job import Job, Outcome
-from chronos.jobs.schedule import MINUTE_US, Cron, Interval, Once, parse_instant
+from chronos.jobs.schedule import Cron, Interval, Once
 from chronos.stores.codec import DocumentError, decode, encode
 from tests.strategies import jobs, values
 

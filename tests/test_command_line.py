@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chronos.jobs.schedule import parse_instant
+from chronos.jobs.instants import parse_instant
 from simulator import people
 from simulator.__main__ import main
 from simulator.fleet import load_file

@@ -11,18 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chronos.jobs.schedule import (
-    DAY_US,
-    HOUR_US,
-    MINUTE_US,
-    SECOND_US,
-    Cron,
-    Interval,
-    ScheduleError,
-    next_after,
-    parse_instant,
-    remarks,
-)
+from chronos.errors import ScheduleError
+from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, parse_instant
+from chronos.jobs.schedule import Cron, Interval, next_after, remarks
 from simulator.__main__ import main
 
 # A Sunday, and the first of July: July and August both have 31 days.

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from chronos import DataError, JobsFileError, JsonFileStore, MemoryStore, Policy, Scheduler, Verdict
 from chronos.agent.runner import RunContext
 from chronos.jobs.data import MAX_DATA_BYTES, MAX_DATA_DEPTH, json_of, value_of
+from chronos.jobs.instants import HOUR_US, SECOND_US
 from chronos.jobs.job import JobState
-from chronos.jobs.schedule import HOUR_US, SECOND_US
 from chronos.provider.hermes_jobs import read_hermes_job
 from chronos.stores import JobStore
 from tests.agents import PATIENCE_S, T0, MakeWorld, World, at, every_hour, until

@@ -28,8 +28,9 @@ from chronos import (
     Verdict,
 )
 from chronos.errors import StoreError
+from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, Instant
 from chronos.jobs.job import Job, JobState
-from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US, Cron, Instant, Once
+from chronos.jobs.schedule import Cron, Once
 from chronos.protocol import transitions
 from chronos.protocol.flow_effects import Answer
 from tests.agents import T0, MakeWorld, Nas, World, at, every_hour, later, until

@@ -12,7 +12,7 @@ import attrs
 import pytest
 
 from chronos import FireEndpoint, MemoryStore, RunContext, Scheduler
-from chronos.jobs.schedule import MINUTE_US, SECOND_US
+from chronos.jobs.instants import MINUTE_US, SECOND_US
 from chronos.protocol.flow_effects import ArmsListed
 from chronos.testing import HARDENED, LocalNas, nas
 from chronos.testing.nas import EMPTY, RELAY_TIMEOUT_US, OneShot, Promises, Row

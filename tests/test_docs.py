@@ -35,8 +35,7 @@ from chronos.contract.messages import REGISTRY
 from chronos.contract.schema import json_schema, vectors
 from chronos.contract.wire import fields_of
 from chronos.errors import ChronosError
-from chronos.jobs.moments import datetime_of
-from chronos.jobs.schedule import HOUR_US, SECOND_US
+from chronos.jobs.instants import HOUR_US, SECOND_US, datetime_of
 from chronos.protocol import flow as flows
 from chronos.stores.record import read_document
 from chronos.testing import AsyncLocalNas, LocalNas, Promises

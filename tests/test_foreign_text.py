@@ -13,17 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chronos.errors import JobsFileError
+from chronos.jobs.instants import HOUR_US, MINUTE_US, parse_instant
 from chronos.jobs.job import Job
-from chronos.jobs.schedule import (
-    HOUR_US,
-    MINUTE_US,
-    Cron,
-    Interval,
-    Once,
-    next_after,
-    parse_instant,
-    upcoming,
-)
+from chronos.jobs.schedule import Cron, Interval, Once, next_after, upcoming
 from chronos.provider.hermes_jobs import read_hermes_job
 from chronos.stores import JsonFileStore, told_apart
 from chronos.stores.record import FileFacts, read_document, read_history, read_job

@@ -19,9 +19,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from chronos.contract import messages, schema, wire
-from chronos.errors import JobsFileError, NasError
+from chronos.errors import JobsFileError, NasError, ScheduleError
+from chronos.jobs.instants import parse_instant
 from chronos.jobs.job import Unreadable
-from chronos.jobs.schedule import Cron, ScheduleError, next_after, parse_instant, parse_schedule, zone_of
+from chronos.jobs.schedule import Cron, next_after, parse_schedule
+from chronos.jobs.zones import zone_of
 from chronos.nas.answer import read_answer
 from chronos.stores import refusal
 from chronos.stores.record import FileFacts, read_document, read_history

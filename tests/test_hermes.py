@@ -19,8 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chronos.errors import InvalidClient, NasUnavailable, StaleRevision
-from chronos.jobs.job import CLOCK_ALLOWANCE_US, LEASE_US, MAX_GRACE_US, following
-from chronos.jobs.schedule import (
+from chronos.jobs.instants import (
     DAY_US,
     HOUR_US,
     MINUTE_US,
@@ -29,6 +28,7 @@ from chronos.jobs.schedule import (
     format_instant,
     parse_instant,
 )
+from chronos.jobs.job import CLOCK_ALLOWANCE_US, LEASE_US, MAX_GRACE_US, following
 from chronos.nas.client import ArmAnswer
 from chronos.protocol import follow_ups
 from chronos.protocol.clocks import CLOCK_MARGIN_US

@@ -25,7 +25,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from chronos.errors import ScheduleError
 from chronos.jobs import job as jobs
+from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, parse_instant, whole_second
 from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     MAX_CATCH_UP,
@@ -44,19 +46,7 @@ from chronos.jobs.job import (
     startable,
     wake_at,
 )
-from chronos.jobs.schedule import (
-    DAY_US,
-    HOUR_US,
-    MINUTE_US,
-    SECOND_US,
-    Cron,
-    Interval,
-    Once,
-    Schedule,
-    ScheduleError,
-    parse_instant,
-    whole_second,
-)
+from chronos.jobs.schedule import Cron, Interval, Once, Schedule
 from chronos.protocol import transitions
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Fired

@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chronos.errors import JobsFileError, StoreError
+from chronos.jobs.instants import MINUTE_US, parse_instant
 from chronos.jobs.job import Job, JobState, Outcome, Result, Unreadable
-from chronos.jobs.schedule import MINUTE_US, Cron, Interval, Once, parse_instant
+from chronos.jobs.schedule import Cron, Interval, Once
 from chronos.stores import JobStore, JsonFileStore, json_file
 from tests.moves import claim_and_end, claimed
 from tests.strategies import fits_json_file, jobs, outcomes

@@ -13,19 +13,9 @@ from hypothesis import strategies as st
 
 from chronos.jobs import job as job_module
 from chronos.jobs import schedule as schedule_module
+from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, parse_instant
 from chronos.jobs.job import MAX_CATCH_UP, CatchUp, Job, Move, Policy, Result, following
-from chronos.jobs.schedule import (
-    DAY_US,
-    HOUR_US,
-    MINUTE_US,
-    SECOND_US,
-    Cron,
-    Interval,
-    Once,
-    Schedule,
-    next_after,
-    parse_instant,
-)
+from chronos.jobs.schedule import Cron, Interval, Once, Schedule, next_after
 from chronos.protocol import transitions
 from chronos.protocol.draft import Draft, Stretch
 from chronos.protocol.transitions import Changes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
+from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US
 from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
@@ -20,7 +21,7 @@ from chronos.jobs.job import (
     Verdict,
     Waiting,
 )
-from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US, Interval
+from chronos.jobs.schedule import Interval
 from chronos.protocol import flow as flows
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Fired

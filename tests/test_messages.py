@@ -24,8 +24,8 @@ from chronos.contract.wire import (
     encode,
     fields_of,
 )
+from chronos.jobs.instants import SECOND_US, format_instant
 from chronos.jobs.job import Verdict
-from chronos.jobs.schedule import SECOND_US, format_instant
 from chronos.protocol.flow_effects import Answer
 
 CLASSES = tuple(REGISTRY)

@@ -26,8 +26,17 @@ from chronos import (
 )
 from chronos.agent import runner, status
 from chronos.jobs import job
-from chronos.jobs.moments import FIRST_US, LAST_US, datetime_of, duration_of, instant_of, timedelta_of
-from chronos.jobs.schedule import HOUR_US, SECOND_US, format_instant
+from chronos.jobs.instants import (
+    FIRST_US,
+    HOUR_US,
+    LAST_US,
+    SECOND_US,
+    datetime_of,
+    duration_of,
+    format_instant,
+    instant_of,
+    timedelta_of,
+)
 from chronos.protocol import draft, flow, flow_effects, intents
 from chronos.protocol.state import Pending, Started
 from chronos.testing import portal

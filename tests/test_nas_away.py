@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import attrs
 import pytest
 
+from chronos.jobs.instants import HOUR_US
 from chronos.jobs.job import LEASE_US, Origin, Run
-from chronos.jobs.schedule import HOUR_US
 from chronos.protocol import follow_ups
 from chronos.protocol.draft import Fired
 from chronos.protocol.follow_ups import FOLLOW_UP_DELAYS_US

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from chronos.contract import messages
 from chronos.errors import InvalidClient, NasError, NasRefused, NasUnavailable, StaleRevision
-from chronos.jobs.schedule import parse_instant
+from chronos.jobs.instants import parse_instant
 from chronos.nas.answer import MAX_ANSWER_BYTES, MAX_RETRY_AFTER_S, read_answer
 from chronos.nas.client import AsyncNasClient, NasClient
 from tests.nas_clients import AN_EPOCH_S, KINDS, Client, Handler, answers

@@ -14,8 +14,8 @@ from sqlalchemy import create_engine, text
 
 from chronos.contract.messages import answer_to_fire
 from chronos.errors import JobsFileError
+from chronos.jobs.instants import HOUR_US, SECOND_US, format_instant
 from chronos.jobs.job import Job, Unreadable, Verdict
-from chronos.jobs.schedule import HOUR_US, SECOND_US, format_instant
 from chronos.protocol.flow import MENDING_US
 from chronos.protocol.reconciliation import differences
 from chronos.stores import JobStore, JsonFileStore, SqlStore, told_apart

@@ -10,8 +10,8 @@ import attrs
 import pytest
 
 from chronos import Interval, Job, Outcome, Result
+from chronos.jobs.instants import SECOND_US, Instant
 from chronos.jobs.job import Run
-from chronos.jobs.schedule import SECOND_US, Instant
 from chronos.testing import LocalNas
 from tests import kill_loop, whole_seconds
 from tests.agent_process import Ran, opened

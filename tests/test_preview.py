@@ -13,17 +13,11 @@ from hypothesis import strategies as st
 
 from chronos import next_after, next_times
 from chronos.agent.preview import MAX_PREVIEW
+from chronos.errors import ScheduleError
 from chronos.jobs import schedule as schedules
+from chronos.jobs.instants import HOUR_US, MINUTE_US, datetime_of, microseconds_of
 from chronos.jobs.job import Policy
-from chronos.jobs.moments import datetime_of, microseconds_of
-from chronos.jobs.schedule import (
-    HOUR_US,
-    MINUTE_US,
-    Cron,
-    Interval,
-    Once,
-    ScheduleError,
-)
+from chronos.jobs.schedule import Cron, Interval, Once
 from tests.agents import T0
 
 NOON = datetime_of(T0)

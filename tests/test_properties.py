@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
+from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, parse_instant
 from chronos.jobs.job import (
     LEASE_US,
     MAX_IN_FLIGHT,
@@ -21,7 +22,7 @@ from chronos.jobs.job import (
     Run,
     Waiting,
 )
-from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US, Interval, Once, parse_instant
+from chronos.jobs.schedule import Interval, Once
 from simulator import properties
 from simulator.moments import AtRest, Attempt, Settled, Start, Stop, StoreMove, attempt_of
 

@@ -18,8 +18,9 @@ import pytest
 
 import chronos
 from chronos.errors import InvalidClient, JobsFileError, NasUnavailable, StoreError
+from chronos.jobs.instants import HOUR_US, MINUTE_US, Instant, parse_instant
 from chronos.jobs.job import Job, JobState, Policy
-from chronos.jobs.schedule import HOUR_US, MINUTE_US, Instant, Interval, Once, parse_instant
+from chronos.jobs.schedule import Interval, Once
 from chronos.nas.client import ArmAnswer
 from chronos.protocol import follow_ups
 from chronos.provider import (

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chronos.errors import JobsFileError, StoreError
+from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, parse_instant, whole_second
 from chronos.jobs.job import (
     MAX_CATCH_UP,
     MAX_RETRY_DELAY_US,
@@ -34,18 +35,7 @@ from chronos.jobs.job import (
     Waiting,
     following,
 )
-from chronos.jobs.schedule import (
-    DAY_US,
-    HOUR_US,
-    MINUTE_US,
-    SECOND_US,
-    Cron,
-    Interval,
-    Once,
-    next_after,
-    parse_instant,
-    whole_second,
-)
+from chronos.jobs.schedule import Cron, Interval, Once, next_after
 from chronos.protocol import transitions
 from chronos.protocol.draft import Fired
 from chronos.stores import HISTORY_LENGTH

@@ -14,25 +14,20 @@ from cronsim import CronSim
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from chronos.errors import ScheduleError
 from chronos.jobs import schedule as schedule_module
+from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, format_instant, parse_instant
 from chronos.jobs.schedule import (
-    DAY_US,
-    HOUR_US,
-    MINUTE_US,
-    SECOND_US,
     Cron,
     Interval,
     Once,
     Schedule,
-    ScheduleError,
-    format_instant,
     next_after,
-    parse_instant,
     parse_schedule,
     slots_after,
     upcoming,
-    zone_of,
 )
+from chronos.jobs.zones import zone_of
 
 NOW = parse_instant("2026-06-26T12:00:00+00:00")
 FIRST = parse_instant("0001-01-01T00:00:00Z")

@@ -8,8 +8,8 @@ import pytest
 
 from chronos.agent.runner import RunContext
 from chronos.errors import StoreError
+from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US
 from chronos.jobs.job import LEASE_US, OnInterrupt, Origin, Policy, Result, Verdict
-from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US
 from tests.agents import T0, MakeWorld, Nas, at, every_hour, until
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from chronos.contract.wire import LocalMessageError
-from chronos.errors import StoreError
+from chronos.errors import ScheduleError, StoreError
+from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US
 from chronos.jobs.job import JobState, Origin, Overlap, Policy, Result, Verdict
-from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US, Cron, Interval, Once, ScheduleError
+from chronos.jobs.schedule import Cron, Interval, Once
 from tests.agents import T0, MakeWorld, Nas, World, at, every_hour, later, until
 
 HOURLY = Interval(period_us=HOUR_US, anchor_us=T0)

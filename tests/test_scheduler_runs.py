@@ -11,6 +11,7 @@ import pytest
 
 from chronos.agent.runner import RunContext
 from chronos.errors import StoreError
+from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, whole_second
 from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
@@ -24,7 +25,7 @@ from chronos.jobs.job import (
     Result,
     Verdict,
 )
-from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US, Once, whole_second
+from chronos.jobs.schedule import Once
 from tests.agents import PATIENCE_S, T0, MakeWorld, Nas, World, at, every_hour, until
 
 BUSY = StoreError("busy", definite=True)

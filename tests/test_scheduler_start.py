@@ -8,8 +8,9 @@ import pytest
 
 from chronos import events
 from chronos.errors import StoreError
+from chronos.jobs.instants import HOUR_US, MINUTE_US
 from chronos.jobs.job import LEASE_US, JobState, Result, Run, Verdict
-from chronos.jobs.schedule import HOUR_US, MINUTE_US, Interval
+from chronos.jobs.schedule import Interval
 from chronos.protocol.state import Started
 from tests.agents import T0, MakeWorld, World, at, every_hour, later, until
 

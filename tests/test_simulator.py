@@ -10,8 +10,9 @@ from collections import Counter
 import attrs
 import pytest
 
+from chronos.jobs.instants import DAY_US, SECOND_US
 from chronos.jobs.job import Job, OnInterrupt, Policy
-from chronos.jobs.schedule import DAY_US, SECOND_US, Cron, Interval, Once, Schedule, slots_after
+from chronos.jobs.schedule import Cron, Interval, Once, Schedule, slots_after
 from chronos.testing import nas
 from simulator import faults
 from simulator.agents import CHRONOS

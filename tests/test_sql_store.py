@@ -22,8 +22,9 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, make_url, text
 
 from chronos.errors import JobsFileError, StoreError
+from chronos.jobs.instants import MINUTE_US, parse_instant
 from chronos.jobs.job import Job, JobState, Outcome, Result, Unreadable
-from chronos.jobs.schedule import MINUTE_US, Cron, parse_instant
+from chronos.jobs.schedule import Cron
 from chronos.stores import JobStore, SqlStore, refusal, unreadable
 from chronos.stores.codec import encode
 

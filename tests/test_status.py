@@ -6,9 +6,9 @@ import pytest
 
 from chronos.agent.status import JobStatus
 from chronos.errors import JobsFileError, StoreError
+from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, datetime_of
 from chronos.jobs.job import JobState, Lateness, Policy, Result
-from chronos.jobs.moments import datetime_of
-from chronos.jobs.schedule import HOUR_US, MINUTE_US, SECOND_US, Interval, Once
+from chronos.jobs.schedule import Interval, Once
 from tests.agents import T0, MakeWorld, World, at, every_hour, later, until
 
 DOWN = "NasUnavailable: NAS answered 503 with a body that is no message"

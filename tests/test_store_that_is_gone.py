@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import make_url
 
 from chronos.errors import StoreError
-from chronos.jobs.schedule import HOUR_US
+from chronos.jobs.instants import HOUR_US
 from chronos.stores import JobStore, JsonFileStore, SqlStore
 from tests.agents import T0, MakeWorld, later
 

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chronos.jobs.data import json_of
+from chronos.jobs.instants import MINUTE_US, SECOND_US, parse_instant
 from chronos.jobs.job import Job, Move, Outcome, Result
-from chronos.jobs.schedule import MINUTE_US, SECOND_US, Interval, parse_instant
+from chronos.jobs.schedule import Interval
 from chronos.protocol import transitions
 from chronos.stores import JobStore, JsonFileStore, MemoryStore
 from chronos.stores.conformance import CHECKS, check_store

@@ -19,7 +19,8 @@ import httpx
 import pytest
 
 from chronos import AsyncScheduler, FireEndpoint, MemoryStore, NasUnavailable, RunContext, Scheduler, clock
-from chronos.jobs.schedule import SECOND_US, ScheduleError, format_instant
+from chronos.errors import ScheduleError
+from chronos.jobs.instants import SECOND_US, format_instant
 from chronos.testing import HARDENED, MINIMAL, AsyncLocalNas, Clock, Delivery, Faults, LocalNas
 from tests.agents import until
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from chronos.agent.runner import RunContext
 from chronos.errors import StoreError
+from chronos.jobs.instants import HOUR_US, SECOND_US
 from chronos.jobs.job import Job, JobState, Policy, Result, Verdict
-from chronos.jobs.schedule import HOUR_US, SECOND_US, Interval, Once
+from chronos.jobs.schedule import Interval, Once
 from chronos.protocol.flow_effects import ArmsListed, CancelArm, ListArms, ProvisionArm
 from chronos.protocol.ticker import LOOK_EVERY_US, REPEAT_AFTER_US, Ticker
 from tests.agents import T0, MakeWorld, World, every_hour, later, until

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chronos.errors import ScheduleError
+from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, parse_instant, whole_second
 from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
@@ -38,18 +40,7 @@ from chronos.jobs.job import (
     startable,
     wake_at,
 )
-from chronos.jobs.schedule import (
-    DAY_US,
-    HOUR_US,
-    MINUTE_US,
-    SECOND_US,
-    Interval,
-    Once,
-    Schedule,
-    ScheduleError,
-    parse_instant,
-    whole_second,
-)
+from chronos.jobs.schedule import Interval, Once, Schedule
 from chronos.protocol import transitions
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Fired

@@ -14,8 +14,8 @@ import pytest
 from chronos.agent.threads import Scheduler
 from chronos.errors import StoreError
 from chronos.fire.webhook import FireEndpoint
+from chronos.jobs.instants import HOUR_US, MINUTE_US
 from chronos.jobs.job import Verdict
-from chronos.jobs.schedule import HOUR_US, MINUTE_US
 from chronos.nas.client import AsyncNasClient, NasClient
 from chronos.stores import JobStore, JsonFileStore, SqlStore
 from tests.agents import T0, MakeWorld, Nas, at, every_hour, later, until

@@ -19,7 +19,7 @@ from chronos.contract.messages import FireClaims
 from chronos.errors import StoreError, TokenError
 from chronos.fire.verify import LEEWAY_S, FireVerifier
 from chronos.fire.webhook import MAX_BODY_BYTES, FireEndpoint
-from chronos.jobs.schedule import Instant
+from chronos.jobs.instants import Instant
 from tests.fires import (
     AT,
     ATTACKS,

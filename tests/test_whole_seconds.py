@@ -12,21 +12,10 @@ from hypothesis import given
 
 from chronos.contract.messages import FireRequest
 from chronos.contract.wire import decode
-from chronos.errors import NasRefused
+from chronos.errors import NasRefused, ScheduleError
+from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, format_instant, parse_instant
 from chronos.jobs.job import Job, Policy, Verdict, wake_at
-from chronos.jobs.schedule import (
-    HOUR_US,
-    MINUTE_US,
-    SECOND_US,
-    Interval,
-    Once,
-    Schedule,
-    ScheduleError,
-    format_instant,
-    next_after,
-    parse_instant,
-    parse_schedule,
-)
+from chronos.jobs.schedule import Interval, Once, Schedule, next_after, parse_schedule
 from chronos.protocol import transitions
 from chronos.protocol.transitions import Changes
 from tests.agents import T0, MakeWorld, Nas, World, at

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from chronos.contract.messages import answer_to_fire
+from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, format_instant
 from chronos.jobs.job import (
     LEASE_US,
     CatchUp,
@@ -25,7 +26,7 @@ from chronos.jobs.job import (
     Verdict,
     Waiting,
 )
-from chronos.jobs.schedule import DAY_US, HOUR_US, MINUTE_US, SECOND_US, Interval, Once, format_instant
+from chronos.jobs.schedule import Interval, Once
 from chronos.nas.answer import date_of
 from chronos.protocol import follow_ups, transitions
 from chronos.protocol.clocks import Belief, compared

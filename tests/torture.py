@@ -22,8 +22,9 @@ from typing import Any
 
 import attrs
 
+from chronos.jobs.instants import MINUTE_US, parse_instant
 from chronos.jobs.job import Job, Outcome, Result
-from chronos.jobs.schedule import MINUTE_US, Interval, parse_instant
+from chronos.jobs.schedule import Interval
 from chronos.stores import JobStore, JsonFileStore, SqlStore
 from tests.moves import claim_and_end
 

@@ -22,20 +22,12 @@ from chronos.agent.owner import is_dead, new_owner
 from chronos.agent.runner import RunContext, Runner
 from chronos.agent.status import RefusedFires
 from chronos.clock import now_us, steady_us
+from chronos.errors import ScheduleError
 from chronos.jobs.data import json_of, value_of
+from chronos.jobs.instants import DAY_US, SECOND_US, GivenInstant, Instant, format_instant, instant_of, needed
 from chronos.jobs.job import Job, Outcome, Policy, Unreadable
-from chronos.jobs.moments import GivenInstant, instant_of, needed
-from chronos.jobs.schedule import (
-    DAY_US,
-    SECOND_US,
-    Cron,
-    GivenSchedule,
-    Instant,
-    ScheduleError,
-    format_instant,
-    schedule_of,
-    zone_of,
-)
+from chronos.jobs.schedule import Cron, GivenSchedule, schedule_of
+from chronos.jobs.zones import zone_of
 from chronos.protocol import state, transitions
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Fired

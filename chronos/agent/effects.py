@@ -14,8 +14,8 @@ import attrs
 
 from chronos.agent.runner import words_of
 from chronos.errors import InvalidClient, JobsFileError, StaleRevision, StoreError, one_line
+from chronos.jobs.instants import SECOND_US, Instant
 from chronos.jobs.job import Job, Liveness
-from chronos.jobs.schedule import SECOND_US, Instant
 from chronos.protocol import flow as flows
 from chronos.protocol.flow_effects import (
     ArmAccepted,

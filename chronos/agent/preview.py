@@ -6,9 +6,9 @@ from datetime import datetime
 
 from chronos import arguments, clock
 from chronos.jobs import schedule as schedules
+from chronos.jobs.instants import Instant, datetime_of, instant_of, needed
 from chronos.jobs.job import Policy, following
-from chronos.jobs.moments import datetime_of, instant_of, needed
-from chronos.jobs.schedule import GivenSchedule, Instant, Schedule, schedule_of
+from chronos.jobs.schedule import GivenSchedule, Schedule, schedule_of
 from chronos.protocol.transitions import new_job
 
 # More than anybody reads; a schedule of every second has this many in less than three hours.

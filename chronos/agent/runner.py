@@ -16,9 +16,8 @@ import attrs
 
 from chronos.agent import telemetry
 from chronos.agent.calls import in_own_thread
+from chronos.jobs.instants import Instant, format_instant, moment
 from chronos.jobs.job import Origin
-from chronos.jobs.moments import moment
-from chronos.jobs.schedule import Instant, format_instant
 
 logger = logging.getLogger("chronos.scheduler")
 

@@ -7,9 +7,8 @@ from datetime import datetime
 
 import attrs
 
+from chronos.jobs.instants import Instant, datetime_of, format_instant, moment_or_none
 from chronos.jobs.job import Job, JobState, Lateness, Outcome, Unreadable, lateness, wake_at
-from chronos.jobs.moments import datetime_of, moment_or_none
-from chronos.jobs.schedule import Instant, format_instant
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.flow_effects import ArmsListed
 from chronos.protocol.pending import pending, why_doubted

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from chronos import events
+from chronos.jobs.instants import SECOND_US, format_instant
 from chronos.jobs.job import Outcome, lateness
-from chronos.jobs.schedule import SECOND_US, format_instant
 
 if TYPE_CHECKING:
     from chronos.agent.runner import RunContext

@@ -15,7 +15,8 @@ from zoneinfo import available_timezones
 
 from chronos.cli.console import BadUsage
 from chronos.errors import JobsFileError, ScheduleError
-from chronos.jobs.schedule import Instant, parse_instant, zone_of
+from chronos.jobs.instants import Instant, parse_instant
+from chronos.jobs.zones import zone_of
 
 # How an option names it.
 STANDARD_INPUT = "-"

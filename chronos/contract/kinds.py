@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from chronos.contract.wire import MAX_INTEGER, Kind, Message, is_number
-from chronos.jobs.schedule import ScheduleError, parse_instant
+from chronos.errors import ScheduleError
+from chronos.jobs.instants import parse_instant
 
 # An id is a key in stores and in NAS's table, and part of the dedup key: 200 characters leave room
 # for both within the 255 that indexed columns commonly have.

@@ -33,8 +33,8 @@ from chronos.contract.wire import (
     registered,
     says,
 )
+from chronos.jobs.instants import SECOND_US
 from chronos.jobs.job import Verdict
-from chronos.jobs.schedule import SECOND_US
 from chronos.protocol.flow_effects import Answer
 
 # When NAS may deliver again what could not be settled. Long enough for a passing refusal to pass,

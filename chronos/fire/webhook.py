@@ -30,7 +30,7 @@ from chronos.clock import now_us
 from chronos.contract import messages, wire
 from chronos.contract.messages import ErrorResponse, FireClaims, FireRequest, HttpAnswer, dedup_key
 from chronos.errors import TokenError, one_line
-from chronos.jobs.schedule import SECOND_US, Instant, format_instant, parse_instant
+from chronos.jobs.instants import SECOND_US, Instant, format_instant, parse_instant
 from chronos.protocol.flow_effects import Answer
 
 logger = logging.getLogger(__name__)

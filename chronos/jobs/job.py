@@ -14,32 +14,26 @@ from typing import Any, TypeVar
 
 import attrs
 
+from chronos.errors import ScheduleError
 from chronos.jobs.data import NO_DATA, check_json, value_of
-from chronos.jobs.moments import (
+from chronos.jobs.instants import (
+    DAY_US,
+    HOUR_US,
     LONGEST_US,
+    MINUTE_US,
+    SECOND_US,
+    Instant,
     datetime_of,
     duration_of,
+    format_instant,
     instant_of,
     moment,
     moment_or_none,
     span,
     span_or_none,
-)
-from chronos.jobs.schedule import (
-    DAY_US,
-    HOUR_US,
-    MINUTE_US,
-    SECOND_US,
-    Instant,
-    Once,
-    Schedule,
-    ScheduleError,
-    Slots,
-    format_instant,
-    newest,
-    next_after,
     whole_second,
 )
+from chronos.jobs.schedule import Once, Schedule, Slots, newest, next_after
 
 # The contract's lease. A run renews it while it is in flight, every third of it (two renewals
 # may fail before the lease is over).

@@ -4,9 +4,6 @@ A schedule is one of three frozen values (`Cron`, `Interval`, `Once`), and `next
 question asked of it: which slot comes strictly after this instant? The answer depends on nothing
 else, so every path of the protocol, on every machine, counts the same slots.
 
-Instants are integers, microseconds since 1970-01-01T00:00:00Z. Text has one canonical form
-(`format_instant`), because the dedup key of an arm is made of that text.
-
 Clock changes follow Debian's cron(8), NOTES. When the clocks change by less than three hours,
 
 * a job at a fixed time whose time is skipped runs once, at the moment of the change, however many of
@@ -25,141 +22,33 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeAlias
-from zoneinfo import ZoneInfo
 
 import attrs
 
-from chronos.errors import ScheduleError as ScheduleError
+from chronos.errors import ScheduleError
 from chronos.jobs import cron, cron_fields
-from chronos.jobs.moments import FIRST_US as _FIRST_US
-from chronos.jobs.moments import LAST_US as _LAST_US
-from chronos.jobs.moments import (
+from chronos.jobs.instants import (
+    DAY_US,
+    FIRST_US,
+    HOUR_US,
+    LAST_US,
     LONGEST_US,
+    MINUTE_US,
+    SECOND_US,
+    Instant,
     duration_of,
     instant_of,
-    microseconds_of,
     moment,
     needed,
+    parse_instant,
     span,
+    whole_second,
 )
-from chronos.jobs.moments import SECOND_US as SECOND_US
-from chronos.jobs.moments import Instant as Instant
-
-MINUTE_US = 60 * SECOND_US
-HOUR_US = 60 * MINUTE_US
-DAY_US = 24 * HOUR_US
-
-_EPOCH_WALL = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall clock has no zone; its offset is kept beside it
-
-
-# --- instants and their text -------------------------------------------------------------------
-
-
-def parse_instant(text: str) -> Instant:
-    """Read an ISO 8601 timestamp that carries its offset.
-
-    Args:
-        text: a timestamp with `Z` or an offset, e.g. `2026-06-26T12:00:00+00:00`.
-
-    Returns:
-        Epoch microseconds, UTC, exact; digits beyond the microsecond are dropped.
-
-    Raises:
-        ScheduleError: not a timestamp, without an offset, or outside the years 1 to 9999 in UTC.
-
-    Source: contract, `fire_at`.
-    """
-    try:
-        moment = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        raise ScheduleError(f"not an instant: {text!r}; expected ISO 8601 with an offset") from None
-    if moment.tzinfo is None:
-        raise ScheduleError(f"instant {text!r} has no offset; expected one, as in 2026-06-26T12:00:00+02:00")
-    instant = microseconds_of(moment)
-    if not _FIRST_US <= instant <= _LAST_US:
-        raise ScheduleError(f"instant {text!r} is out of range; expected the years 1 to 9999 in UTC")
-    return instant
-
-
-def format_instant(instant_us: Instant) -> str:
-    """Write an instant in its one canonical form.
-
-    Args:
-        instant_us: epoch microseconds, UTC.
-
-    Returns:
-        `2026-06-26T12:00:00+00:00`, with `.ffffff` after the seconds only when it is not zero.
-
-    Raises:
-        ScheduleError: not an integer, or outside the years 1 to 9999.
-
-    Source: contract, `dedup_key`: the text is compared, so its spelling is part of the protocol.
-    """
-    if type(instant_us) is not int or not _FIRST_US <= instant_us <= _LAST_US:
-        raise ScheduleError(
-            f"not an instant: {instant_us!r}; expected whole epoch microseconds within the years 1 to 9999"
-        )
-    return (_EPOCH_WALL + timedelta(0, 0, instant_us)).isoformat() + "+00:00"
-
-
-def whole_second(instant_us: Instant) -> Instant:
-    """Return the first whole second at or after an instant; the last one of the calendar where none is.
-
-    It is the grain of what is said on the wire: NAS may keep no more than seconds.
-
-    Args:
-        instant_us: epoch microseconds, UTC.
-
-    Source: contract, `fire_at`; incident T1.
-    """
-    return min(-(-instant_us // SECOND_US), _LAST_US // SECOND_US) * SECOND_US
-
-
-# --- time zones --------------------------------------------------------------------------------
-
-_OFFSET = re.compile(r"([+-])([01][0-9]|2[0-3]):([0-5][0-9])")
-
-
-@lru_cache(maxsize=1024)  # there are some 600 names of zones; the rest are fixed offsets
-def _zone(text: str) -> tzinfo:
-    if text == "UTC":
-        return UTC
-    if match := _OFFSET.fullmatch(text):
-        sign, hours, minutes = match.groups()
-        offset = timedelta(hours=int(hours), minutes=int(minutes))
-        return timezone(-offset if sign == "-" else offset)
-    try:
-        # Names that depend on the machine or count leap seconds would make slots differ between machines.
-        if text == "localtime" or text.startswith("right/"):
-            raise ValueError(text)
-        return ZoneInfo(text)
-    except (LookupError, ValueError, OSError, ImportError):  # no such name, a bad path, a folder, no data
-        raise ScheduleError(
-            f"unknown time zone {text!r}; expected UTC, an offset such as +05:30, or an IANA name"
-            " such as Europe/Berlin"
-        ) from None
-
-
-def zone_of(text: str) -> tzinfo:
-    """Return the time zone that a schedule's `tz` names.
-
-    Args:
-        text: `UTC`, a fixed offset such as `+05:30` or `-07:00`, or an IANA name.
-
-    Returns:
-        The zone; the same object for the same text.
-
-    Raises:
-        ScheduleError: no such zone.
-    """
-    if not isinstance(text, str):
-        raise ScheduleError(f"tz is {text!r}; expected text such as UTC or Europe/Berlin")
-    return _zone(text)
-
+from chronos.jobs.zones import zone_of
 
 # --- the values --------------------------------------------------------------------------------
 
@@ -201,7 +90,7 @@ def _check_zone(_: object, __: object, tz: str) -> None:
 
 
 def _check_instant(_: object, field: attrs.Attribute[Any], value: int) -> None:
-    if type(value) is not int or not _FIRST_US <= value <= _LAST_US:
+    if type(value) is not int or not FIRST_US <= value <= LAST_US:
         raise ScheduleError(
             f"{field.name} is {value!r}; expected whole epoch microseconds within the years 1 to 9999"
         )
@@ -356,7 +245,7 @@ def next_after(schedule: Schedule, instant_us: Instant) -> Instant | None:
     if isinstance(schedule, Interval):
         elapsed_us = (instant_us - schedule.anchor_us) % schedule.period_us
         slot = instant_us - elapsed_us + schedule.period_us
-        return slot if slot <= _LAST_US else None
+        return slot if slot <= LAST_US else None
     return schedule.at_us if schedule.at_us > instant_us else None
 
 
@@ -418,7 +307,7 @@ def newest(schedule: Schedule, after_us: Instant, until_us: Instant, at_most: in
     if first_us is None or first_us > until_us:
         return Slots(0, ())
     if isinstance(schedule, Interval):
-        slots = range(first_us, min(until_us, _LAST_US) + 1, schedule.period_us)
+        slots = range(first_us, min(until_us, LAST_US) + 1, schedule.period_us)
         return Slots(len(slots), tuple(slots[-at_most:]))
     if isinstance(schedule, Once):
         return Slots(1, (first_us,))
@@ -439,7 +328,7 @@ def _chunk(expr: str, tz: str, index: int, width_us: int) -> tuple[Instant, ...]
     slots: list[Instant] = []
     for second in cron.slots(expr, zone_of(tz), index * width_s):
         slot = second * SECOND_US
-        if slot > _LAST_US:
+        if slot > LAST_US:
             break
         slots.append(slot)  # maybe again: several times in one gap are one instant, which bisecting passes
         if slot >= end_us:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from chronos.contract import messages, wire
 from chronos.errors import InvalidClient, NasError, NasRefused, NasUnavailable, StaleRevision
-from chronos.jobs.schedule import SECOND_US, Instant
+from chronos.jobs.instants import SECOND_US, Instant
 
 # For how long NAS can silence a client with one answer. A fire that was not settled is delivered
 # again a few times, over some ten minutes: an agent that was told to be silent for an hour, and was,

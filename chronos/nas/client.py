@@ -21,7 +21,7 @@ from chronos import arguments
 from chronos.agent.calls import call, call_in_time
 from chronos.contract.messages import callback_url_problem
 from chronos.errors import NasUnavailable
-from chronos.jobs.schedule import Instant
+from chronos.jobs.instants import Instant
 from chronos.nas.answer import MAX_ANSWER_BYTES
 from chronos.nas.exchange import (
     ArmAnswer,

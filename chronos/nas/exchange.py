@@ -25,9 +25,8 @@ import attrs
 
 from chronos import arguments
 from chronos.contract import messages, wire
-from chronos.errors import InvalidClient, NasError, NasRefused, NasUnavailable, StaleRevision
-from chronos.jobs.moments import instant_of, needed
-from chronos.jobs.schedule import Instant, ScheduleError, format_instant, parse_instant, whole_second
+from chronos.errors import InvalidClient, NasError, NasRefused, NasUnavailable, ScheduleError, StaleRevision
+from chronos.jobs.instants import Instant, format_instant, instant_of, needed, parse_instant, whole_second
 from chronos.nas.answer import date_of, read_answer
 
 # Who calls comes back by itself: a scheduler after 5, 15 and 45 s, a redelivered fire after 10 s and

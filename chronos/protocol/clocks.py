@@ -11,7 +11,7 @@ from enum import StrEnum
 
 import attrs
 
-from chronos.jobs.schedule import DAY_US, HOUR_US, MINUTE_US, SECOND_US, Instant
+from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, Instant
 
 # How far two clocks may differ. What NAS did not say has come is taken only when it is overdue by that
 # much: an agent whose clock is ahead must not run a job early.

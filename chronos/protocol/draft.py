@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
+from chronos.jobs.instants import Instant, moment_or_none
 from chronos.jobs.job import (
     LEASE_US,
     MAX_ATTEMPTS,
@@ -29,8 +30,6 @@ from chronos.jobs.job import (
     following,
     passed,
 )
-from chronos.jobs.moments import moment_or_none
-from chronos.jobs.schedule import Instant
 
 _SPENT = "the job has started as often as it shall"
 

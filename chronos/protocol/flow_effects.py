@@ -11,9 +11,8 @@ from typing import TypeAlias
 import attrs
 
 from chronos.jobs.data import NO_DATA
+from chronos.jobs.instants import Instant, span
 from chronos.jobs.job import Job, Liveness, Outcome, Run, Unreadable, Verdict
-from chronos.jobs.moments import span
-from chronos.jobs.schedule import Instant
 from chronos.protocol.intents import Intent
 
 # --- What the shell performs ------------------------------------------------------------------

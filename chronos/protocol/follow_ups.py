@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import attrs
 
+from chronos.jobs.instants import SECOND_US, Instant
 from chronos.jobs.job import Origin, Verdict
-from chronos.jobs.schedule import SECOND_US, Instant
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Fired
 from chronos.protocol.flow_effects import Answer

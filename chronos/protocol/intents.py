@@ -6,9 +6,8 @@ from typing import TypeAlias
 
 import attrs
 
+from chronos.jobs.instants import Instant, moment, moment_or_none
 from chronos.jobs.job import Job, Run
-from chronos.jobs.moments import moment, moment_or_none
-from chronos.jobs.schedule import Instant
 from chronos.protocol.draft import BY_NAS, Fired
 from chronos.protocol.transitions import Changes
 

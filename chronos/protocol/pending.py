@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from chronos.jobs.schedule import format_instant
+from chronos.jobs.instants import format_instant
 from chronos.protocol import words
 from chronos.protocol.clocks import Belief, clock_trouble
 from chronos.protocol.state import (

@@ -18,8 +18,8 @@ from typing import Any
 import attrs
 
 from chronos import events
+from chronos.jobs.instants import SECOND_US, Instant, format_instant
 from chronos.jobs.job import RENEW_EVERY_US, Job, Liveness, Origin, Run, Unreadable, Verdict
-from chronos.jobs.schedule import SECOND_US, Instant, format_instant
 from chronos.protocol import flow as flows
 from chronos.protocol import follow_ups, words
 from chronos.protocol.clocks import Belief, Change, Reading, change_of, clock_trouble, compared, said_of

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 import attrs
 
 from chronos import events
+from chronos.jobs.instants import MINUTE_US, SECOND_US, Instant
 from chronos.jobs.job import Job, Origin, Unreadable
-from chronos.jobs.schedule import MINUTE_US, SECOND_US, Instant
 from chronos.protocol import flow as flows
 from chronos.protocol import follow_ups, reconciliation
 from chronos.protocol.clocks import Belief, Reading

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import attrs
 
-from chronos.jobs.schedule import MINUTE_US, SECOND_US, Instant
+from chronos.jobs.instants import MINUTE_US, SECOND_US, Instant
 from chronos.protocol.flow_effects import (
     ArmAccepted,
     ArmsListed,

@@ -14,8 +14,10 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
+from chronos.errors import ScheduleError
 from chronos.jobs.cron import meaning
 from chronos.jobs.data import NO_DATA
+from chronos.jobs.instants import SECOND_US, Instant, format_instant
 from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
@@ -40,18 +42,8 @@ from chronos.jobs.job import (
     passed,
     wake_at,
 )
-from chronos.jobs.schedule import (
-    SECOND_US,
-    Cron,
-    Instant,
-    Interval,
-    Once,
-    Schedule,
-    ScheduleError,
-    format_instant,
-    in_whole_seconds,
-    zone_of,
-)
+from chronos.jobs.schedule import Cron, Interval, Once, Schedule, in_whole_seconds
+from chronos.jobs.zones import zone_of
 from chronos.protocol.clocks import CLOCK_MARGIN_US, FIRST_DATE_US, Belief
 from chronos.protocol.draft import BY_NAS, Draft, Fired, Stretch, joined, ran_after
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import attrs
 
 from chronos.errors import JobsFileError
+from chronos.jobs.instants import format_instant
 from chronos.jobs.job import Origin, Outcome, Unreadable, Verdict, wake_at
-from chronos.jobs.schedule import format_instant
 from chronos.protocol.draft import Fired
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.intents import Fire, Intent, RunNow

@@ -21,8 +21,8 @@ from chronos.agent.runner import RunContext, words_of
 from chronos.agent.threads import Scheduler
 from chronos.clock import now_us
 from chronos.errors import JobsFileError, NotSettled, SettingsError
+from chronos.jobs.instants import Instant, format_instant, whole_second
 from chronos.jobs.job import LEASE_US
-from chronos.jobs.schedule import Instant, format_instant, whole_second
 from chronos.nas.client import Nas, NasClient
 from chronos.protocol import state
 from chronos.protocol.clocks import CLOCK_MARGIN_US

@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 import attrs
 
+from chronos.jobs.instants import Instant
 from chronos.jobs.job import Move, Origin, Verdict
-from chronos.jobs.schedule import Instant
 from chronos.protocol import flow as flows
 from chronos.protocol import reconciliation as reconciling
 from chronos.protocol import words

@@ -15,8 +15,8 @@ from typing import Any
 import attrs
 
 from chronos.errors import JobsFileError, StoreError
+from chronos.jobs.instants import Instant
 from chronos.jobs.job import Job, Outcome, Unreadable
-from chronos.jobs.schedule import Instant
 from chronos.nas.client import ArmAnswer, Nas
 from chronos.provider.hermes_jobs import HermesJob, read_hermes_job
 from chronos.provider.settings import Settings, settings_from

@@ -12,6 +12,8 @@ from typing import Any
 
 import attrs
 
+from chronos.errors import ScheduleError
+from chronos.jobs.instants import SECOND_US, Instant, parse_instant, whole_second
 from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
@@ -21,7 +23,7 @@ from chronos.jobs.job import (
     following,
     grace_us,
 )
-from chronos.jobs.schedule import SECOND_US, Instant, Once, ScheduleError, parse_instant, whole_second
+from chronos.jobs.schedule import Once
 from chronos.stores.record import FileFacts, read_job
 
 # When a fire finds a one-shot that it cannot have, the next one comes once the lease of whoever has

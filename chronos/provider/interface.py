@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from chronos import arguments
-from chronos.jobs.schedule import Instant
+from chronos.jobs.instants import Instant
 
 
 def check_stop_event(stop_event: object) -> None:

@@ -15,8 +15,8 @@ from chronos.agent.runner import Runner, words_of
 from chronos.agent.threads import Scheduler
 from chronos.clock import now_us
 from chronos.errors import JobsFileError, NotSettled, StoreError
+from chronos.jobs.instants import Instant
 from chronos.jobs.job import CLOCK_ALLOWANCE_US, Verdict, wake_at
-from chronos.jobs.schedule import Instant
 from chronos.nas.client import Nas, NasClient
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.state import Pending

@@ -19,8 +19,9 @@ import attrs
 
 from chronos.errors import JobsFileError
 from chronos.jobs.data import json_of
+from chronos.jobs.instants import DAY_US, MINUTE_US, parse_instant
 from chronos.jobs.job import Job, JobState, Outcome, Result, Unreadable
-from chronos.jobs.schedule import DAY_US, MINUTE_US, Cron, Interval, Once, parse_instant
+from chronos.jobs.schedule import Cron, Interval, Once
 from chronos.stores import HISTORY_LENGTH, JobStore
 
 __all__ = ["CHECKS", "ODD_CHECKS", "check_store"]

@@ -25,8 +25,8 @@ from filelock import FileLock, Timeout
 from chronos import arguments
 from chronos.clock import now_us as real_now_us
 from chronos.errors import JobsFileError, StoreError
+from chronos.jobs.instants import Instant, parse_instant
 from chronos.jobs.job import Job, Outcome, Unreadable
-from chronos.jobs.schedule import Instant, parse_instant
 from chronos.stores import HISTORY_LENGTH, belonging, check_history_length, check_swap, refusal, unreadable
 from chronos.stores.belonging import Belonging
 from chronos.stores.layout import TOO_DEEP, encode_file

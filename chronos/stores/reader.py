@@ -15,15 +15,9 @@ from typing import Any, NoReturn, TypeVar
 
 import attrs
 
-from chronos.errors import JobsFileError
-from chronos.jobs.schedule import (
-    DAY_US,
-    Instant,
-    ScheduleError,
-    format_instant,
-    parse_instant,
-    zone_of,
-)
+from chronos.errors import JobsFileError, ScheduleError
+from chronos.jobs.instants import DAY_US, Instant, format_instant, parse_instant
+from chronos.jobs.zones import zone_of
 from chronos.stores.layout import BYTE_ORDER_MARK
 
 # Up to here a fraction of a minute written as a JSON number comes back as the same microsecond

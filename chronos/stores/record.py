@@ -20,8 +20,9 @@ from typing import Any
 
 import attrs
 
-from chronos.errors import DataError, JobsFileError
+from chronos.errors import DataError, JobsFileError, ScheduleError
 from chronos.jobs.data import json_of
+from chronos.jobs.instants import Instant, parse_instant
 from chronos.jobs.job import (
     Job,
     JobState,
@@ -34,15 +35,7 @@ from chronos.jobs.job import (
     Waiting,
     following,
 )
-from chronos.jobs.schedule import (
-    Cron,
-    Instant,
-    Interval,
-    Once,
-    Schedule,
-    ScheduleError,
-    parse_instant,
-)
+from chronos.jobs.schedule import Cron, Interval, Once, Schedule
 from chronos.stores import near_misses, refusal, told_apart, unreadable
 from chronos.stores.layout import texts_of_records
 from chronos.stores.policy import read_policy

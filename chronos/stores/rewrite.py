@@ -10,20 +10,12 @@ from collections.abc import Mapping
 from datetime import tzinfo
 from typing import Any
 
-from chronos.errors import JobsFileError, StoreError
+from chronos.errors import JobsFileError, ScheduleError, StoreError
 from chronos.jobs.data import json_of
+from chronos.jobs.instants import SECOND_US, Instant, format_instant, parse_instant
 from chronos.jobs.job import Job, JobState, Origin, Outcome, Policy, Result, Run, Waiting
-from chronos.jobs.schedule import (
-    SECOND_US,
-    Cron,
-    Instant,
-    Interval,
-    Schedule,
-    ScheduleError,
-    format_instant,
-    parse_instant,
-    zone_of,
-)
+from chronos.jobs.schedule import Cron, Interval, Schedule
+from chronos.jobs.zones import zone_of
 from chronos.stores import HISTORY_LENGTH
 from chronos.stores.policy import rewrite_policy
 from chronos.stores.reader import Reader, put, written_in

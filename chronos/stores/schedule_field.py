@@ -10,18 +10,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from chronos.jobs.schedule import (
-    DAY_US,
-    MINUTE_US,
-    Cron,
-    Instant,
-    Interval,
-    Once,
-    Schedule,
-    ScheduleError,
-    format_instant,
-    parse_schedule,
-)
+from chronos.errors import ScheduleError
+from chronos.jobs.instants import DAY_US, MINUTE_US, Instant, format_instant
+from chronos.jobs.schedule import Cron, Interval, Once, Schedule, parse_schedule
 from chronos.stores import near_misses
 from chronos.stores.reader import Reader, counted, shown
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from chronos.jobs.moments import datetime_of, instant_of, needed
-from chronos.jobs.schedule import Instant
+from chronos.jobs.instants import Instant, datetime_of, instant_of, needed
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -18,8 +18,16 @@ import httpx
 from chronos.contract.messages import FIRE
 from chronos.fire.verify import FireVerifier
 from chronos.fire.webhook import FireEndpoint, FireScheduler, Receive, Scope, Send
-from chronos.jobs.moments import datetime_of, duration_of, instant_of, needed, timedelta_of
-from chronos.jobs.schedule import SECOND_US, Instant, format_instant
+from chronos.jobs.instants import (
+    SECOND_US,
+    Instant,
+    datetime_of,
+    duration_of,
+    format_instant,
+    instant_of,
+    needed,
+    timedelta_of,
+)
 from chronos.nas.client import AsyncNasClient, NasClient
 from chronos.protocol.state import Pending
 from chronos.testing.clock import Clock

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from chronos.jobs.schedule import DAY_US, MINUTE_US, SECOND_US, Instant
+from chronos.jobs.instants import DAY_US, MINUTE_US, SECOND_US, Instant
 
 # After how long NAS looks again for a one-shot that is missing, or whose retries were spent; the
 # last delay repeats. An outage of an hour must not cost more than another one.

@@ -16,8 +16,16 @@ from typing import Any
 import attrs
 
 from chronos.contract import messages, wire
-from chronos.jobs.moments import datetime_of, moment, moment_or_none
-from chronos.jobs.schedule import SECOND_US, Instant, ScheduleError, format_instant, parse_instant
+from chronos.errors import ScheduleError
+from chronos.jobs.instants import (
+    SECOND_US,
+    Instant,
+    datetime_of,
+    format_instant,
+    moment,
+    moment_or_none,
+    parse_instant,
+)
 from chronos.testing import nas
 from chronos.testing.faults import Faults
 from chronos.testing.keys import SigningKeys

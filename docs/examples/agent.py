@@ -22,7 +22,7 @@ import uvicorn
 
 from chronos import AsyncNasClient, AsyncScheduler, FireEndpoint, FireVerifier, JobSpec, RunContext, SqlStore
 from chronos.clock import now_us
-from chronos.jobs.schedule import format_instant
+from chronos.jobs.instants import format_instant
 from chronos.testing import LocalNas
 
 HOST, PORT = "127.0.0.1", os.environ.get("PORT", "8765")

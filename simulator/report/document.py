@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chronos.jobs.schedule import format_instant
+from chronos.jobs.instants import format_instant
 from simulator.world import Summary
 
 

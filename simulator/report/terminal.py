@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
-from chronos.jobs.schedule import format_instant, remarks
+from chronos.jobs.instants import format_instant
+from chronos.jobs.schedule import remarks
 from simulator.scenario import Plan
 from simulator.search.explore import Result
 from simulator.watch import Violation

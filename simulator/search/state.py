@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import attrs
 
+from chronos.jobs.instants import format_instant
 from chronos.jobs.job import Job
-from chronos.jobs.schedule import format_instant
 from chronos.protocol.flow_effects import CancelArm, Effect, ProvisionArm
 from chronos.protocol.maps import Map
 from chronos.protocol.state import Process

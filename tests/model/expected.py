@@ -10,6 +10,7 @@ from collections.abc import Callable, Container
 
 import attrs
 
+from chronos.jobs.instants import SECOND_US
 from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     MAX_ATTEMPTS,
@@ -26,7 +27,7 @@ from chronos.jobs.job import (
     Result,
     Run,
 )
-from chronos.jobs.schedule import SECOND_US, Interval
+from chronos.jobs.schedule import Interval
 from chronos.protocol.intents import Edit, Intent, Pause, Resume
 from tests.model.plans import Grid, edited, grace_us, grid_of, rounded_up
 

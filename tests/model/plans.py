@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 from hypothesis import strategies as st
 
+from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, parse_instant
 from chronos.jobs.job import (
     MAX_GRACE_US,
     MIN_GRACE_US,
@@ -14,16 +15,7 @@ from chronos.jobs.job import (
     Overlap,
     Policy,
 )
-from chronos.jobs.schedule import (
-    HOUR_US,
-    MINUTE_US,
-    SECOND_US,
-    Cron,
-    Interval,
-    Once,
-    Schedule,
-    parse_instant,
-)
+from chronos.jobs.schedule import Cron, Interval, Once, Schedule
 
 T0 = parse_instant("2026-06-26T12:00:00Z")
 

@@ -1,9 +1,11 @@
-"""Instants and durations: the integers inside, and `datetime` and `timedelta` for people.
+"""Instants and durations: the integers inside, their text, and `datetime` and `timedelta` for people.
 
 A name that ends in `_us` is a whole number of microseconds: of a duration, or of an instant since
 1970-01-01T00:00:00Z. The same name without that ending is for people: an argument of that name takes
 an aware `datetime` or a `timedelta`, and an attribute of that name is one, in UTC. Of the two arguments
 one is given. Nowhere but here is one made of the other; both have microseconds, so that nothing is lost.
+
+Text has one canonical form (`format_instant`), because the dedup key of an arm is made of that text.
 """
 
 from __future__ import annotations
@@ -18,8 +20,12 @@ Instant: TypeAlias = int
 """Epoch microseconds, UTC."""
 
 SECOND_US = 1_000_000
+MINUTE_US = 60 * SECOND_US
+HOUR_US = 60 * MINUTE_US
+DAY_US = 24 * HOUR_US
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_WALL = datetime(1970, 1, 1)  # noqa: DTZ001 - without a zone it is written in half of the time
 _MICROSECOND = timedelta(microseconds=1)
 
 GivenInstant: TypeAlias = tuple[datetime | None, Instant | None]
@@ -118,6 +124,69 @@ def needed(name: str, given_us: int | None) -> int:
     if given_us is None:
         raise ScheduleError(f"{name} is missing, and so is {name}_us; expected one of them")
     return given_us
+
+
+# --- Text ------------------------------------------------------------------------------------
+
+
+def parse_instant(text: str) -> Instant:
+    """Read an ISO 8601 timestamp that carries its offset.
+
+    Args:
+        text: a timestamp with `Z` or an offset, e.g. `2026-06-26T12:00:00+00:00`.
+
+    Returns:
+        Epoch microseconds, UTC, exact; digits beyond the microsecond are dropped.
+
+    Raises:
+        ScheduleError: not a timestamp, without an offset, or outside the years 1 to 9999 in UTC.
+
+    Source: contract, `fire_at`.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        raise ScheduleError(f"not an instant: {text!r}; expected ISO 8601 with an offset") from None
+    if moment.tzinfo is None:
+        raise ScheduleError(f"instant {text!r} has no offset; expected one, as in 2026-06-26T12:00:00+02:00")
+    instant = microseconds_of(moment)
+    if not FIRST_US <= instant <= LAST_US:
+        raise ScheduleError(f"instant {text!r} is out of range; expected the years 1 to 9999 in UTC")
+    return instant
+
+
+def format_instant(instant_us: Instant) -> str:
+    """Write an instant in its one canonical form.
+
+    Args:
+        instant_us: epoch microseconds, UTC.
+
+    Returns:
+        `2026-06-26T12:00:00+00:00`, with `.ffffff` after the seconds only when it is not zero.
+
+    Raises:
+        ScheduleError: not an integer, or outside the years 1 to 9999.
+
+    Source: contract, `dedup_key`: the text is compared, so its spelling is part of the protocol.
+    """
+    if type(instant_us) is not int or not FIRST_US <= instant_us <= LAST_US:
+        raise ScheduleError(
+            f"not an instant: {instant_us!r}; expected whole epoch microseconds within the years 1 to 9999"
+        )
+    return (_EPOCH_WALL + timedelta(0, 0, instant_us)).isoformat() + "+00:00"
+
+
+def whole_second(instant_us: Instant) -> Instant:
+    """Return the first whole second at or after an instant; the last one of the calendar where none is.
+
+    It is the grain of what is said on the wire: NAS may keep no more than seconds.
+
+    Args:
+        instant_us: epoch microseconds, UTC.
+
+    Source: contract, `fire_at`; incident T1.
+    """
+    return min(-(-instant_us // SECOND_US), LAST_US // SECOND_US) * SECOND_US
 
 
 # --- What is read -----------------------------------------------------------------------------
