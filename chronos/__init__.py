@@ -37,20 +37,17 @@ if TYPE_CHECKING:
     from chronos.fire.verify import FireVerifier
     from chronos.fire.webhook import FireEndpoint
     from chronos.jobs.job import (
-        CatchUp,
         Job,
         JobState,
         Lateness,
-        OnInterrupt,
         Origin,
         Outcome,
-        Overlap,
-        Policy,
         Result,
         Unreadable,
         Verdict,
         lateness,
     )
+    from chronos.jobs.policy import CatchUp, OnInterrupt, Overlap, Policy
     from chronos.jobs.schedule import Cron, Interval, Once, parse_schedule
     from chronos.nas.client import AsyncNasClient, NasClient
     from chronos.nas.tokens import AsyncCachedToken, CachedToken
@@ -83,20 +80,17 @@ _MODULES = {
     "chronos.protocol.state": ("Pending", "Started"),
     "chronos.agent.preview": ("next_after", "next_times"),
     "chronos.jobs.job": (
-        "CatchUp",
         "Job",
         "JobState",
         "Lateness",
-        "OnInterrupt",
         "Origin",
         "Outcome",
-        "Overlap",
-        "Policy",
         "Result",
         "Unreadable",
         "Verdict",
         "lateness",
     ),
+    "chronos.jobs.policy": ("CatchUp", "OnInterrupt", "Overlap", "Policy"),
     "chronos.protocol.flow_effects": ("Answer",),
     "chronos.jobs.schedule": ("Cron", "Interval", "Once", "parse_schedule"),
     "chronos.agent.runner": ("RunContext",),

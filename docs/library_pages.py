@@ -8,7 +8,7 @@ from writing import attributes_of, code, prose, table
 
 from chronos import errors, stores
 from chronos.agent import telemetry
-from chronos.jobs import data, instants, job
+from chronos.jobs import data, instants, job, policy
 from chronos.protocol import flow as flows
 from chronos.protocol import follow_ups, transitions
 from chronos.stores import rewrite
@@ -89,14 +89,14 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "lease": lambda: _seconds(job.LEASE_US),
     "renew_every": lambda: _seconds(job.RENEW_EVERY_US),
     "clock_allowance": lambda: _seconds(job.CLOCK_ALLOWANCE_US),
-    "max_attempts": lambda: str(job.MAX_ATTEMPTS),
-    "max_catch_up": lambda: str(job.MAX_CATCH_UP),
+    "max_attempts": lambda: str(policy.MAX_ATTEMPTS),
+    "max_catch_up": lambda: str(policy.MAX_CATCH_UP),
     "max_data": lambda: f"{data.MAX_DATA_BYTES // 1024} KiB",
     "max_data_depth": lambda: str(data.MAX_DATA_DEPTH),
-    "max_in_flight": lambda: str(job.MAX_IN_FLIGHT),
+    "max_in_flight": lambda: str(policy.MAX_IN_FLIGHT),
     "mending": lambda: _span(flows.MENDING_US),
-    "min_grace": lambda: _span(job.MIN_GRACE_US),
-    "max_grace": lambda: _span(job.MAX_GRACE_US),
+    "min_grace": lambda: _span(policy.MIN_GRACE_US),
+    "max_grace": lambda: _span(policy.MAX_GRACE_US),
     "max_conflicts": lambda: str(flows.MAX_CONFLICTS),
     "recovery_margin": lambda: _seconds(transitions.CLOCK_MARGIN_US),
     "follow_ups": _follow_ups,

@@ -22,14 +22,12 @@ from chronos.jobs.job import (
     Job,
     JobState,
     Liveness,
-    OnInterrupt,
     Origin,
-    Overlap,
-    Policy,
     Run,
     Verdict,
     Waiting,
 )
+from chronos.jobs.policy import OnInterrupt, Overlap, Policy
 from chronos.jobs.schedule import Interval
 from chronos.protocol import flow as flows
 from chronos.protocol.draft import Fired

@@ -9,8 +9,9 @@ import attrs
 
 from chronos.cli.options import read_jobs
 from chronos.errors import JobsFileError
+from chronos.jobs.due import following
 from chronos.jobs.instants import Instant, parse_instant
-from chronos.jobs.job import Job, JobState, following
+from chronos.jobs.job import Job, JobState
 from chronos.stores.record import read_document
 
 

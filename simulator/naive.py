@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import attrs
 
+from chronos.jobs.due import wake_at
 from chronos.jobs.instants import Instant
-from chronos.jobs.job import Job, JobState, Liveness, Move, Origin, Verdict, wake_at
+from chronos.jobs.job import Job, JobState, Liveness, Move, Origin, Verdict
 from chronos.protocol import transitions
 from chronos.protocol.clocks import Belief
 from chronos.protocol.draft import Fired

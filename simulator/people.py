@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import attrs
 
+from chronos.jobs.due import following
 from chronos.jobs.instants import HOUR_US, MINUTE_US
-from chronos.jobs.job import Job, JobState, following
+from chronos.jobs.job import Job, JobState
 from chronos.jobs.schedule import Interval
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.intents import Create, Edit, Intent, Pause, Remove, Resume, RunNow

@@ -7,7 +7,8 @@ import random
 import attrs
 
 from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, Instant
-from chronos.jobs.job import CatchUp, Job, OnInterrupt, Overlap, Policy
+from chronos.jobs.job import Job
+from chronos.jobs.policy import CatchUp, OnInterrupt, Overlap, Policy
 
 # Where the policies of a run come from: the jobs themselves, or chance.
 SOURCES = ("own", "random")

@@ -12,18 +12,10 @@ from typing import Any, get_args
 
 import attrs
 
+from chronos.jobs.due import following, wake_at
 from chronos.jobs.instants import Instant, format_instant
-from chronos.jobs.job import (
-    CLOCK_ALLOWANCE_US,
-    LEASE_US,
-    MAX_IN_FLIGHT,
-    Job,
-    JobState,
-    Origin,
-    Overlap,
-    following,
-    wake_at,
-)
+from chronos.jobs.job import CLOCK_ALLOWANCE_US, LEASE_US, Job, JobState, Origin
+from chronos.jobs.policy import MAX_IN_FLIGHT, Overlap
 from simulator.moments import AtRest, Moment, Settled, Start, Stop, StoreMove, attempt_of
 
 # --- At rest: nobody is at work on the job --------------------------------------------------

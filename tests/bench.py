@@ -22,8 +22,8 @@ from typing import Any
 import httpx
 
 from chronos import Cron, Interval, Job, JsonFileStore, MemoryStore, NasClient, Scheduler, SqlStore
+from chronos.jobs.due import wake_at
 from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, format_instant
-from chronos.jobs.job import wake_at
 from chronos.jobs.schedule import next_after, parse_schedule, slots_after
 from chronos.protocol import transitions
 from chronos.stores import JobStore

@@ -24,8 +24,9 @@ import attrs
 
 from chronos import Job, OnInterrupt, Outcome, Result
 from chronos.clock import now_us
+from chronos.jobs.due import following, wake_at
 from chronos.jobs.instants import SECOND_US, Instant, format_instant
-from chronos.jobs.job import MAX_ATTEMPTS, following, wake_at
+from chronos.jobs.policy import MAX_ATTEMPTS
 from chronos.stores import told_apart
 from chronos.testing import LocalNas
 from tests.agent_process import KINDS, Plan, Ran, begun, end, free_port, opened, runs_in

@@ -18,9 +18,10 @@ from typing import Any
 
 import attrs
 
-from chronos.jobs import job
+from chronos.jobs import due
 from chronos.jobs.instants import SECOND_US
-from chronos.jobs.job import Job, OnInterrupt, Policy
+from chronos.jobs.job import Job
+from chronos.jobs.policy import OnInterrupt, Policy
 from chronos.jobs.schedule import Interval
 from chronos.protocol import draft, follow_ups, pending, process, reconciliation, transitions
 from chronos.protocol import flow as flows
@@ -44,7 +45,7 @@ from simulator.search.cases import JOB_ID, Case
 
 # In the order in which they use each other.
 _MODULES: tuple[ModuleType, ...] = (
-    job,
+    due,
     draft,
     transitions,
     follow_ups,
@@ -222,7 +223,7 @@ ACCEPTS_THE_ARM_ITSELF = Mutant(
 _WHEN_TO_BE_WOKEN = (
     Mutant(
         name="the guard of a retried run is forgotten",
-        module=job,
+        module=due,
         old="        or policy.on_interrupt is OnInterrupt.RETRY\n",
         new="",
         rule="test_guard_counts_while_a_retried_run_is_in_flight",
@@ -232,14 +233,14 @@ _WHEN_TO_BE_WOKEN = (
     ),
     Mutant(
         name="the guard of a run behind which something waits is forgotten",
-        module=job,
+        module=due,
         old="        bool(job.waiting)\n        or policy",
         new="        policy",
         rule="test_guard_counts_while_something_waits_for_a_run",
     ),
     Mutant(
         name="the guard of a run that may be attempted again is forgotten",
-        module=job,
+        module=due,
         old="        or any(run.attempt < policy.attempts for run in job.runs)\n",
         new="",
         rule="test_guard_counts_while_a_run_may_be_attempted_again",
@@ -248,14 +249,14 @@ _WHEN_TO_BE_WOKEN = (
     ),
     Mutant(
         name="the guard is that of the lease that ends last",
-        module=job,
+        module=due,
         old="        guard_us = min(run.lease_until_us for run in job.runs)",
         new="        guard_us = max(run.lease_until_us for run in job.runs)",
         rule="test_guard_is_that_of_the_lease_that_ends_first",
     ),
     Mutant(
         name="nobody is woken for what waits",
-        module=job,
+        module=due,
         old="    for waiting in startable(job):",
         new="    for waiting in ():",
         rule="test_what_waits_for_its_time_asks_for_a_wake",
@@ -263,7 +264,7 @@ _WHEN_TO_BE_WOKEN = (
     ),
     Mutant(
         name="what waits behind a run is woken for at once",
-        module=job,
+        module=due,
         old="    return () if job.runs else job.waiting[:1]",
         new="    return job.waiting[:1]",
         rule="test_what_waits_behind_something_else_asks_for_no_wake_of_its_own",
@@ -271,7 +272,7 @@ _WHEN_TO_BE_WOKEN = (
     ),
     Mutant(
         name="a paused job is woken all the same",
-        module=job,
+        module=due,
         old="    if job.state is not JobState.SCHEDULED:",
         new="    if job.state is JobState.COMPLETED:",
         rule="test_job_that_was_paused_during_its_run_is_not_armed_again",
@@ -281,14 +282,14 @@ _WHEN_TO_BE_WOKEN = (
     ),
     Mutant(
         name="the end of the schedule is not looked at",
-        module=job,
+        module=due,
         old="(ends_us is not None and slot_us > ends_us)",
         new="False",
         rule="test_last_occurrence_within_the_bounds_is_the_last",
     ),
     Mutant(
         name="the beginning of the schedule is not looked at",
-        module=job,
+        module=due,
         old="    if starts_us is not None and starts_us > instant_us:",
         new="    if False:",
         rule="test_new_job_begins_with_the_first_occurrence_within_its_bounds",
@@ -308,7 +309,7 @@ _WHAT_IS_TAKEN = (
     ),
     Mutant(
         name="an arm lies between two seconds",
-        module=job,
+        module=due,
         old="return None if wake_us is None else whole_second(wake_us)",
         new="return wake_us",
         rule="test_wake_is_a_whole_second",

@@ -18,15 +18,8 @@ from hypothesis import strategies as st
 
 from chronos.jobs.data import json_of
 from chronos.jobs.instants import DAY_US, MINUTE_US, parse_instant
-from chronos.jobs.job import (
-    MAX_CATCH_UP,
-    MAX_RETRY_DELAY_US,
-    MAX_TIME_LIMIT_US,
-    Job,
-    JobState,
-    Outcome,
-    Policy,
-)
+from chronos.jobs.job import Job, JobState, Outcome
+from chronos.jobs.policy import MAX_CATCH_UP, MAX_RETRY_DELAY_US, MAX_TIME_LIMIT_US, Policy
 from chronos.jobs.schedule import Cron, Interval, next_after
 from chronos.stores.reader import MAX_DURATION_US
 from chronos.stores.rewrite import LONGEST_REASON

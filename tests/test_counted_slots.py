@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chronos.jobs.instants import DAY_US, SECOND_US, parse_instant
-from chronos.jobs.job import MAX_CATCH_UP
+from chronos.jobs.policy import MAX_CATCH_UP
 from chronos.jobs.schedule import Cron, Interval, Once, Schedule, newest, next_after, slots_after
 from tests import cron_oracle as oracle
 from tests.test_clock_changes import DENSE, ODD_YEARS, SPARSE, changes_in

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chronos.errors import InvalidClient, NasUnavailable, StaleRevision
+from chronos.jobs.due import following
 from chronos.jobs.instants import (
     DAY_US,
     HOUR_US,
@@ -28,7 +29,8 @@ from chronos.jobs.instants import (
     format_instant,
     parse_instant,
 )
-from chronos.jobs.job import CLOCK_ALLOWANCE_US, LEASE_US, MAX_GRACE_US, following
+from chronos.jobs.job import CLOCK_ALLOWANCE_US, LEASE_US
+from chronos.jobs.policy import MAX_GRACE_US
 from chronos.nas.client import ArmAnswer
 from chronos.protocol import follow_ups
 from chronos.protocol.clocks import CLOCK_MARGIN_US

@@ -26,26 +26,11 @@ from hypothesis.stateful import (
 )
 
 from chronos.errors import ScheduleError
-from chronos.jobs import job as jobs
+from chronos.jobs import due
+from chronos.jobs.due import startable, wake_at
 from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, parse_instant, whole_second
-from chronos.jobs.job import (
-    CLOCK_ALLOWANCE_US,
-    MAX_CATCH_UP,
-    MAX_IN_FLIGHT,
-    CatchUp,
-    Job,
-    JobState,
-    Liveness,
-    Move,
-    OnInterrupt,
-    Origin,
-    Overlap,
-    Policy,
-    Run,
-    Verdict,
-    startable,
-    wake_at,
-)
+from chronos.jobs.job import CLOCK_ALLOWANCE_US, Job, JobState, Liveness, Move, Origin, Run, Verdict
+from chronos.jobs.policy import MAX_CATCH_UP, MAX_IN_FLIGHT, CatchUp, OnInterrupt, Overlap, Policy
 from chronos.jobs.schedule import Cron, Interval, Once, Schedule
 from chronos.protocol import transitions
 from chronos.protocol.clocks import CLOCK_MARGIN_US
@@ -116,7 +101,7 @@ class Process:
 class JobUnderPolicies(RuleBasedStateMachine):
     """Every transition keeps the properties, from wherever the transitions before it have led."""
 
-    protocol: Any = SimpleNamespace(**{**vars(transitions), "wake_at": jobs.wake_at})
+    protocol: Any = SimpleNamespace(**{**vars(transitions), "wake_at": due.wake_at})
 
     def __init__(self) -> None:
         super().__init__()

@@ -11,10 +11,12 @@ from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chronos.jobs import job as job_module
+from chronos.jobs import due
 from chronos.jobs import schedule as schedule_module
+from chronos.jobs.due import following
 from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, parse_instant
-from chronos.jobs.job import MAX_CATCH_UP, CatchUp, Job, Move, Policy, Result, following
+from chronos.jobs.job import Job, Move, Result
+from chronos.jobs.policy import MAX_CATCH_UP, CatchUp, Policy
 from chronos.jobs.schedule import Cron, Interval, Once, Schedule, next_after
 from chronos.protocol import transitions
 from chronos.protocol.draft import Draft, Stretch
@@ -97,7 +99,7 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         return counts_and_calls
 
     def begin() -> None:
-        for module in (schedule_module, job_module):
+        for module in (due, schedule_module):
             monkeypatch.setattr(module, "next_after", counting(module.next_after))
         monkeypatch.setattr(CronSim, "advance", counting(CronSim.advance))
         monkeypatch.setattr(CronSim, "match_day", counting(CronSim.match_day))

@@ -12,15 +12,13 @@ from chronos.jobs.job import (
     Job,
     JobState,
     Liveness,
-    OnInterrupt,
     Origin,
-    Overlap,
-    Policy,
     Result,
     Run,
     Verdict,
     Waiting,
 )
+from chronos.jobs.policy import OnInterrupt, Overlap, Policy
 from chronos.jobs.schedule import Interval
 from chronos.protocol import flow as flows
 from chronos.protocol.clocks import CLOCK_MARGIN_US

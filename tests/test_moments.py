@@ -25,7 +25,7 @@ from chronos import (
     parse_schedule,
 )
 from chronos.agent import runner, status
-from chronos.jobs import job
+from chronos.jobs import job, policy
 from chronos.jobs.instants import (
     FIRST_US,
     HOUR_US,
@@ -211,7 +211,7 @@ def test_a_choice_that_cannot_be_meant_is_one_clear_error(options: dict[str, Any
 
 def values_for_people() -> list[type]:
     """Return every value that people read, by where it stands."""
-    modules = (draft, events, flow, flow_effects, intents, job, portal, runner, status)
+    modules = (draft, events, flow, flow_effects, intents, job, policy, portal, runner, status)
     found = {Pending, Started} | {
         value for module in modules for value in vars(module).values() if inspect.isclass(value)
     }

@@ -7,7 +7,7 @@ import inspect
 import attrs
 import pytest
 
-from chronos.jobs.job import OnInterrupt, Policy
+from chronos.jobs.policy import OnInterrupt, Policy
 from chronos.protocol import flow as flows
 from chronos.testing import nas
 from simulator import scenario

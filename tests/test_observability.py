@@ -15,7 +15,8 @@ from chronos import events
 from chronos.agent import telemetry
 from chronos.agent.runner import RunContext
 from chronos.jobs.instants import HOUR_US, SECOND_US
-from chronos.jobs.job import Policy, Result, Verdict
+from chronos.jobs.job import Result, Verdict
+from chronos.jobs.policy import Policy
 from chronos.protocol.intents import Finish, Fire
 from tests.agents import T0, MakeWorld, at, every_hour, later, until
 

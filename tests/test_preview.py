@@ -16,7 +16,7 @@ from chronos.agent.preview import MAX_PREVIEW
 from chronos.errors import ScheduleError
 from chronos.jobs import schedule as schedules
 from chronos.jobs.instants import HOUR_US, MINUTE_US, datetime_of, microseconds_of
-from chronos.jobs.job import Policy
+from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import Cron, Interval, Once
 from tests.agents import T0
 

@@ -9,19 +9,8 @@ import attrs
 import pytest
 
 from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, parse_instant
-from chronos.jobs.job import (
-    LEASE_US,
-    MAX_IN_FLIGHT,
-    Job,
-    JobState,
-    Origin,
-    Outcome,
-    Overlap,
-    Policy,
-    Result,
-    Run,
-    Waiting,
-)
+from chronos.jobs.job import LEASE_US, Job, JobState, Origin, Outcome, Result, Run, Waiting
+from chronos.jobs.policy import MAX_IN_FLIGHT, Overlap, Policy
 from chronos.jobs.schedule import Interval, Once
 from simulator import properties
 from simulator.moments import AtRest, Attempt, Settled, Start, Stop, StoreMove, attempt_of

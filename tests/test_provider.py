@@ -19,7 +19,8 @@ import pytest
 import chronos
 from chronos.errors import InvalidClient, JobsFileError, NasUnavailable, StoreError
 from chronos.jobs.instants import HOUR_US, MINUTE_US, Instant, parse_instant
-from chronos.jobs.job import Job, JobState, Policy
+from chronos.jobs.job import Job, JobState
+from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import Interval, Once
 from chronos.nas.client import ArmAnswer
 from chronos.protocol import follow_ups

@@ -15,25 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chronos.errors import JobsFileError, StoreError
+from chronos.jobs.due import following
 from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, parse_instant, whole_second
-from chronos.jobs.job import (
+from chronos.jobs.job import Job, JobState, Liveness, Move, Origin, Outcome, Result, Run, Waiting
+from chronos.jobs.policy import (
     MAX_CATCH_UP,
     MAX_RETRY_DELAY_US,
     MAX_TIME_LIMIT_US,
     CatchUp,
-    Job,
-    JobState,
-    Liveness,
-    Move,
     OnInterrupt,
-    Origin,
-    Outcome,
     Overlap,
     Policy,
-    Result,
-    Run,
-    Waiting,
-    following,
 )
 from chronos.jobs.schedule import Cron, Interval, Once, next_after
 from chronos.protocol import transitions

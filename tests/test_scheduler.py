@@ -9,7 +9,8 @@ import pytest
 from chronos.agent.runner import RunContext
 from chronos.errors import StoreError
 from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US
-from chronos.jobs.job import LEASE_US, OnInterrupt, Origin, Policy, Result, Verdict
+from chronos.jobs.job import LEASE_US, Origin, Result, Verdict
+from chronos.jobs.policy import OnInterrupt, Policy
 from tests.agents import T0, MakeWorld, Nas, at, every_hour, until
 
 

@@ -9,7 +9,8 @@ import pytest
 from chronos.contract.wire import LocalMessageError
 from chronos.errors import ScheduleError, StoreError
 from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US
-from chronos.jobs.job import JobState, Origin, Overlap, Policy, Result, Verdict
+from chronos.jobs.job import JobState, Origin, Result, Verdict
+from chronos.jobs.policy import Overlap, Policy
 from chronos.jobs.schedule import Cron, Interval, Once
 from tests.agents import T0, MakeWorld, Nas, World, at, every_hour, later, until
 

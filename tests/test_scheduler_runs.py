@@ -12,19 +12,8 @@ import pytest
 from chronos.agent.runner import RunContext
 from chronos.errors import StoreError
 from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, whole_second
-from chronos.jobs.job import (
-    CLOCK_ALLOWANCE_US,
-    LEASE_US,
-    CatchUp,
-    Job,
-    JobState,
-    OnInterrupt,
-    Origin,
-    Overlap,
-    Policy,
-    Result,
-    Verdict,
-)
+from chronos.jobs.job import CLOCK_ALLOWANCE_US, LEASE_US, Job, JobState, Origin, Result, Verdict
+from chronos.jobs.policy import CatchUp, OnInterrupt, Overlap, Policy
 from chronos.jobs.schedule import Once
 from tests.agents import PATIENCE_S, T0, MakeWorld, Nas, World, at, every_hour, until
 

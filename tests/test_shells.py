@@ -17,7 +17,8 @@ from chronos.agent.asyncio import AsyncScheduler
 from chronos.agent.runner import RunContext
 from chronos.agent.threads import Scheduler
 from chronos.jobs.instants import HOUR_US
-from chronos.jobs.job import Job, OnInterrupt, Policy, Result, Verdict
+from chronos.jobs.job import Job, Result, Verdict
+from chronos.jobs.policy import OnInterrupt, Policy
 from chronos.stores import MemoryStore
 from tests.agents import (
     PATIENCE_S,

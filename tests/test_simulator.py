@@ -11,7 +11,8 @@ import attrs
 import pytest
 
 from chronos.jobs.instants import DAY_US, SECOND_US
-from chronos.jobs.job import Job, OnInterrupt, Policy
+from chronos.jobs.job import Job
+from chronos.jobs.policy import OnInterrupt, Policy
 from chronos.jobs.schedule import Cron, Interval, Once, Schedule, slots_after
 from chronos.testing import nas
 from simulator import faults

@@ -7,7 +7,8 @@ import pytest
 from chronos.agent.status import JobStatus
 from chronos.errors import JobsFileError, StoreError
 from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, datetime_of
-from chronos.jobs.job import JobState, Lateness, Policy, Result
+from chronos.jobs.job import JobState, Lateness, Result
+from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import Interval, Once
 from tests.agents import T0, MakeWorld, World, at, every_hour, later, until
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from chronos.agent.runner import RunContext
 from chronos.errors import StoreError
 from chronos.jobs.instants import HOUR_US, SECOND_US
-from chronos.jobs.job import Job, JobState, Policy, Result, Verdict
+from chronos.jobs.job import Job, JobState, Result, Verdict
+from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import Interval, Once
 from chronos.protocol.flow_effects import ArmsListed, CancelArm, ListArms, ProvisionArm
 from chronos.protocol.ticker import LOOK_EVERY_US, REPEAT_AFTER_US, Ticker

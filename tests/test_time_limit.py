@@ -17,7 +17,8 @@ import pytest
 from chronos import Overlap, Policy, ScheduleError
 from chronos.agent.runner import RunContext
 from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US
-from chronos.jobs.job import MAX_TIME_LIMIT_US, Job, Result, Verdict
+from chronos.jobs.job import Job, Result, Verdict
+from chronos.jobs.policy import MAX_TIME_LIMIT_US
 from chronos.protocol.intents import Create
 from chronos.stores.record import read_document
 from tests.agents import PATIENCE_S, T0, MakeWorld, World, at, every_hour, until, until_async

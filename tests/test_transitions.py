@@ -11,34 +11,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chronos.errors import ScheduleError
+from chronos.jobs.due import following, grace_us, startable, wake_at
 from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, parse_instant, whole_second
 from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
+    Job,
+    JobState,
+    Lateness,
+    Liveness,
+    Move,
+    Origin,
+    Result,
+    Run,
+    Verdict,
+    Waiting,
+    lateness,
+)
+from chronos.jobs.policy import (
     MAX_ATTEMPTS,
     MAX_CATCH_UP,
     MAX_GRACE_US,
     MAX_IN_FLIGHT,
     MIN_GRACE_US,
     CatchUp,
-    Job,
-    JobState,
-    Lateness,
-    Liveness,
-    Move,
     OnInterrupt,
-    Origin,
     Overlap,
     Policy,
-    Result,
-    Run,
-    Verdict,
-    Waiting,
-    following,
-    grace_us,
-    lateness,
-    startable,
-    wake_at,
 )
 from chronos.jobs.schedule import Interval, Once, Schedule
 from chronos.protocol import transitions

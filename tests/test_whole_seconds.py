@@ -13,8 +13,10 @@ from hypothesis import given
 from chronos.contract.messages import FireRequest
 from chronos.contract.wire import decode
 from chronos.errors import NasRefused, ScheduleError
+from chronos.jobs.due import wake_at
 from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, format_instant, parse_instant
-from chronos.jobs.job import Job, Policy, Verdict, wake_at
+from chronos.jobs.job import Job, Verdict
+from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import Interval, Once, Schedule, next_after, parse_schedule
 from chronos.protocol import transitions
 from chronos.protocol.transitions import Changes

@@ -13,19 +13,8 @@ import pytest
 
 from chronos.contract.messages import answer_to_fire
 from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, format_instant
-from chronos.jobs.job import (
-    LEASE_US,
-    CatchUp,
-    Job,
-    JobState,
-    Origin,
-    Outcome,
-    Policy,
-    Result,
-    Run,
-    Verdict,
-    Waiting,
-)
+from chronos.jobs.job import LEASE_US, Job, JobState, Origin, Outcome, Result, Run, Verdict, Waiting
+from chronos.jobs.policy import CatchUp, Policy
 from chronos.jobs.schedule import Interval, Once
 from chronos.nas.answer import date_of
 from chronos.protocol import follow_ups, transitions

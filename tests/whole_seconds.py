@@ -16,8 +16,8 @@ import attrs
 
 from chronos import Interval, Job, JobStore
 from chronos.clock import now_us
+from chronos.jobs.due import following
 from chronos.jobs.instants import SECOND_US, Instant, format_instant
-from chronos.jobs.job import following
 from chronos.testing import LocalNas
 from tests.agent_process import EACH, PATIENCE_S, Plan, begun, end, free_port, opened, runs_in
 

@@ -18,7 +18,8 @@ from chronos.agent.runner import run_job_async
 from chronos.agent.status import Status, status_of
 from chronos.errors import NasUnavailable
 from chronos.jobs.instants import SECOND_US, Instant
-from chronos.jobs.job import Job, Outcome, Policy
+from chronos.jobs.job import Job, Outcome
+from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import GivenSchedule
 from chronos.nas.client import AsyncNas
 from chronos.protocol import state

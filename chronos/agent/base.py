@@ -25,7 +25,8 @@ from chronos.clock import now_us, steady_us
 from chronos.errors import ScheduleError
 from chronos.jobs.data import json_of, value_of
 from chronos.jobs.instants import DAY_US, SECOND_US, GivenInstant, Instant, format_instant, instant_of, needed
-from chronos.jobs.job import Job, Outcome, Policy, Unreadable
+from chronos.jobs.job import Job, Outcome, Unreadable
+from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import Cron, GivenSchedule, schedule_of
 from chronos.jobs.zones import zone_of
 from chronos.protocol import state, transitions

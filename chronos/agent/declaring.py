@@ -12,7 +12,7 @@ from chronos.contract.messages import CancelRequest
 from chronos.errors import LocalMessageError
 from chronos.jobs.data import json_of
 from chronos.jobs.instants import Instant
-from chronos.jobs.job import Policy
+from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import GivenSchedule, counts_from_now, declared_as, schedule_of
 from chronos.protocol import transitions
 from chronos.protocol.intents import Declare

@@ -6,8 +6,9 @@ from datetime import datetime
 
 from chronos import arguments, clock
 from chronos.jobs import schedule as schedules
+from chronos.jobs.due import following
 from chronos.jobs.instants import Instant, datetime_of, instant_of, needed
-from chronos.jobs.job import Policy, following
+from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import GivenSchedule, Schedule, schedule_of
 from chronos.protocol.transitions import new_job
 

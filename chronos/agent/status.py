@@ -7,8 +7,9 @@ from datetime import datetime
 
 import attrs
 
+from chronos.jobs.due import wake_at
 from chronos.jobs.instants import Instant, datetime_of, format_instant, moment_or_none
-from chronos.jobs.job import Job, JobState, Lateness, Outcome, Unreadable, lateness, wake_at
+from chronos.jobs.job import Job, JobState, Lateness, Outcome, Unreadable, lateness
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.flow_effects import ArmsListed
 from chronos.protocol.pending import pending, why_doubted

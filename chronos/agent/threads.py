@@ -24,7 +24,8 @@ from chronos.agent.effects import Failed, question, read, request
 from chronos.agent.runner import RunContext, run_job
 from chronos.agent.status import Status, status_of
 from chronos.jobs.instants import SECOND_US, Instant
-from chronos.jobs.job import Job, Outcome, Policy
+from chronos.jobs.job import Job, Outcome
+from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import GivenSchedule
 from chronos.nas.client import Nas
 from chronos.protocol import state

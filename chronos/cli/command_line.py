@@ -13,8 +13,9 @@ from chronos.agent.status import why_no_wake
 from chronos.cli.console import BAD_INPUT, COMMON_STATUSES, OK, complain, facts, keep_apart, tell
 from chronos.cli.options import STANDARD_INPUT, Helped, Parser, Version, as_json, section, whole, zone
 from chronos.cli.survey import Survey, described, is_overdue, past, survey, upcoming
+from chronos.jobs.due import wake_at
 from chronos.jobs.instants import Instant
-from chronos.jobs.job import Job, Outcome, Run, Unreadable, Waiting, wake_at
+from chronos.jobs.job import Job, Outcome, Run, Unreadable, Waiting
 from chronos.jobs.schedule import Cron, remarks
 from chronos.jobs.zones import zone_of
 from chronos.stores import refusal

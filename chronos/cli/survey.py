@@ -13,8 +13,9 @@ import attrs
 from chronos.cli.console import BadUsage
 from chronos.cli.options import STANDARD_INPUT, read_jobs
 from chronos.errors import JobsFileError
+from chronos.jobs.due import following, wake_at
 from chronos.jobs.instants import MINUTE_US, SECOND_US, Instant
-from chronos.jobs.job import Job, JobState, Origin, Outcome, Unreadable, following, wake_at
+from chronos.jobs.job import Job, JobState, Origin, Outcome, Unreadable
 from chronos.jobs.schedule import Cron, Interval, Schedule
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.stores import told_apart, unreadable

@@ -1,4 +1,4 @@
-"""The durable record of a job, and the one question that the protocol asks of it: `wake_at`.
+"""The durable record of a job, and what is decided of it.
 
 All of it is values; how they may change is decided in `chronos.protocol.transitions`.
 
@@ -7,33 +7,25 @@ Instants and durations are integers, microseconds (`_us`); instants count from t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from collections.abc import Iterable
+from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 
-from chronos.errors import ScheduleError
 from chronos.jobs.data import NO_DATA, check_json, value_of
 from chronos.jobs.instants import (
-    DAY_US,
-    HOUR_US,
-    LONGEST_US,
-    MINUTE_US,
     SECOND_US,
     Instant,
     datetime_of,
-    duration_of,
-    format_instant,
-    instant_of,
     moment,
     moment_or_none,
     span,
     span_or_none,
-    whole_second,
 )
-from chronos.jobs.schedule import Once, Schedule, Slots, newest, next_after
+from chronos.jobs.policy import Policy
+from chronos.jobs.schedule import Schedule
 
 # The contract's lease. A run renews it while it is in flight, every third of it (two renewals
 # may fail before the lease is over).
@@ -43,32 +35,6 @@ RENEW_EVERY_US = LEASE_US // 3
 # How far the clocks of two machines may be apart. The contract allows a fire token as much.
 CLOCK_ALLOWANCE_US = 30 * SECOND_US
 
-# A run that is retried after an interruption starts at most this often in all: a job that kills
-# its machine must not do so for ever.
-MAX_ATTEMPTS = 3
-
-# How many occurrences of a job may be in flight at once where they may overlap. A record is read and
-# written with every claim: it must stay small, also when no run ever ends.
-MAX_IN_FLIGHT = 10
-
-# The most that a job may ask to be caught up after an outage. They wait in its record.
-MAX_CATCH_UP = 100
-
-# What failed a moment ago mostly fails again; a minute lets a restarted service come up.
-_RETRY_DELAY_US, _RETRY_MAX_DELAY_US = MINUTE_US, HOUR_US
-
-# Whoever retries after a year has forgotten what.
-MAX_RETRY_DELAY_US = 366 * DAY_US
-
-# A run that may last for longer than a year has no limit.
-MAX_TIME_LIMIT_US = 366 * DAY_US
-
-# How late an occurrence may still run, unless its job says otherwise: half of the time to the
-# next one, within these bounds. A minute job must survive one slow delivery; a yearly one must
-# not surprise its owner in the middle of another day.
-MIN_GRACE_US = 2 * MINUTE_US
-MAX_GRACE_US = 2 * HOUR_US
-
 
 class JobState(StrEnum):
     """Whether the schedule of a job is in force."""
@@ -76,39 +42,6 @@ class JobState(StrEnum):
     SCHEDULED = "scheduled"
     PAUSED = "paused"
     COMPLETED = "completed"
-
-
-class CatchUp(StrEnum):
-    """What becomes of occurrences that are found later than the misfire grace allows.
-
-    `SKIP`: they are missed. `ONCE`: the newest of them runs, the older ones are missed. `ALL`: each
-    of them runs, from the oldest on, as many as `Policy.catch_up_limit` allows: one after another,
-    unless they may overlap.
-    """
-
-    SKIP = "skip"
-    ONCE = "once"
-    ALL = "all"
-
-
-class Overlap(StrEnum):
-    """What becomes of an occurrence that is due while an earlier one is in progress.
-
-    An occurrence is in progress from its claim to its outcome, the time between two attempts
-    included. `SKIP`: the new one is skipped. `QUEUE`: it waits, if nothing waits yet, and is skipped
-    otherwise. `ALLOW`: it starts, up to `MAX_IN_FLIGHT` in all.
-    """
-
-    SKIP = "skip"
-    QUEUE = "queue"
-    ALLOW = "allow"
-
-
-class OnInterrupt(StrEnum):
-    """What becomes of a run whose process died: it is recorded, or started once more."""
-
-    RECORD = "record"
-    RETRY = "retry"
 
 
 class Result(StrEnum):
@@ -164,147 +97,9 @@ class Verdict(StrEnum):
     LOST = "lost"
 
 
-def at_least(smallest: int) -> Callable[[object, attrs.Attribute[Any], int], None]:
-    """Return the validator of a field that is a whole number of at least *smallest*."""
-
-    def check(_: object, field: attrs.Attribute[Any], value: int) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < smallest:
-            raise ScheduleError(f"{field.name} is {value!r}; expected a whole number of at least {smallest}")
-
-    return check
-
-
-def _instant(_: object, field: attrs.Attribute[Any], value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ScheduleError(f"{field.name} is {value!r}; expected whole microseconds since the epoch")
-    format_instant(value)  # an instant that no message can name is none
-
-
 def is_data(_: object, _field: attrs.Attribute[Any], value: str) -> None:
     """Check a field that is what a job carries, as text."""
     check_json(value)
-
-
-W = TypeVar("W", bound=StrEnum)
-
-
-def _word(value: W | str, words: type[W]) -> W:
-    """Return *value* as one of *words*."""
-    try:
-        return words(value)
-    except ValueError:
-        raise ScheduleError(f"{value!r} is no {words.__name__}; expected {', '.join(words)}") from None
-
-
-def _catch_up(value: CatchUp | str) -> CatchUp:
-    return _word(value, CatchUp)
-
-
-def _overlap(value: Overlap | str) -> Overlap:
-    return _word(value, Overlap)
-
-
-def _on_interrupt(value: OnInterrupt | str) -> OnInterrupt:
-    return _word(value, OnInterrupt)
-
-
-@attrs.frozen(kw_only=True, init=False)
-class Policy:
-    """The choices of a job's owner.
-
-    A duration is also given as a `timedelta`, by the name without `_us`, and an instant as an aware
-    `datetime`: `Policy(retry_delay=timedelta(minutes=5), ends=datetime(2027, 1, 1, tzinfo=UTC))`.
-
-    Attributes:
-        misfire_grace_us: how late an occurrence may still run as if it were in time, microseconds;
-            None means half of the time to the next occurrence, at least `MIN_GRACE_US` and at most
-            `MAX_GRACE_US`.
-        catch_up: what becomes of occurrences that are later than that.
-        catch_up_limit: how many are caught up with `CatchUp.ALL`, the newest; 1 to `MAX_CATCH_UP`.
-        overlap: what becomes of an occurrence that is due while an earlier one is in progress.
-        on_interrupt: what becomes of a run whose process died; it starts `MAX_ATTEMPTS` times at most.
-        attempts: how often an occurrence whose run fails is attempted in all; 1 means no retry.
-        retry_delay_us: what the second attempt waits after the first, microseconds; each later one
-            waits twice as long as the one before. Of each wait, a random half is left out at most,
-            so that jobs that failed together do not come back together.
-        retry_max_delay_us: no wait is longer, microseconds.
-        time_limit_us: how long each attempt may run, microseconds; one that goes on is failed. None for
-            no limit.
-        starts_us: no occurrence before this instant; None for no such bound.
-        ends_us: no occurrence after this instant; None for no such bound.
-
-    Raises:
-        ScheduleError: a number is out of its range, or the bounds leave no time.
-    """
-
-    misfire_grace_us: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least(0)))
-    catch_up: CatchUp = attrs.field(default=CatchUp.SKIP, converter=_catch_up)
-    catch_up_limit: int = attrs.field(default=10, validator=at_least(1))
-    overlap: Overlap = attrs.field(default=Overlap.SKIP, converter=_overlap)
-    on_interrupt: OnInterrupt = attrs.field(default=OnInterrupt.RECORD, converter=_on_interrupt)
-    attempts: int = attrs.field(default=1, validator=at_least(1))
-    retry_delay_us: int = attrs.field(default=_RETRY_DELAY_US, validator=at_least(1))
-    retry_max_delay_us: int = attrs.field(default=_RETRY_MAX_DELAY_US, validator=at_least(1))
-    time_limit_us: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least(1)))
-    starts_us: Instant | None = attrs.field(default=None, validator=attrs.validators.optional(_instant))
-    ends_us: Instant | None = attrs.field(default=None, validator=attrs.validators.optional(_instant))
-
-    def __init__(
-        self,
-        *,
-        misfire_grace: timedelta | None = None,
-        misfire_grace_us: int | None = None,
-        catch_up: CatchUp | str = CatchUp.SKIP,
-        catch_up_limit: int = 10,
-        overlap: Overlap | str = Overlap.SKIP,
-        on_interrupt: OnInterrupt | str = OnInterrupt.RECORD,
-        attempts: int = 1,
-        retry_delay: timedelta | None = None,
-        retry_delay_us: int | None = None,
-        retry_max_delay: timedelta | None = None,
-        retry_max_delay_us: int | None = None,
-        time_limit: timedelta | None = None,
-        time_limit_us: int | None = None,
-        starts: datetime | None = None,
-        starts_us: Instant | None = None,
-        ends: datetime | None = None,
-        ends_us: Instant | None = None,
-    ) -> None:
-        delay_us = duration_of("retry_delay", retry_delay, retry_delay_us, least_us=1)
-        max_delay_us = duration_of("retry_max_delay", retry_max_delay, retry_max_delay_us, least_us=1)
-        self.__attrs_init__(
-            misfire_grace_us=duration_of("misfire_grace", misfire_grace, misfire_grace_us),
-            catch_up=catch_up,
-            catch_up_limit=catch_up_limit,
-            overlap=overlap,
-            on_interrupt=on_interrupt,
-            attempts=attempts,
-            retry_delay_us=_RETRY_DELAY_US if delay_us is None else delay_us,
-            retry_max_delay_us=_RETRY_MAX_DELAY_US if max_delay_us is None else max_delay_us,
-            time_limit_us=duration_of("time_limit", time_limit, time_limit_us, least_us=1),
-            starts_us=instant_of("starts", starts, starts_us),
-            ends_us=instant_of("ends", ends, ends_us),
-        )
-
-    misfire_grace = span_or_none()
-    retry_delay = span()
-    retry_max_delay = span()
-    time_limit = span_or_none()
-    starts = moment_or_none()
-    ends = moment_or_none()
-
-    def __attrs_post_init__(self) -> None:
-        if self.misfire_grace_us is not None and self.misfire_grace_us > LONGEST_US:
-            raise ScheduleError(f"misfire_grace_us is {self.misfire_grace_us}; expected at most {LONGEST_US}")
-        if max(self.retry_delay_us, self.retry_max_delay_us) > MAX_RETRY_DELAY_US:
-            raise ScheduleError(f"a retry waits longer than a year; expected at most {MAX_RETRY_DELAY_US} us")
-        if self.time_limit_us is not None and self.time_limit_us > MAX_TIME_LIMIT_US:
-            raise ScheduleError(f"time_limit_us is longer than a year; expected at most {MAX_TIME_LIMIT_US}")
-        if self.catch_up_limit > MAX_CATCH_UP:
-            raise ScheduleError(f"catch_up_limit is {self.catch_up_limit}; expected at most {MAX_CATCH_UP}")
-        if self.starts_us is not None and self.ends_us is not None and self.ends_us < self.starts_us:
-            between = f"{format_instant(self.starts_us)} to {format_instant(self.ends_us)}"
-            raise ScheduleError(f"the job ends before it starts: {between}")
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)
@@ -425,7 +220,7 @@ class Job:
     times: int | None = None
     completed: int = 0
     revision: int = 0
-    policy: Policy = Policy()
+    policy: Policy = attrs.field(default=Policy())
     note: str = ""
     last_manual_us: Instant | None = None
     ran_ahead_us: tuple[Instant, ...] = ()
@@ -566,86 +361,3 @@ class Move:
     reason: str
     outcomes: tuple[Outcome, ...] = ()
     runs: tuple[Run, ...] = ()
-
-
-def wake_at(job: Job) -> Instant | None:
-    """Return the instant at which the agent must next be woken for *job*.
-
-    The whole protocol converges the control plane toward this one value.
-
-    Returns:
-        Epoch microseconds, UTC, a whole second; or None when the job needs no wake: it is paused or
-        completed. It is the earliest of: the next occurrence; the time of what waits and may start;
-        and, while a run is in flight that may be attempted again, or behind which something waits, its
-        guard: the end of its lease, when other clocks agree that it is over. The guard fires only if
-        the run died, or its process before it could arm what comes after: completion moves `wake_at`
-        on. An instant between two seconds has come with the later one.
-
-    Source: design, "One idea"; invariant NO-LOST-REARM; incident T1.
-    """
-    if job.state is not JobState.SCHEDULED:
-        return None
-    wake_us = job.next_us
-    if job.runs and _is_guarded(job):
-        guard_us = min(run.lease_until_us for run in job.runs) + CLOCK_ALLOWANCE_US
-        wake_us = guard_us if wake_us is None else min(wake_us, guard_us)
-    for waiting in startable(job):
-        ready_us = waiting.not_before_us
-        wake_us = ready_us if wake_us is None else min(wake_us, ready_us)
-    return None if wake_us is None else whole_second(wake_us)
-
-
-def _is_guarded(job: Job) -> bool:
-    """Return whether somebody must come back when the process of a run in flight dies."""
-    policy = job.policy
-    return (
-        bool(job.waiting)
-        or policy.on_interrupt is OnInterrupt.RETRY
-        or any(run.attempt < policy.attempts for run in job.runs)
-    )
-
-
-def startable(job: Job) -> tuple[Waiting, ...]:
-    """Return what waits for its time alone, and not for the end of another run, in order."""
-    if not job.waiting:
-        return ()
-    if job.policy.overlap is Overlap.ALLOW:
-        return job.waiting if len(job.runs) < MAX_IN_FLIGHT else ()
-    return () if job.runs else job.waiting[:1]
-
-
-def following(job: Job, instant_us: Instant) -> Instant | None:
-    """Return the first occurrence of *job* after *instant_us*, within its bounds; None when there is none."""
-    starts_us, ends_us = job.policy.starts_us, job.policy.ends_us
-    if starts_us is not None and starts_us > instant_us:
-        instant_us = starts_us - 1
-    slot_us = next_after(job.schedule, instant_us)
-    while slot_us in job.ran_ahead_us and slot_us is not None:
-        slot_us = next_after(job.schedule, slot_us)
-    return None if slot_us is None or (ends_us is not None and slot_us > ends_us) else slot_us
-
-
-def passed(job: Job, after_us: Instant, until_us: Instant, at_most: int) -> Slots:
-    """Return the occurrences of *job* after *after_us* up to *until_us*, within its bounds; see `newest`."""
-    starts_us, ends_us = job.policy.starts_us, job.policy.ends_us
-    after_us = after_us if starts_us is None else max(after_us, starts_us - 1)
-    until_us = until_us if ends_us is None else min(until_us, ends_us)
-    if not job.ran_ahead_us:
-        return newest(job.schedule, after_us, until_us, at_most)
-    ran_us = [at_us for at_us in job.ran_ahead_us if after_us < at_us <= until_us]
-    slots = newest(job.schedule, after_us, until_us, at_most + len(ran_us))
-    ran = sum(next_after(job.schedule, at_us - 1) == at_us for at_us in ran_us)
-    left = tuple(slot_us for slot_us in slots.newest if slot_us not in ran_us)
-    return Slots(slots.count - ran, left[-at_most:])
-
-
-def grace_us(job: Job, occurrence_us: Instant) -> int:
-    """Return how late *occurrence_us* of *job* may still run as if it were in time, microseconds."""
-    if job.policy.misfire_grace_us is not None:
-        return job.policy.misfire_grace_us
-    if isinstance(job.schedule, Once):
-        return MAX_GRACE_US
-    following_us = next_after(job.schedule, occurrence_us)
-    if following_us is None:
-        return MAX_GRACE_US
-    return max(MIN_GRACE_US, min(MAX_GRACE_US, (following_us - occurrence_us) // 2))

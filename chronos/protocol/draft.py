@@ -11,25 +11,10 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
+from chronos.jobs.due import following, passed
 from chronos.jobs.instants import Instant, moment_or_none
-from chronos.jobs.job import (
-    LEASE_US,
-    MAX_ATTEMPTS,
-    MAX_IN_FLIGHT,
-    Job,
-    JobState,
-    Move,
-    OnInterrupt,
-    Origin,
-    Outcome,
-    Overlap,
-    Result,
-    Run,
-    Verdict,
-    Waiting,
-    following,
-    passed,
-)
+from chronos.jobs.job import LEASE_US, Job, JobState, Move, Origin, Outcome, Result, Run, Verdict, Waiting
+from chronos.jobs.policy import MAX_ATTEMPTS, MAX_IN_FLIGHT, OnInterrupt, Overlap
 
 _SPENT = "the job has started as often as it shall"
 

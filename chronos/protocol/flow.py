@@ -25,8 +25,9 @@ import attrs
 
 from chronos.errors import StaleRevision
 from chronos.jobs.data import NO_DATA
+from chronos.jobs.due import wake_at
 from chronos.jobs.instants import SECOND_US, Instant
-from chronos.jobs.job import Job, Move, Origin, Run, Verdict, wake_at
+from chronos.jobs.job import Job, Move, Origin, Run, Verdict
 from chronos.protocol import transitions
 from chronos.protocol.clocks import Belief
 from chronos.protocol.flow_effects import (

@@ -9,8 +9,9 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 
 import attrs
 
+from chronos.jobs.due import wake_at
 from chronos.jobs.instants import Instant
-from chronos.jobs.job import CLOCK_ALLOWANCE_US, Job, Liveness, Unreadable, wake_at
+from chronos.jobs.job import CLOCK_ALLOWANCE_US, Job, Liveness, Unreadable
 from chronos.protocol import transitions
 from chronos.protocol.clocks import CLOCK_MARGIN_US, Belief
 from chronos.protocol.flow import Phase, ProtocolError

@@ -17,31 +17,24 @@ import attrs
 from chronos.errors import ScheduleError
 from chronos.jobs.cron import meaning
 from chronos.jobs.data import NO_DATA
+from chronos.jobs.due import following, grace_us, passed, wake_at
 from chronos.jobs.instants import SECOND_US, Instant, format_instant
 from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
-    MIN_GRACE_US,
-    CatchUp,
     Job,
     JobState,
     Liveness,
     Move,
     Origin,
     Outcome,
-    Overlap,
-    Policy,
     Result,
     Run,
     Verdict,
     Waiting,
-    at_least,
-    following,
-    grace_us,
     is_data,
-    passed,
-    wake_at,
 )
+from chronos.jobs.policy import MIN_GRACE_US, CatchUp, Overlap, Policy, at_least
 from chronos.jobs.schedule import Cron, Interval, Once, Schedule, in_whole_seconds
 from chronos.jobs.zones import zone_of
 from chronos.protocol.clocks import CLOCK_MARGIN_US, FIRST_DATE_US, Belief

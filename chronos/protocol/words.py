@@ -5,8 +5,9 @@ from __future__ import annotations
 import attrs
 
 from chronos.errors import JobsFileError
+from chronos.jobs.due import wake_at
 from chronos.jobs.instants import format_instant
-from chronos.jobs.job import Origin, Outcome, Unreadable, Verdict, wake_at
+from chronos.jobs.job import Origin, Outcome, Unreadable, Verdict
 from chronos.protocol.draft import Fired
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.intents import Fire, Intent, RunNow

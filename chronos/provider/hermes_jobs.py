@@ -13,16 +13,9 @@ from typing import Any
 import attrs
 
 from chronos.errors import ScheduleError
+from chronos.jobs.due import following, grace_us
 from chronos.jobs.instants import SECOND_US, Instant, parse_instant, whole_second
-from chronos.jobs.job import (
-    CLOCK_ALLOWANCE_US,
-    LEASE_US,
-    Job,
-    JobState,
-    Run,
-    following,
-    grace_us,
-)
+from chronos.jobs.job import CLOCK_ALLOWANCE_US, LEASE_US, Job, JobState, Run
 from chronos.jobs.schedule import Once
 from chronos.stores.record import FileFacts, read_job
 

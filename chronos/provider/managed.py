@@ -15,8 +15,9 @@ from chronos.agent.runner import Runner, words_of
 from chronos.agent.threads import Scheduler
 from chronos.clock import now_us
 from chronos.errors import JobsFileError, NotSettled, StoreError
+from chronos.jobs.due import wake_at
 from chronos.jobs.instants import Instant
-from chronos.jobs.job import CLOCK_ALLOWANCE_US, Verdict, wake_at
+from chronos.jobs.job import CLOCK_ALLOWANCE_US, Verdict
 from chronos.nas.client import Nas, NasClient
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.state import Pending

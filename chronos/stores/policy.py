@@ -15,7 +15,7 @@ import attrs
 
 from chronos.errors import ScheduleError
 from chronos.jobs.instants import SECOND_US
-from chronos.jobs.job import CatchUp, OnInterrupt, Overlap, Policy
+from chronos.jobs.policy import CatchUp, OnInterrupt, Overlap, Policy
 from chronos.stores.near_misses import Names, plain
 from chronos.stores.reader import Reader, counted, put, written_in
 

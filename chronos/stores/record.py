@@ -22,19 +22,10 @@ import attrs
 
 from chronos.errors import DataError, JobsFileError, ScheduleError
 from chronos.jobs.data import json_of
+from chronos.jobs.due import following
 from chronos.jobs.instants import Instant, parse_instant
-from chronos.jobs.job import (
-    Job,
-    JobState,
-    Origin,
-    Outcome,
-    Policy,
-    Result,
-    Run,
-    Unreadable,
-    Waiting,
-    following,
-)
+from chronos.jobs.job import Job, JobState, Origin, Outcome, Result, Run, Unreadable, Waiting
+from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import Cron, Interval, Once, Schedule
 from chronos.stores import near_misses, refusal, told_apart, unreadable
 from chronos.stores.layout import texts_of_records

@@ -13,7 +13,8 @@ from typing import Any
 from chronos.errors import JobsFileError, ScheduleError, StoreError
 from chronos.jobs.data import json_of
 from chronos.jobs.instants import SECOND_US, Instant, format_instant, parse_instant
-from chronos.jobs.job import Job, JobState, Origin, Outcome, Policy, Result, Run, Waiting
+from chronos.jobs.job import Job, JobState, Origin, Outcome, Result, Run, Waiting
+from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import Cron, Interval, Schedule
 from chronos.jobs.zones import zone_of
 from chronos.stores import HISTORY_LENGTH

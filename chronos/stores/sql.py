@@ -32,8 +32,9 @@ from sqlalchemy.engine import URL
 from chronos import arguments
 from chronos.clock import now_us as real_now_us
 from chronos.errors import JobsFileError, ScheduleError, StoreError
+from chronos.jobs.due import wake_at
 from chronos.jobs.instants import Instant, format_instant
-from chronos.jobs.job import Job, Outcome, Unreadable, wake_at
+from chronos.jobs.job import Job, Outcome, Unreadable
 from chronos.stores import HISTORY_LENGTH, check_history_length, check_swap, unreadable
 from chronos.stores.codec import DocumentError, decode, encode
 from chronos.stores.database import Database

@@ -9,7 +9,8 @@ from typing import Any
 import attrs
 
 from chronos.jobs.instants import SECOND_US
-from chronos.jobs.job import CatchUp, Job, OnInterrupt, Overlap, Policy
+from chronos.jobs.job import Job
+from chronos.jobs.policy import CatchUp, OnInterrupt, Overlap, Policy
 from chronos.jobs.schedule import Interval
 from chronos.protocol.intents import Edit, Intent, Pause, RunNow
 from chronos.protocol.transitions import Changes

@@ -13,7 +13,8 @@ from typing import Any
 import attrs
 
 from chronos import events
-from chronos.jobs.job import Liveness, wake_at
+from chronos.jobs.due import wake_at
+from chronos.jobs.job import Liveness
 from chronos.protocol import state as process_state
 from chronos.protocol.flow_effects import (
     Answer,

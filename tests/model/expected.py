@@ -11,21 +11,15 @@ from collections.abc import Callable, Container
 import attrs
 
 from chronos.jobs.instants import SECOND_US
-from chronos.jobs.job import (
-    CLOCK_ALLOWANCE_US,
+from chronos.jobs.job import CLOCK_ALLOWANCE_US, Job, JobState, Origin, Outcome, Result, Run
+from chronos.jobs.policy import (
     MAX_ATTEMPTS,
     MAX_IN_FLIGHT,
     MAX_RETRY_DELAY_US,
     CatchUp,
-    Job,
-    JobState,
     OnInterrupt,
-    Origin,
-    Outcome,
     Overlap,
     Policy,
-    Result,
-    Run,
 )
 from chronos.jobs.schedule import Interval
 from chronos.protocol.intents import Edit, Intent, Pause, Resume

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from chronos.jobs.instants import HOUR_US, SECOND_US
-from chronos.jobs.job import Policy
+from chronos.jobs.policy import Policy
 from chronos.protocol import state
 from chronos.protocol.flow_effects import CancelArm, ListArms, LoadJob, LoadJobs, ProvisionArm, SwapJob
 from chronos.protocol.intents import Create, Edit, Intent, Pause, Remove, Resume, RunNow

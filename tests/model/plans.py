@@ -6,15 +6,8 @@ import attrs
 from hypothesis import strategies as st
 
 from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, parse_instant
-from chronos.jobs.job import (
-    MAX_GRACE_US,
-    MIN_GRACE_US,
-    CatchUp,
-    Job,
-    OnInterrupt,
-    Overlap,
-    Policy,
-)
+from chronos.jobs.job import Job
+from chronos.jobs.policy import MAX_GRACE_US, MIN_GRACE_US, CatchUp, OnInterrupt, Overlap, Policy
 from chronos.jobs.schedule import Cron, Interval, Once, Schedule
 
 T0 = parse_instant("2026-06-26T12:00:00Z")
