@@ -53,8 +53,8 @@ from chronos.protocol.flow_effects import (
     SwapJob,
 )
 from chronos.protocol.intents import Create, Edit, Finish, Fire, Intent, Pause, Remove, Renew, Resume, RunNow
+from chronos.protocol.job_changes import Changes
 from chronos.protocol.reconciliation import begin_reconciliation, step_reconciliation
-from chronos.protocol.transitions import Changes
 
 _OWNER = "this process"
 _AT_US = 500_000 * HOUR_US

@@ -13,7 +13,7 @@ import attrs
 from chronos.jobs.due import wake_at
 from chronos.jobs.instants import Instant
 from chronos.jobs.job import Job, JobState, Liveness, Move, Origin, Verdict
-from chronos.protocol import transitions
+from chronos.protocol import job_changes, transitions
 from chronos.protocol.clocks import Belief
 from chronos.protocol.draft import Fired
 from chronos.protocol.flow import Phase, starts
@@ -126,17 +126,17 @@ def _decide(flow: NaiveFlow, event: JobLoaded | SwapConflicted, now_us: Instant)
         case Renew():
             return transitions.renew(job, run=intent.run, now_us=now_us)
         case Create():
-            return transitions.create(job, wanted=intent.job, now_us=now_us)
+            return job_changes.create(job, wanted=intent.job, now_us=now_us)
         case Declare():
-            return transitions.declare(job, wanted=intent.job, is_relative=intent.is_relative, now_us=now_us)
+            return job_changes.declare(job, wanted=intent.job, is_relative=intent.is_relative, now_us=now_us)
         case Edit():
-            return transitions.edit(job, changes=intent.changes, now_us=now_us)
+            return job_changes.edit(job, changes=intent.changes, now_us=now_us)
         case Pause():
-            return transitions.pause(job, note=intent.note, now_us=now_us)
+            return job_changes.pause(job, note=intent.note, now_us=now_us)
         case Resume():
-            return transitions.resume(job, from_now=intent.from_now, now_us=now_us)
+            return job_changes.resume(job, from_now=intent.from_now, now_us=now_us)
         case Remove():
-            return transitions.remove(job)
+            return job_changes.remove(job)
 
 
 def _after_move(flow: NaiveFlow, move: Move) -> Step:

@@ -15,7 +15,7 @@ from chronos.jobs.job import Job, JobState
 from chronos.jobs.schedule import Interval
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.intents import Create, Edit, Intent, Pause, Remove, Resume, RunNow
-from chronos.protocol.transitions import Changes
+from chronos.protocol.job_changes import Changes
 from simulator import faults
 from simulator.faults import Change
 from simulator.history import Kind

@@ -23,7 +23,16 @@ from chronos.jobs.instants import SECOND_US
 from chronos.jobs.job import Job
 from chronos.jobs.policy import OnInterrupt, Policy
 from chronos.jobs.schedule import Interval
-from chronos.protocol import draft, follow_ups, pending, process, reconciliation, transitions
+from chronos.protocol import (
+    draft,
+    follow_ups,
+    job_changes,
+    pending,
+    process,
+    reconciliation,
+    transitions,
+    wrong_clock,
+)
 from chronos.protocol import flow as flows
 from chronos.protocol.intents import Intent, Pause
 from chronos.protocol.state import Rules
@@ -48,6 +57,8 @@ _MODULES: tuple[ModuleType, ...] = (
     due,
     draft,
     transitions,
+    job_changes,
+    wrong_clock,
     follow_ups,
     flows,
     reconciliation,
@@ -629,7 +640,7 @@ _WHAT_PEOPLE_DO = (
         module=transitions,
         old="    draft.take(asked_us, Origin.MANUAL)",
         new="    draft.take(asked_us, Origin.MANUAL)\n"
-        "    draft.next_us = draft.next_us and following(job, draft.next_us)",
+        "    if draft.next_us is not None:\n        draft.due(draft.next_us, 1)",
         rule="test_manual_run_starts_at_once_and_takes_no_slot",
         is_found_by_machine=True,
     ),
@@ -664,56 +675,56 @@ _WHAT_PEOPLE_DO = (
     ),
     Mutant(
         name="a pause leaves what waits",
-        module=transitions,
+        module=job_changes,
         old='        draft.drop_waiting("the job was paused while it waited")\n',
         new="",
         rule="test_pause_ends_what_waits",
     ),
     Mutant(
         name="a pause forgets what is due",
-        module=transitions,
+        module=job_changes,
         old='        draft.skip_due(job, "the job was paused before anybody took it")\n',
         new="",
         rule="test_pause_skips_what_is_due_and_was_not_taken",
     ),
     Mutant(
         name="a resumed job takes up what has passed",
-        module=transitions,
+        module=job_changes,
         old="        draft.next_us = following(job, now_us)\n",
         new="        pass\n",
         rule="test_resume_after_the_slot_goes_on_from_now",
     ),
     Mutant(
         name="a one-shot that passed in a pause vanishes",
-        module=transitions,
+        module=job_changes,
         old="    if job.next_us is not None and draft.next_us is None:",
         new="    if False:",
         rule="test_one_shot_that_passed_while_paused_is_missed",
     ),
     Mutant(
         name="an edit forgets what is due",
-        module=transitions,
+        module=job_changes,
         old='            draft.skip_due(job, "the schedule was changed before anybody took it")',
         new="            pass",
         rule="test_edit_of_the_schedule_skips_what_was_due_and_not_taken",
     ),
     Mutant(
         name="an edit by a slow clock brings an occurrence again",
-        module=transitions,
+        module=job_changes,
         old="            draft.next_us = following(wanted, _taken_until(job, now_us))",
         new="            draft.next_us = following(wanted, now_us)",
         rule="test_edit_by_a_slow_clock_does_not_bring_an_occurrence_again",
     ),
     Mutant(
         name="a job that an edit brings back stays completed",
-        module=transitions,
+        module=job_changes,
         old="        if job.state is JobState.COMPLETED:\n            draft.state",
         new="        if False:\n            draft.state",
         rule="test_edit_of_a_completed_one_shot_schedules_it_again",
     ),
     Mutant(
         name="every life of a job begins at the same revision",
-        module=transitions,
+        module=job_changes,
         old="revision=max(wanted.revision, now_us)",
         new="revision=wanted.revision",
         rule="test_new_life_begins_with_the_time_of_its_creation",

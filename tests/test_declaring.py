@@ -31,7 +31,7 @@ from chronos.errors import StoreError
 from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, Instant
 from chronos.jobs.job import Job, JobState
 from chronos.jobs.schedule import Cron, Once
-from chronos.protocol import transitions
+from chronos.protocol import job_changes
 from chronos.protocol.flow_effects import Answer
 from tests.agents import T0, MakeWorld, Nas, World, at, every_hour, later, until
 
@@ -386,7 +386,7 @@ gaps = st.integers(0, 3 * 24 * HOUR_US)
 
 def declared(job: Job | None, spec: JobSpec, now_us: Instant) -> Job | None:
     wanted = spec.declared(now_us)
-    return transitions.declare(job, wanted=wanted.job, is_relative=wanted.is_relative, now_us=now_us).job
+    return job_changes.declare(job, wanted=wanted.job, is_relative=wanted.is_relative, now_us=now_us).job
 
 
 @given(specs, specs, gaps, gaps, st.sampled_from(JobState))

@@ -32,10 +32,10 @@ from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, parse_i
 from chronos.jobs.job import CLOCK_ALLOWANCE_US, Job, JobState, Liveness, Move, Origin, Run, Verdict
 from chronos.jobs.policy import MAX_CATCH_UP, MAX_IN_FLIGHT, CatchUp, OnInterrupt, Overlap, Policy
 from chronos.jobs.schedule import Cron, Interval, Once, Schedule
-from chronos.protocol import transitions
+from chronos.protocol import job_changes, transitions
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Fired
-from chronos.protocol.transitions import Changes
+from chronos.protocol.job_changes import Changes
 from simulator import properties
 from simulator.moments import Attempt, Start, StoreMove, attempt_of
 from tests.mutants import MUTANTS, Mutant, protocol_of
@@ -101,7 +101,7 @@ class Process:
 class JobUnderPolicies(RuleBasedStateMachine):
     """Every transition keeps the properties, from wherever the transitions before it have led."""
 
-    protocol: Any = SimpleNamespace(**{**vars(transitions), "wake_at": due.wake_at})
+    protocol: Any = SimpleNamespace(**{**vars(job_changes), **vars(transitions), "wake_at": due.wake_at})
 
     def __init__(self) -> None:
         super().__init__()

@@ -18,9 +18,9 @@ from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, parse_i
 from chronos.jobs.job import Job, Move, Result
 from chronos.jobs.policy import MAX_CATCH_UP, CatchUp, Policy
 from chronos.jobs.schedule import Cron, Interval, Once, Schedule, next_after
-from chronos.protocol import transitions
+from chronos.protocol import job_changes, transitions
 from chronos.protocol.draft import Draft, Stretch
-from chronos.protocol.transitions import Changes
+from chronos.protocol.job_changes import Changes
 from tests.test_clock_changes import DENSE, SPARSE
 
 T0 = parse_instant("2026-06-26T12:00:00+00:00")
@@ -137,15 +137,15 @@ def test_what_was_missed_in_a_year_is_not_visited(
 
 
 CHANGES: dict[str, Callable[[Job], Move]] = {
-    "pause": lambda job: transitions.pause(job, note="", now_us=T0 + YEAR_US),
-    "edit": lambda job: transitions.edit(
+    "pause": lambda job: job_changes.pause(job, note="", now_us=T0 + YEAR_US),
+    "edit": lambda job: job_changes.edit(
         job, changes=Changes(schedule=Cron(expr="0 5 * * *", tz="UTC")), now_us=T0 + YEAR_US
     ),
-    "bounds": lambda job: transitions.edit(
+    "bounds": lambda job: job_changes.edit(
         job, changes=Changes(policy=Policy(starts_us=T0)), now_us=T0 + YEAR_US
     ),
-    "resume": lambda job: transitions.resume(
-        transitions.pause(job, note="", now_us=T0).job, from_now=True, now_us=T0 + YEAR_US
+    "resume": lambda job: job_changes.resume(
+        job_changes.pause(job, note="", now_us=T0).job, from_now=True, now_us=T0 + YEAR_US
     ),
 }
 
@@ -171,7 +171,7 @@ def test_change_of_a_job_that_stands_far_ahead_visits_no_slot(
     job = attrs.evolve(asleep_for_a_year(schedule), next_us=ahead_us)
     steps()
     other = Changes(schedule=Interval(period_us=HOUR_US, anchor_us=T0))
-    edited = transitions.edit(job, changes=other, now_us=T0).job
+    edited = job_changes.edit(job, changes=other, now_us=T0).job
     assert edited is not None
     assert edited.next_us is not None
     assert edited.next_us > T0

@@ -48,8 +48,8 @@ from chronos.protocol.flow_effects import (
 )
 from chronos.protocol.follow_ups import follow_up
 from chronos.protocol.intents import Create, Edit, Finish, Fire, Intent, Pause, Remove, Renew, Resume, RunNow
+from chronos.protocol.job_changes import Changes
 from chronos.protocol.reconciliation import begin_reconciliation, differences, step_reconciliation
-from chronos.protocol.transitions import Changes
 
 NOON_US = 1_000 * HOUR_US
 HOURLY = Interval(period_us=HOUR_US, anchor_us=NOON_US)

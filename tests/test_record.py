@@ -28,8 +28,9 @@ from chronos.jobs.policy import (
     Policy,
 )
 from chronos.jobs.schedule import Cron, Interval, Once, next_after
-from chronos.protocol import transitions
+from chronos.protocol import job_changes, transitions
 from chronos.protocol.draft import Fired
+from chronos.protocol.job_changes import Changes
 from chronos.stores import HISTORY_LENGTH
 from chronos.stores.reader import MAX_DURATION_US
 from chronos.stores.record import Document, FileFacts, read_document, read_history, read_job
@@ -706,7 +707,7 @@ def test_missed_occurrence_is_history_and_no_run() -> None:
 def test_pause_and_completion_are_written_in_today_s_words() -> None:
     """Today's agent sees a paused or completed job as such, and as not enabled."""
     raw = cron_record(repeat={"times": 13, "completed": 12, "note": "theirs"})
-    paused = transitions.pause(read_job(raw, FACTS), note="", now_us=NOON_US).job
+    paused = job_changes.pause(read_job(raw, FACTS), note="", now_us=NOON_US).job
     assert paused is not None
     record = write_job(paused, raw, FACTS)
     assert (record["state"], record["enabled"], record["next_run_at"]) == (
@@ -852,12 +853,12 @@ def test_policy_that_becomes_the_default_leaves_the_record() -> None:
 def test_reason_of_a_pause_is_written_as_agents_do_and_cleared_with_it() -> None:
     """A resumed job keeps neither why nor, from an agent's own pause, since when it was paused."""
     raw = cron_record()
-    paused = transitions.pause(read_job(raw, FACTS), note="until the audit", now_us=NOON_US).job
+    paused = job_changes.pause(read_job(raw, FACTS), note="until the audit", now_us=NOON_US).job
     assert paused is not None
     record = write_job(paused, raw, FACTS)
     assert (record["state"], record["paused_reason"]) == ("paused", "until the audit")
     record["paused_at"] = NOON
-    resumed = transitions.resume(read_job(record, FACTS), from_now=False, now_us=NOON_US).job
+    resumed = job_changes.resume(read_job(record, FACTS), from_now=False, now_us=NOON_US).job
     assert resumed is not None
     record = write_job(resumed, record, FACTS)
     assert (record["state"], record["paused_reason"], record["paused_at"]) == ("scheduled", None, None)
@@ -867,7 +868,7 @@ def test_another_reason_leaves_the_time_of_the_pause_alone() -> None:
     """An agent's `paused_at` stays as long as the job is paused."""
     raw = cron_record(state="paused", enabled=False, paused_at=NOON, paused_reason="")
     assert write_job(read_job(raw, FACTS), raw, FACTS) == raw
-    other = transitions.pause(read_job(raw, FACTS), note="other", now_us=NOON_US + HOUR_US).job
+    other = job_changes.pause(read_job(raw, FACTS), note="other", now_us=NOON_US + HOUR_US).job
     assert other is not None
     record = write_job(other, raw, FACTS)
     assert (record["paused_at"], record["paused_reason"]) == (NOON, "other")
@@ -901,7 +902,7 @@ def test_failed_attempt_waits_in_the_record_for_the_next_one() -> None:
     (waiting,) = record["chronos"]["waiting"]
     assert (waiting["occurrence"], waiting["attempt"]) == ("2026-06-26T12:00:00+00:00", 2)
     assert now_us < parse_instant(waiting["not_before"]) <= now_us + MINUTE_US
-    paused = transitions.pause(move.job, note="", now_us=now_us)
+    paused = job_changes.pause(move.job, note="", now_us=now_us)
     assert paused.job is not None
     assert [outcome.attempt for outcome in paused.outcomes] == [1]
     record = write_job(paused.job, record, FACTS, outcomes=paused.outcomes)
@@ -1212,15 +1213,15 @@ def some_move(draw: Callable[..., Any], job: Job, now_us: int) -> Move:
         case "run_now":
             return transitions.run_now(job, asked_us=now_us, now_us=now_us, owner="vm/ü")
         case "edit":
-            changes = transitions.Changes(
+            changes = Changes(
                 schedule=draw(st.none() | given_schedules),
                 times=draw(st.none() | st.integers(0, 4)),
                 policy=draw(st.none() | policies()),
             )
-            return transitions.edit(job, changes=changes, now_us=now_us)
+            return job_changes.edit(job, changes=changes, now_us=now_us)
         case "pause":
-            return transitions.pause(job, note=draw(st.sampled_from(["", "later", "ü"])), now_us=now_us)
-    return transitions.resume(job, from_now=draw(st.booleans()), now_us=now_us)
+            return job_changes.pause(job, note=draw(st.sampled_from(["", "later", "ü"])), now_us=now_us)
+    return job_changes.resume(job, from_now=draw(st.booleans()), now_us=now_us)
 
 
 @settings(max_examples=150, deadline=None)

@@ -16,7 +16,7 @@ from chronos.jobs.data import json_of
 from chronos.jobs.instants import MINUTE_US, SECOND_US, parse_instant
 from chronos.jobs.job import Job, Move, Outcome, Result
 from chronos.jobs.schedule import Interval
-from chronos.protocol import transitions
+from chronos.protocol import job_changes
 from chronos.stores import JobStore, JsonFileStore, MemoryStore
 from chronos.stores.conformance import CHECKS, check_store
 from tests.moves import claim_and_end, claimed, ended
@@ -105,8 +105,8 @@ def test_whole_life_of_a_job(store: JobStore) -> None:
         claim = claimed(job, at_us, "vm/1")
         make(claim)
         make(ended(job, claim, at_us + SECOND_US))
-    make(transitions.pause(job, note="for a while", now_us=NOON_US))
-    make(transitions.resume(job, from_now=False, now_us=NOON_US + 9 * MINUTE_US))
+    make(job_changes.pause(job, note="for a while", now_us=NOON_US))
+    make(job_changes.resume(job, from_now=False, now_us=NOON_US + 9 * MINUTE_US))
     assert store.load_all() == (job,)
     assert [outcome.result for outcome in store.history(job.id)] == [Result.COMPLETED] * 3
 

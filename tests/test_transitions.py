@@ -40,10 +40,10 @@ from chronos.jobs.policy import (
     Policy,
 )
 from chronos.jobs.schedule import Interval, Once, Schedule
-from chronos.protocol import transitions
+from chronos.protocol import job_changes, transitions
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Fired
-from chronos.protocol.transitions import Changes
+from chronos.protocol.job_changes import Changes
 
 T0 = parse_instant("2026-06-26T12:00:00Z")
 PERIOD_US = 10 * MINUTE_US
@@ -136,15 +136,15 @@ def run_now(job: Job | None, asked_us: int, *liveness: Liveness, late_us: int = 
 
 
 def edit(job: Job | None, now_us: int, **changes: Any) -> Move:
-    return transitions.edit(job, changes=Changes(**changes), now_us=now_us)
+    return job_changes.edit(job, changes=Changes(**changes), now_us=now_us)
 
 
 def pause(job: Job | None, now_us: int = T0 - 1, note: str = "") -> Move:
-    return transitions.pause(job, note=note, now_us=now_us)
+    return job_changes.pause(job, note=note, now_us=now_us)
 
 
 def resume(job: Job | None, now_us: int, *, from_now: bool = False) -> Move:
-    return transitions.resume(job, from_now=from_now, now_us=now_us)
+    return job_changes.resume(job, from_now=from_now, now_us=now_us)
 
 
 def job_of(move: Move) -> Job:
@@ -1208,7 +1208,7 @@ def test_limit_that_is_no_number_is_refused(times: Any) -> None:
     with pytest.raises(ScheduleError, match="times"):
         Changes(times=times)
     with pytest.raises(ScheduleError, match="times"):
-        transitions.new_job("job", HOURLY, now_us=T0, times=times)
+        job_changes.new_job("job", HOURLY, now_us=T0, times=times)
 
 
 # --- creation and removal -----------------------------------------------------------------------
@@ -1217,11 +1217,11 @@ def test_limit_that_is_no_number_is_refused(times: Any) -> None:
 def test_new_job_begins_with_the_first_occurrence_within_its_bounds() -> None:
     """Neither the present instant nor what lies before its beginning counts."""
     schedule = JOB.schedule
-    assert transitions.new_job("job", schedule, now_us=slot(0)).next_us == slot(1)
+    assert job_changes.new_job("job", schedule, now_us=slot(0)).next_us == slot(1)
     bounded = Policy(starts_us=slot(4), ends_us=slot(4))
-    assert transitions.new_job("job", schedule, now_us=slot(0), policy=bounded).next_us == slot(4)
+    assert job_changes.new_job("job", schedule, now_us=slot(0), policy=bounded).next_us == slot(4)
     with pytest.raises(ScheduleError, match="no time left"):
-        transitions.new_job("job", schedule, now_us=slot(4), policy=bounded)
+        job_changes.new_job("job", schedule, now_us=slot(4), policy=bounded)
 
 
 def test_last_occurrence_within_the_bounds_is_the_last() -> None:
@@ -1233,18 +1233,18 @@ def test_last_occurrence_within_the_bounds_is_the_last() -> None:
 
 def test_create_puts_the_job_into_the_store() -> None:
     """A new id takes the job as it is wanted."""
-    move = transitions.create(None, wanted=JOB, now_us=0)
+    move = job_changes.create(None, wanted=JOB, now_us=0)
     assert (move.verdict, move.job) == (Verdict.CHANGED, JOB)
 
 
 def test_new_life_begins_with_the_time_of_its_creation() -> None:
     """Its revisions come after those of every earlier life, of which NAS may still be told."""
-    assert job_of(transitions.create(None, wanted=JOB, now_us=T0)).revision == T0
+    assert job_of(job_changes.create(None, wanted=JOB, now_us=T0)).revision == T0
 
 
 def test_create_of_the_same_job_again_keeps_what_is_there() -> None:
     """A creation that is asked for twice happens once, however far the job has come since."""
-    move = transitions.create(RUNNING, wanted=JOB, now_us=T0)
+    move = job_changes.create(RUNNING, wanted=JOB, now_us=T0)
     assert move.verdict is Verdict.CHANGED
     assert move.job is RUNNING
 
@@ -1260,15 +1260,15 @@ def test_create_of_the_same_job_again_keeps_what_is_there() -> None:
 )
 def test_create_is_refused_when_another_job_has_the_id(wanted: Job) -> None:
     """A job is not replaced by one of the same id that differs in what its owner chose."""
-    move = transitions.create(JOB, wanted=wanted, now_us=T0)
+    move = job_changes.create(JOB, wanted=wanted, now_us=T0)
     assert move.verdict is Verdict.REFUSED
     assert move.job is JOB
 
 
 def test_remove_takes_the_job_out() -> None:
     """A removal leaves nothing; a second one finds nothing."""
-    assert (transitions.remove(RUNNING).job, transitions.remove(RUNNING).verdict) == (None, Verdict.CHANGED)
-    assert (transitions.remove(None).job, transitions.remove(None).verdict) == (None, Verdict.GONE)
+    assert (job_changes.remove(RUNNING).job, job_changes.remove(RUNNING).verdict) == (None, Verdict.CHANGED)
+    assert (job_changes.remove(None).job, job_changes.remove(None).verdict) == (None, Verdict.GONE)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, format_instant,
 from chronos.jobs.job import Job, Verdict
 from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import Interval, Once, Schedule, next_after, parse_schedule
-from chronos.protocol import transitions
-from chronos.protocol.transitions import Changes
+from chronos.protocol import job_changes, transitions
+from chronos.protocol.job_changes import Changes
 from tests.agents import T0, MakeWorld, Nas, World, at
 from tests.nas_clients import KINDS, Client
 from tests.strategies import jobs
@@ -214,9 +214,9 @@ def test_another_spelling_of_an_arm_is_no_difference(
 def test_new_schedule_begins_on_a_whole_second(given_as: Schedule | str, first_us: int) -> None:
     """An instant is rounded up, so that it is not early; an interval counts from its anchor's second."""
     schedule = parse_schedule(given_as, now_us=NOW_US) if isinstance(given_as, str) else given_as
-    assert transitions.new_job("j", schedule, now_us=NOW_US).next_us == first_us
+    assert job_changes.new_job("j", schedule, now_us=NOW_US).next_us == first_us
     other = Job(id="j", schedule=Once(at_us=T0 + HOUR_US), next_us=T0 + HOUR_US)
-    edited = transitions.edit(other, changes=Changes(schedule=schedule), now_us=NOW_US).job
+    edited = job_changes.edit(other, changes=Changes(schedule=schedule), now_us=NOW_US).job
     assert edited is not None
     assert edited.next_us == first_us
     if isinstance(given_as, str):
@@ -225,8 +225,8 @@ def test_new_schedule_begins_on_a_whole_second(given_as: Schedule | str, first_u
 
 def test_interval_counted_from_now_begins_on_a_whole_second() -> None:
     """A resumed interval as well, whatever the clock shows."""
-    paused = transitions.pause(stored("j", T0 + FRACTION_US, HOUR_US), note="", now_us=T0).job
-    resumed = transitions.resume(paused, from_now=True, now_us=NOW_US).job
+    paused = job_changes.pause(stored("j", T0 + FRACTION_US, HOUR_US), note="", now_us=T0).job
+    resumed = job_changes.resume(paused, from_now=True, now_us=NOW_US).job
     assert resumed is not None
     assert resumed.next_us == T0 + HOUR_US
 
@@ -294,10 +294,10 @@ def test_one_shot_with_a_fraction_saved_again_stays_as_it_is(saved_us: int) -> N
     """Its own instant, or that of the second for which it is armed, is the same."""
     job = Job(id="j", schedule=Once(at_us=T0 + FRACTION_US), next_us=T0 + FRACTION_US)
     saved = Once(at_us=saved_us)
-    move = transitions.edit(job, changes=Changes(schedule=saved), now_us=T0 + SECOND_US)
+    move = job_changes.edit(job, changes=Changes(schedule=saved), now_us=T0 + SECOND_US)
     assert (move.job, move.outcomes) == (job, ())
-    wanted = transitions.new_job("j", saved, now_us=T0)
-    assert transitions.create(job, wanted=wanted, now_us=T0).verdict is Verdict.CHANGED
+    wanted = job_changes.new_job("j", saved, now_us=T0)
+    assert job_changes.create(job, wanted=wanted, now_us=T0).verdict is Verdict.CHANGED
 
 
 def test_another_period_or_anchor_is_a_change(make_world: MakeWorld) -> None:

@@ -23,6 +23,7 @@ from chronos.protocol.draft import Fired
 from chronos.protocol.flow import begin, step
 from chronos.protocol.flow_effects import Answer, ArmAccepted, JobLoaded, ProvisionArm
 from chronos.protocol.intents import Fire
+from chronos.protocol.wrong_clock import put_back, stands_ahead
 from tests.agents import KINDS, T0, MakeWorld, Nas, at, every_hour, later, until, worlds
 
 
@@ -284,9 +285,9 @@ def test_start_by_a_clock_that_is_behind_repeats_nothing_that_the_history_knows(
         )
         for hours in (5, 4, 3, 1)
     ]
-    back = transitions.put_back(every_hour(), outcomes, now_us=T0 - 100 * HOUR_US, belief=Belief.UNKNOWN)
+    back = put_back(every_hour(), outcomes, now_us=T0 - 100 * HOUR_US, belief=Belief.UNKNOWN)
     assert (back.next_us, back.ran_ahead_us) == (T0 - 2 * HOUR_US, (T0 - HOUR_US,))
-    sure = transitions.put_back(every_hour(), outcomes, now_us=T0 - 100 * HOUR_US, belief=Belief.CONFIRMED)
+    sure = put_back(every_hour(), outcomes, now_us=T0 - 100 * HOUR_US, belief=Belief.CONFIRMED)
     assert sure.next_us == T0 - 99 * HOUR_US
 
 
@@ -300,10 +301,10 @@ def test_slot_that_ran_ahead_is_not_counted_among_those_that_were_missed() -> No
 def test_job_that_nothing_is_wrong_with_is_left_alone() -> None:
     """What NAS's word took while this clock is behind is no sign of a clock that was ahead."""
     for off_us in (0, -59 * SECOND_US, 59 * SECOND_US):
-        assert not transitions.stands_ahead(later(), T0 + off_us)
-    assert not transitions.stands_ahead(later(), 0)  # a machine that has no time yet
+        assert not stands_ahead(later(), T0 + off_us)
+    assert not stands_ahead(later(), 0)  # a machine that has no time yet
     off_grid = every_hour(next_us=T0 + 5 * HOUR_US + MINUTE_US)
-    assert not transitions.stands_ahead(off_grid, T0)
+    assert not stands_ahead(off_grid, T0)
 
 
 @pytest.mark.parametrize("date", [None, "", "soon", "Thu, 01 Jan 1970 00:00:00 GMT"])

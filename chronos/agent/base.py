@@ -29,15 +29,15 @@ from chronos.jobs.job import Job, Outcome, Unreadable
 from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import Cron, GivenSchedule, schedule_of
 from chronos.jobs.zones import zone_of
-from chronos.protocol import state, transitions
+from chronos.protocol import job_changes, state
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Fired
 from chronos.protocol.flow_effects import Effect, Event
 from chronos.protocol.intents import Create, Declare, Fire, Intent, Pause, Remove, Resume, RunNow
+from chronos.protocol.job_changes import Changes
 from chronos.protocol.pending import pending
 from chronos.protocol.process import step
 from chronos.protocol.state import RULES, Now, Pending, new_process
-from chronos.protocol.transitions import Changes
 from chronos.stores import JobStore, told_apart
 
 logger = logging.getLogger("chronos.scheduler")
@@ -220,7 +220,7 @@ class Base(Generic[N]):
         arguments.instance("policy", policy, Policy, None)
         now_us = self._clock()
         parsed = schedule_of(schedule, now_us=now_us, tz=tz)
-        job = transitions.new_job(
+        job = job_changes.new_job(
             job_id, parsed, now_us=now_us, times=times, policy=policy, data_json=json_of(data)
         )
         return Create(job_id=job_id, job=job)

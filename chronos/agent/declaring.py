@@ -14,7 +14,7 @@ from chronos.jobs.data import json_of
 from chronos.jobs.instants import Instant
 from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import GivenSchedule, counts_from_now, declared_as, schedule_of
-from chronos.protocol import transitions
+from chronos.protocol import job_changes
 from chronos.protocol.intents import Declare
 
 
@@ -51,7 +51,7 @@ class JobSpec:
     def declared(self, now_us: Instant) -> Declare:
         """Return what is declared now, epoch microseconds."""
         arguments.instance("policy", self.policy, Policy, None)
-        job = transitions.wanted_job(
+        job = job_changes.wanted_job(
             self.id,
             schedule_of(self.schedule, now_us=now_us, tz=self.tz),
             now_us=now_us,

@@ -10,7 +10,7 @@ from chronos.jobs.due import following
 from chronos.jobs.instants import Instant, datetime_of, instant_of, needed
 from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import GivenSchedule, Schedule, schedule_of
-from chronos.protocol.transitions import new_job
+from chronos.protocol.job_changes import new_job
 
 # More than anybody reads; a schedule of every second has this many in less than three hours.
 MAX_PREVIEW = 10_000

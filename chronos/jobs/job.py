@@ -1,6 +1,6 @@
 """The durable record of a job, and what is decided of it.
 
-All of it is values; how they may change is decided in `chronos.protocol.transitions`.
+All of it is values; how they may change is decided in `chronos.protocol.transitions` and `job_changes`.
 
 Instants and durations are integers, microseconds (`_us`); instants count from the epoch, UTC.
 """

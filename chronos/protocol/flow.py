@@ -28,7 +28,7 @@ from chronos.jobs.data import NO_DATA
 from chronos.jobs.due import wake_at
 from chronos.jobs.instants import SECOND_US, Instant
 from chronos.jobs.job import Job, Move, Origin, Run, Verdict
-from chronos.protocol import transitions
+from chronos.protocol import job_changes, transitions
 from chronos.protocol.clocks import Belief
 from chronos.protocol.flow_effects import (
     Answer,
@@ -64,6 +64,7 @@ from chronos.protocol.intents import (
     RunNow,
     concerns,
 )
+from chronos.protocol.wrong_clock import put_back, stands_ahead
 
 # How often a flow starts over because another process changed the job between its read and its
 # write. Each time somebody made progress, so that more than a few in a row is a broken store.
@@ -179,7 +180,7 @@ def _must_recall(flow: Flow, job: Job, now_us: Instant) -> bool:
     is_look = isinstance(intent, Fire) and intent.fired.origin is Origin.RECOVERY
     is_believed = flow.belief is not Belief.DOUBTED
     may_put_back = isinstance(intent, Edit | Declare | Resume) or (is_look and is_believed)
-    return may_put_back and transitions.stands_ahead(job, now_us)
+    return may_put_back and stands_ahead(job, now_us)
 
 
 def _on_recalled(flow: Flow, event: HistoryLoaded, now_us: Instant) -> Step:
@@ -187,7 +188,7 @@ def _on_recalled(flow: Flow, event: HistoryLoaded, now_us: Instant) -> Step:
     loaded = flow.loaded
     assert loaded is not None
     assert loaded.job is not None
-    back = transitions.put_back(loaded.job, event.outcomes, now_us=now_us, belief=flow.belief)
+    back = put_back(loaded.job, event.outcomes, now_us=now_us, belief=flow.belief)
     known = attrs.evolve(loaded, job=back)
     return _on_known(attrs.evolve(flow, loaded=None), known, loaded.job, now_us)
 
@@ -354,17 +355,17 @@ def _decide(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -> M
         case Renew(run=run):
             return transitions.renew(job, run=run, now_us=now_us)
         case Create(job=wanted):
-            return transitions.create(job, wanted=wanted, now_us=now_us)
+            return job_changes.create(job, wanted=wanted, now_us=now_us)
         case Edit(changes=changes):
-            return transitions.edit(job, changes=changes, now_us=now_us)
+            return job_changes.edit(job, changes=changes, now_us=now_us)
         case Declare(job=wanted, is_relative=is_relative):
-            return transitions.declare(job, wanted=wanted, is_relative=is_relative, now_us=now_us)
+            return job_changes.declare(job, wanted=wanted, is_relative=is_relative, now_us=now_us)
         case Pause(note=note):
-            return transitions.pause(job, note=note, now_us=now_us)
+            return job_changes.pause(job, note=note, now_us=now_us)
         case Resume(from_now=from_now):
-            return transitions.resume(job, from_now=from_now, now_us=now_us)
+            return job_changes.resume(job, from_now=from_now, now_us=now_us)
         case Remove():
-            return transitions.remove(job)
+            return job_changes.remove(job)
 
 
 def _swap(flow: Flow, expected: Job | None, move: Move) -> Step:

@@ -9,7 +9,7 @@ import attrs
 from chronos.jobs.instants import Instant, moment, moment_or_none
 from chronos.jobs.job import Job, Run
 from chronos.protocol.draft import BY_NAS, Fired
-from chronos.protocol.transitions import Changes
+from chronos.protocol.job_changes import Changes
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)

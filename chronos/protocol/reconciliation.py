@@ -12,7 +12,7 @@ import attrs
 from chronos.jobs.due import wake_at
 from chronos.jobs.instants import Instant
 from chronos.jobs.job import CLOCK_ALLOWANCE_US, Job, Liveness, Unreadable
-from chronos.protocol import transitions
+from chronos.protocol import job_changes
 from chronos.protocol.clocks import CLOCK_MARGIN_US, Belief
 from chronos.protocol.flow import Phase, ProtocolError
 from chronos.protocol.flow_effects import (
@@ -29,6 +29,7 @@ from chronos.protocol.flow_effects import (
 )
 from chronos.protocol.follow_ups import recovery
 from chronos.protocol.intents import Declare, Fire, Remove
+from chronos.protocol.wrong_clock import FirstSlots, stands_ahead
 
 # --- The table of a start -------------------------------------------------------------------
 
@@ -108,7 +109,7 @@ def differences(
 
     Source: contract, "Claim, run, re-arm"; incidents L2, L3, O1, O2, O3, S6, T3.
     """
-    is_believed, first_slots = belief is not Belief.DOUBTED, transitions.FirstSlots()
+    is_believed, first_slots = belief is not Belief.DOUBTED, FirstSlots()
     known = {record.id for record in unreadable}
     wanting = []
     for job, liveness in jobs:
@@ -132,12 +133,12 @@ def _is_left(
     liveness: Sequence[Liveness],
     wake_us: Instant | None,
     now_us: Instant,
-    first_slots: transitions.FirstSlots,
+    first_slots: FirstSlots,
 ) -> bool:
     """Return whether nobody looks after the job any more, or a clock that was ahead has left it so."""
     is_overdue = wake_us is not None and wake_us <= now_us - CLOCK_MARGIN_US
     is_behind = is_overdue or _is_abandoned(job, liveness, now_us)
-    return is_behind or transitions.stands_ahead(job, now_us, first_slots)
+    return is_behind or stands_ahead(job, now_us, first_slots)
 
 
 def _is_abandoned(job: Job, liveness: Sequence[Liveness], now_us: Instant) -> bool:
@@ -179,7 +180,7 @@ def declarations(
     answers: dict[str, Answer] = {}
     for intent in wanted:
         job = known.pop(intent.job_id, None)
-        move = transitions.declare(job, wanted=intent.job, is_relative=intent.is_relative, now_us=now_us)
+        move = job_changes.declare(job, wanted=intent.job, is_relative=intent.is_relative, now_us=now_us)
         if move.job != job or intent.job_id in unsettled:
             intents.append(intent)
         else:

@@ -1,4 +1,4 @@
-"""Every way in which a job may change.
+"""What happens to a job: a fire, a run by hand, the end of a run. What people change is in `job_changes`.
 
 A transition takes a job as it is stored and the present instant, and returns a `Move`: the job as
 it shall be stored, the occurrences that end with that, the runs that start, and what to tell whoever
@@ -6,19 +6,24 @@ asked. Nothing is performed here; `chronos.protocol.flow` makes the move with on
 
 Most of them are three steps on a `Draft` of the job: look after the runs in flight, take what is due
 from the schedule, start what may start.
+
+A fire is NAS's word that the instant which it names has come, so what is due is decided by that instant
+and not by the local clock, which may be wrong for some seconds after a resume. The local clock
+decides what is overdue by more than such an error, what is too late, and which lease is over. For an
+instant that is further ahead than clocks may differ, nobody's word is good enough: one of the two
+clocks is wrong, nothing is taken or ended, and NAS must deliver the fire again. Of a local clock that is
+not believed, nothing is taken or ended on its word: what nobody has sent a fire for has to wait, and a
+fire is judged by NAS's time alone.
+
+One arm per job means that several occurrences can be due together only after an outage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-import attrs
-
-from chronos.errors import ScheduleError
-from chronos.jobs.cron import meaning
-from chronos.jobs.data import NO_DATA
-from chronos.jobs.due import following, grace_us, passed, wake_at
-from chronos.jobs.instants import SECOND_US, Instant, format_instant
+from chronos.jobs.due import grace_us, wake_at
+from chronos.jobs.instants import Instant, format_instant
 from chronos.jobs.job import (
     CLOCK_ALLOWANCE_US,
     LEASE_US,
@@ -27,20 +32,15 @@ from chronos.jobs.job import (
     Liveness,
     Move,
     Origin,
-    Outcome,
     Result,
     Run,
     Verdict,
-    Waiting,
-    is_data,
 )
-from chronos.jobs.policy import MIN_GRACE_US, CatchUp, Overlap, Policy, at_least
-from chronos.jobs.schedule import Cron, Interval, Once, Schedule, in_whole_seconds
-from chronos.jobs.zones import zone_of
-from chronos.protocol.clocks import CLOCK_MARGIN_US, FIRST_DATE_US, Belief
-from chronos.protocol.draft import BY_NAS, Draft, Fired, Stretch, joined, ran_after
+from chronos.jobs.policy import MIN_GRACE_US, CatchUp, Overlap
+from chronos.protocol.clocks import CLOCK_MARGIN_US, Belief
+from chronos.protocol.draft import BY_NAS, Draft, Fired, joined
 
-# --- What runs -------------------------------------------------------------------------------
+# --- What happens ----------------------------------------------------------------------------
 
 
 def fire(
@@ -54,33 +54,19 @@ def fire(
     may_start: bool = True,
     belief: Belief = Belief.UNKNOWN,
 ) -> Move:
-    """Decide what a fire does to its job.
+    """Decide what a fire does to its job; by whose clock, the head of the module says.
 
-    A fire is NAS's word that *fire_at_us* has come, so what is due is decided by that instant and
-    not by the local clock, which may be wrong for some seconds after a resume. The local clock
-    decides what is overdue by more than such an error, what is too late, and which lease is over. For an
-    instant that is further ahead than clocks may differ, nobody's word is good enough: one of the two
-    clocks is wrong, nothing is taken or ended, and NAS must deliver the fire again.
-
-    One arm per job means that several occurrences can be due together only after an outage.
+    The verdict is `GONE` without a job, `EARLY` while its instant is still to come, or as `_claim` says.
 
     Args:
         job: the job as stored, or None when there is none of that id.
         fire_at_us: the instant that the fire names.
         now_us: the present instant by the local clock.
         owner: names this process.
-        liveness: what is known of the process that owns each of the runs in flight, in their order;
-            `UNKNOWN` where nothing is said.
+        liveness: what is known of the owner of each run in flight, in their order; else `UNKNOWN`.
         fired: how the fire came.
         may_start: False when this process takes nothing any more and only sees to the arm.
-        belief: whether the local clock is believed. Of one that is not, nothing is taken or ended on its
-            word: what nobody has sent a fire for has to wait, and a fire is judged by NAS's time alone.
-
-    Returns:
-        `ACCEPTED` with runs to start, or with an occurrence that waits for its turn; or, with nothing
-        to run, `DUPLICATE` (the occurrence was settled before), `SKIPPED` (an earlier one is still
-        in progress), `MISSED` (too late), `GONE` (the job wants no wake) or `EARLY` (its instant is still
-        to come, and the job stays as it is).
+        belief: whether the local clock is believed.
 
     Source: contract, "Claim, run, re-arm"; incidents D1, D3, D4, D7, L7, O3, S3, S4, T2, T3, W2, W4.
     """
@@ -88,9 +74,7 @@ def fire(
         return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
     if belief is Belief.DOUBTED:
         if fired.origin is not Origin.SCHEDULE:
-            return Move(
-                job=job, verdict=Verdict.DUPLICATE, reason="the clock of this machine is not believed"
-            )
+            return Move(job=job, verdict=Verdict.DUPLICATE, reason=_NOT_BELIEVED)
         now_us = fire_at_us if fired.minted_us is None else fired.minted_us
     if fire_at_us > now_us + CLOCK_MARGIN_US:
         return _early(job, fire_at_us, now_us)
@@ -98,6 +82,18 @@ def fire(
     _look_after_runs(draft, max(fire_at_us, now_us), liveness)
     if not may_start:
         return draft.move(Verdict.DUPLICATE, "this process takes nothing any more")
+    return _claim(draft, fire_at_us, owner, fired)
+
+
+def _claim(draft: Draft, fire_at_us: Instant, owner: str, fired: Fired) -> Move:
+    """Take what is due, and start what may start.
+
+    Returns:
+        `ACCEPTED` with runs to start, or with an occurrence that waits for its turn; or, with nothing
+        to run, `DUPLICATE` (the occurrence was settled before), `SKIPPED` (an earlier one is still
+        in progress), `MISSED` (too late) or `GONE` (the job wants no wake).
+    """
+    now_us = draft.now_us
     answer = _drop_late(draft)
     if draft.state is JobState.SCHEDULED and draft.next_us is not None and draft.next_us <= fire_at_us:
         answer = _take_due(draft, max(fire_at_us, now_us - CLOCK_MARGIN_US), fired)
@@ -105,7 +101,7 @@ def fire(
     if draft.started:
         retried = draft.started[0].attempt > 1
         return draft.move(Verdict.ACCEPTED, "another attempt starts" if retried else "claimed")
-    return draft.move(*(answer or _nothing_due(job, fire_at_us)))
+    return draft.move(*(answer or _nothing_due(draft.job, fire_at_us)))
 
 
 def run_now(
@@ -201,386 +197,9 @@ def renew(job: Job | None, *, run: Run, now_us: Instant) -> Move:
     return draft.move(Verdict.CHANGED, "the lease is renewed")
 
 
-# --- What people change ----------------------------------------------------------------------
-
-
-def new_job(
-    job_id: str,
-    schedule: Schedule,
-    *,
-    now_us: Instant,
-    times: int | None = None,
-    policy: Policy | None = None,
-    data_json: str = NO_DATA,
-) -> Job:
-    """Return a job whose first occurrence is the first one after *now_us*; its slots are whole seconds.
-
-    Raises:
-        ScheduleError: there is none, *times* is not a whole number of at least 1, or the period of an
-            interval is no whole number of seconds.
-        DataError: *data_json* is no text of a value.
-    """
-    job = wanted_job(job_id, schedule, now_us=now_us, times=times, policy=policy, data_json=data_json)
-    if job.next_us is None:
-        raise ScheduleError(_no_time_left(job, now_us))
-    return job
-
-
-def wanted_job(
-    job_id: str,
-    schedule: Schedule,
-    *,
-    now_us: Instant,
-    times: int | None = None,
-    policy: Policy | None = None,
-    data_json: str = NO_DATA,
-    declared: str = "",
-) -> Job:
-    """Return a job as `new_job` does, also where no occurrence is left after *now_us*.
-
-    Raises:
-        ScheduleError: *times* is not a whole number of at least 1, or the period of an interval is no
-            whole number of seconds.
-        DataError: as `new_job`.
-    """
-    if times is not None and (isinstance(times, bool) or not isinstance(times, int) or times < 1):
-        raise ScheduleError(f"times is {times!r}; expected a whole number of at least 1, or None")
-    schedule = in_whole_seconds(schedule)
-    job = Job(
-        id=job_id,
-        schedule=schedule,
-        next_us=None,
-        times=times,
-        policy=policy or Policy(),
-        data_json=data_json,
-        declared=declared,
-    )
-    return attrs.evolve(job, next_us=following(job, now_us))
-
-
-def _no_time_left(job: Job, now_us: Instant) -> str:
-    what = format_instant(job.schedule.at_us) if isinstance(job.schedule, Once) else "the schedule"
-    return f"{what} has no time left after {format_instant(now_us)}, within the job's bounds"
-
-
-def create(job: Job | None, *, wanted: Job, now_us: Instant) -> Move:
-    """Put *wanted* into the store; `REFUSED` when another job has its id.
-
-    Its revisions begin with the present instant: NAS may still be told of an earlier job of that id,
-    and must be able to tell the two apart.
-    """
-    if job is None:
-        born = attrs.evolve(wanted, revision=max(wanted.revision, now_us))
-        return Move(job=born, verdict=Verdict.CHANGED, reason="created")
-    if _asked_for(job) != _asked_for(wanted):
-        return Move(job=job, verdict=Verdict.REFUSED, reason=f"another job has the id {wanted.id}")
-    so_far = "created" if job.state is JobState.SCHEDULED else f"already there, and {job.state}"
-    return Move(job=job, verdict=Verdict.CHANGED, reason=so_far)
-
-
-def _asked_for(job: Job) -> tuple[object, ...]:
-    """Return what its owner asked for, but for what depends on when: whoever asks again asks the same."""
-    return _meaning_of(job.schedule), job.times, job.policy, job.data_json
-
-
-def _meaning_of(schedule: Schedule) -> object:
-    """Return what two spellings of a schedule have in common; of an interval, without its anchor."""
-    match schedule:
-        case Cron(expr=expr, tz=tz):
-            return meaning(expr), zone_of(tz)
-        case Interval(period_us=period_us):
-            return period_us
-        case Once():
-            return in_whole_seconds(schedule)
-
-
-def _edited(now: Schedule, changes: Changes) -> Schedule:
-    """Return the schedule after *changes*: the stored one, slot for slot, where the same is asked for again.
-
-    Source: incident S8.
-    """
-    wanted = changes.schedule
-    if wanted is None:
-        return now
-    is_same = type(wanted) is type(now) and _meaning_of(wanted) == _meaning_of(now)
-    if isinstance(now, Interval) and isinstance(wanted, Interval) and is_same and not changes.is_any_phase:
-        is_same = (wanted.anchor_us - now.anchor_us) % now.period_us == 0
-    return now if is_same else in_whole_seconds(wanted)
-
-
-def _check_period(_: object, __: object, schedule: Schedule | None) -> None:
-    if schedule is not None:
-        in_whole_seconds(schedule)
-
-
-@attrs.frozen(kw_only=True, cache_hash=True)
-class Changes:
-    """What to change of a job; what is None stays as it is.
-
-    Attributes:
-        schedule: when it shall be due.
-        is_any_phase: whether an interval of the same period is the same, wherever it is anchored: text
-            such as `every 1h` does not say that.
-        times: after how many occurrences the schedule shall stop; 0 means never.
-        policy: the owner's choices, as a whole.
-        data_json: what it shall carry for its runner, as of a `Job`.
-        declared: how its schedule is declared, as of a `Job`.
-
-    Raises:
-        ScheduleError: *times* is not a whole number of at least 0, or the period of an interval is no
-            whole number of seconds.
-        DataError: *data_json* is no such text.
-    """
-
-    schedule: Schedule | None = attrs.field(default=None, validator=_check_period)
-    is_any_phase: bool = False
-    times: int | None = attrs.field(default=None, validator=attrs.validators.optional(at_least(0)))
-    policy: Policy | None = None
-    data_json: str | None = attrs.field(default=None, validator=attrs.validators.optional(is_data))
-    declared: str | None = None
-
-
-def edit(job: Job | None, *, changes: Changes, now_us: Instant) -> Move:
-    """Change what a job's owner decides. Its runs in flight and its history stay.
-
-    When the schedule or its bounds change, the job goes on with the first occurrence of the new one
-    after the present instant, and a completed job is scheduled again. An occurrence of the old one
-    that is due and that nobody has taken yet is skipped. `REFUSED` when no occurrence would be left.
-    """
-    if job is None:
-        return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
-    wanted = attrs.evolve(
-        job,
-        schedule=_edited(job.schedule, changes),
-        times=job.times if changes.times is None else changes.times or None,
-        policy=changes.policy or job.policy,
-        data_json=job.data_json if changes.data_json is None else changes.data_json,
-        declared=job.declared if changes.declared is None else changes.declared,
-    )
-    if wanted == job:
-        return Move(job=job, verdict=Verdict.CHANGED, reason="already so")
-    draft = Draft(wanted, now_us)
-    has_other_slots = _slots_of(wanted) != _slots_of(job)
-    if has_other_slots or wanted.times != job.times:
-        if has_other_slots:
-            draft.skip_due(job, "the schedule was changed before anybody took it")
-        if has_other_slots or draft.next_us is None:
-            draft.next_us = following(wanted, _taken_until(job, now_us))
-        draft.close_if_spent()
-        if draft.next_us is None:
-            return Move(job=job, verdict=Verdict.REFUSED, reason="no occurrence would be left")
-        if job.state is JobState.COMPLETED:
-            draft.state = JobState.SCHEDULED
-    edited = draft.move(Verdict.CHANGED, "edited").job
-    assert edited is not None
-    edited = attrs.evolve(edited, revision=job.revision + 1)
-    return Move(job=edited, verdict=Verdict.CHANGED, reason="edited", outcomes=tuple(draft.outcomes))
-
-
-def declare(job: Job | None, *, wanted: Job, is_relative: bool, now_us: Instant) -> Move:
-    """Make a job be what the agent declares: create it where there is none, and edit what differs.
-
-    Its state is its own: a job that was paused stays paused, and one that is completed stays so, unless its
-    schedule or its bounds are declared otherwise. An interval that says the same period keeps its phase.
-    A one-shot that counts from now is the one that is there, also when it has run, as long as it is
-    declared alike; one that nobody has declared so far is taken for it. `REFUSED` when no occurrence is left.
-
-    Args:
-        job: the job as stored.
-        wanted: the job as it would be created now; its `declared` is not empty.
-        is_relative: whether its schedule counts from the instant at which it is asked for.
-        now_us: the present instant by the local clock.
-    """
-    if job is None and wanted.next_us is None:
-        return Move(job=None, verdict=Verdict.REFUSED, reason=_no_time_left(wanted, now_us))
-    if job is None:
-        return create(None, wanted=wanted, now_us=now_us)
-    is_the_same_shot = (
-        is_relative
-        and isinstance(wanted.schedule, Once)
-        and isinstance(job.schedule, Once)
-        and job.declared in ("", wanted.declared)
-    )
-    changes = Changes(
-        schedule=None if is_the_same_shot else wanted.schedule,
-        is_any_phase=is_relative,
-        times=wanted.times or 0,
-        policy=wanted.policy,
-        data_json=wanted.data_json,
-        declared=wanted.declared,
-    )
-    return edit(job, changes=changes, now_us=now_us)
-
-
-def pause(job: Job | None, *, note: str, now_us: Instant) -> Move:
-    """Put the schedule of a job out of force; its runs in flight go on. Source: incident D6.
-
-    What is due and was not taken yet is skipped, and so is what waits.
-    """
-    if job is None:
-        return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
-    if job.state is JobState.COMPLETED or (job.state is JobState.PAUSED and job.note == note):
-        return Move(job=job, verdict=Verdict.CHANGED, reason=f"already {job.state}")
-    draft = Draft(job, now_us)
-    draft.note = note
-    if job.state is JobState.SCHEDULED:
-        draft.skip_due(job, "the job was paused before anybody took it")
-        draft.drop_waiting("the job was paused while it waited")
-        draft.state = JobState.PAUSED
-    return draft.move(Verdict.CHANGED, "paused")
-
-
-def resume(job: Job | None, *, from_now: bool, now_us: Instant) -> Move:
-    """Put the schedule of a paused job in force again.
-
-    It goes on with the slots it had: with the next one of them that has not passed. With *from_now*,
-    an interval counts anew from the present second. The occurrences that passed while the job was
-    paused were not those of an active job and have no outcome; when they were the last, the first of
-    them is missed, so that a one-shot does not vanish without a trace.
-
-    Source: incidents L8, D7.
-    """
-    if job is None:
-        return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
-    if job.state is not JobState.PAUSED:
-        return Move(job=job, verdict=Verdict.CHANGED, reason=f"already {job.state}")
-    draft = Draft(job, now_us)
-    draft.state, draft.note = JobState.SCHEDULED, ""
-    if from_now and isinstance(job.schedule, Interval) and draft.next_us is not None:
-        draft.schedule = attrs.evolve(job.schedule, anchor_us=now_us - now_us % SECOND_US)
-        draft.next_us = following(attrs.evolve(job, schedule=draft.schedule), _taken_until(job, now_us))
-    elif draft.next_us is not None and draft.next_us <= now_us:
-        draft.next_us = following(job, now_us)
-    if job.next_us is not None and draft.next_us is None:
-        first = Stretch(job.next_us, job.next_us, 1)
-        draft.end_stretch(first, Result.MISSED, "its time was over when the job was resumed")
-    return draft.move(Verdict.CHANGED, "resumed")
-
-
-def remove(job: Job | None) -> Move:
-    """Take a job out of the store. Source: incidents O1, O4."""
-    if job is None:
-        return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
-    return Move(job=None, verdict=Verdict.CHANGED, reason="removed")
-
-
-# --- What a wrong clock has left ---------------------------------------------------------------
-
-
-class FirstSlots(dict[tuple[object, ...], "Instant | None"]):
-    """The first slots after one instant: thousands of jobs have few schedules."""
-
-    def after(self, job: Job, instant_us: Instant) -> Instant | None:
-        """Return the first occurrence of *job* after *instant_us*, which is the same in all calls."""
-        if job.ran_ahead_us:
-            return following(job, instant_us)
-        key = _slots_of(job)
-        if key not in self:
-            self[key] = following(job, instant_us)
-        return self[key]
-
-
-def stands_ahead(job: Job, now_us: Instant, first_slots: FirstSlots | None = None) -> bool:
-    """Return whether the record of *job* says of itself that a clock was ahead when it was written.
-
-    No clock that is right moves a job past its first slot after now, for longer than clocks may differ; nor
-    is there a lease, or a wait, that ends later than such a clock could let it end.
-
-    Args:
-        job: as stored.
-        now_us: the present instant.
-        first_slots: what is known from other jobs, for the same instant.
-    """
-    latest_us = now_us + CLOCK_MARGIN_US
-    return now_us >= FIRST_DATE_US and (  # a machine that has no time yet shows an earlier one
-        _is_ahead_of_schedule(job, latest_us, FirstSlots() if first_slots is None else first_slots)
-        or any(run.lease_until_us > latest_us + LEASE_US for run in job.runs)
-        or any(waiting.not_before_us > latest_us + _longest_wait_us(job, waiting) for waiting in job.waiting)
-    )
-
-
-def _is_ahead_of_schedule(job: Job, latest_us: Instant, first_slots: FirstSlots) -> bool:
-    """Return whether *job* has passed over a slot of its own that comes after *latest_us*."""
-    if job.next_us is None or job.next_us <= latest_us:
-        return False
-    first_us = first_slots.after(job, latest_us)
-    # What is no slot of the schedule was put there by somebody else, for reasons of their own.
-    return first_us is not None and first_us < job.next_us == following(job, job.next_us - 1)
-
-
-def put_back(job: Job, history: Iterable[Outcome], *, now_us: Instant, belief: Belief) -> Job:
-    """Return *job*, which stands ahead, as it should stand by a clock that is right.
-
-    It goes on with the first slot of its schedule after now, and passes over the occurrences that ran
-    while the clock was ahead. What was not attempted then will be, though it may have an outcome. Where
-    NAS has not confirmed the clock, it may be this one that is wrong, and behind: then nothing is put back
-    further than the history reaches, which tells what ran.
-
-    Args:
-        job: as stored.
-        history: the outcomes that the store has kept of it, the oldest first.
-        now_us: the present instant.
-        belief: whether the local clock is believed.
-
-    Source: incident T3.
-    """
-    latest_us = now_us + CLOCK_MARGIN_US
-    known = [outcome for outcome in history if outcome.origin is not Origin.MANUAL]
-    ran_us, next_us, waiting = _attempted(job, known), job.next_us, job.waiting
-    if _is_ahead_of_schedule(job, latest_us, FirstSlots()):
-        oldest_us = known[0].occurrence_us if known and belief is not Belief.CONFIRMED else now_us
-        from_us = max(now_us, min(oldest_us, next_us or now_us))
-        next_us = following(attrs.evolve(job, ran_ahead_us=tuple(ran_us)), from_us)
-        waiting = tuple(each for each in waiting if not _comes_again(each, latest_us, next_us))
-    return attrs.evolve(
-        job,
-        next_us=next_us,
-        ran_ahead_us=ran_after(next_us, ran_us),
-        runs=tuple(
-            attrs.evolve(run, lease_until_us=_at_most(run.lease_until_us, now_us + LEASE_US))
-            for run in job.runs
-        ),
-        waiting=tuple(_sooner(job, each, now_us) for each in waiting),
-        last_manual_us=None if job.last_manual_us is None else _at_most(job.last_manual_us, now_us),
-        revision=job.revision + 1,
-    )
-
-
-def _attempted(job: Job, outcomes: Iterable[Outcome]) -> set[Instant]:
-    """Return the occurrences of the schedule of which an attempt is known."""
-    ended = (outcome.occurrence_us for outcome in outcomes if outcome.attempt)
-    begun: tuple[Run | Waiting, ...] = (*job.runs, *(each for each in job.waiting if each.attempt > 1))
-    in_progress = (each.occurrence_us for each in begun if each.origin is not Origin.MANUAL)
-    return {*job.ran_ahead_us, *ended, *in_progress}
-
-
-def _comes_again(waiting: Waiting, latest_us: Instant, next_us: Instant | None) -> bool:
-    """Return whether the schedule will come to what waits for its first attempt."""
-    is_of_schedule = waiting.attempt == 1 and waiting.origin is not Origin.MANUAL
-    is_ahead = next_us is not None and waiting.occurrence_us >= next_us
-    return is_of_schedule and is_ahead and waiting.occurrence_us > latest_us
-
-
-def _sooner(job: Job, waiting: Waiting, now_us: Instant) -> Waiting:
-    """Return *waiting* as it waits from now, where it would for longer than it may."""
-    until_us = now_us + _longest_wait_us(job, waiting)
-    return attrs.evolve(waiting, not_before_us=_at_most(waiting.not_before_us, until_us))
-
-
-def _longest_wait_us(job: Job, waiting: Waiting) -> int:
-    """Return how long *waiting* may have to wait from now, at the most."""
-    if waiting.attempt == 1:
-        return 0
-    return min(job.policy.retry_max_delay_us, job.policy.retry_delay_us << min(waiting.attempt - 2, 40))
-
-
-def _at_most(instant_us: Instant, until_us: Instant) -> Instant:
-    """Return *instant_us*; or *until_us*, where it is further ahead of that than clocks may differ."""
-    return until_us if instant_us > until_us + CLOCK_MARGIN_US else instant_us
-
-
 # --- The steps -------------------------------------------------------------------------------
 
+_NOT_BELIEVED = "the clock of this machine is not believed"
 _IN_PROGRESS = "an earlier occurrence of the job was still in progress"
 _COALESCED = "a later occurrence was due as well and ran in its place"
 _NO_START = "it could not start within the misfire grace"
@@ -704,24 +323,3 @@ def _nothing_due(job: Job, fire_at_us: Instant) -> tuple[Verdict, str]:
         if run.occurrence_us == fire_at_us:
             return Verdict.DUPLICATE, f"attempt {run.attempt} of this occurrence is in flight"
     return Verdict.DUPLICATE, "every occurrence up to this instant is settled"
-
-
-def _taken_until(job: Job, now_us: Instant) -> Instant:
-    """Return the instant after which a changed schedule goes on: the present one, mostly.
-
-    Where this clock is behind the one by which the last occurrence was taken, it is that occurrence,
-    which must not come again. No clock that is right has taken what is further ahead than clocks may differ.
-    """
-    latest_us = now_us + CLOCK_MARGIN_US
-    begun: tuple[Run | Waiting, ...] = (*job.runs, *job.waiting)
-    slots = (each.occurrence_us for each in begun if each.origin is not Origin.MANUAL)
-    until_us = max((now_us, *(slot_us for slot_us in slots if slot_us <= latest_us)))
-    # A next occurrence that is further ahead says that those before it were taken.
-    before_us = latest_us if job.next_us is None else min(job.next_us - 1, latest_us)
-    taken = () if job.next_us is None else passed(job, until_us, before_us, 1).newest
-    return taken[0] if taken else until_us
-
-
-def _slots_of(job: Job) -> tuple[object, ...]:
-    """Return what the slots of *job* depend on."""
-    return job.schedule, job.policy.starts_us, job.policy.ends_us

@@ -13,7 +13,7 @@ from chronos.jobs.job import Job
 from chronos.jobs.policy import CatchUp, OnInterrupt, Overlap, Policy
 from chronos.jobs.schedule import Interval
 from chronos.protocol.intents import Edit, Intent, Pause, RunNow
-from chronos.protocol.transitions import Changes
+from chronos.protocol.job_changes import Changes
 
 JOB_ID = "job"
 

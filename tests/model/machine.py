@@ -13,8 +13,8 @@ from chronos.jobs.policy import Policy
 from chronos.protocol import state
 from chronos.protocol.flow_effects import CancelArm, ListArms, LoadJob, LoadJobs, ProvisionArm, SwapJob
 from chronos.protocol.intents import Create, Edit, Intent, Pause, Remove, Resume, RunNow
+from chronos.protocol.job_changes import Changes
 from chronos.protocol.process import rings_us
-from chronos.protocol.transitions import Changes
 from simulator import properties
 from simulator.moments import AtRest
 from tests.model.plans import Plan, grid_of, plans, policies
