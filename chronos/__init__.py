@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from chronos.agent.declaring import JobSpec
     from chronos.agent.preview import next_after, next_times
     from chronos.agent.runner import RunContext
+    from chronos.agent.scheduler import Scheduler
     from chronos.agent.status import JobStatus, Status
-    from chronos.agent.threads import Scheduler
     from chronos.errors import (
         ChronosError,
         DataError,
@@ -95,7 +95,7 @@ _MODULES = {
     "chronos.jobs.schedule": ("Cron", "Interval", "Once", "parse_schedule"),
     "chronos.agent.runner": ("RunContext",),
     "chronos.agent.asyncio": ("AsyncScheduler",),
-    "chronos.agent.threads": ("Scheduler",),
+    "chronos.agent.scheduler": ("Scheduler",),
     "chronos.agent.status": ("JobStatus", "Status"),
     "chronos.stores": ("JobStore", "JsonFileStore", "MemoryStore", "SqlStore"),
     "chronos.nas.tokens": ("AsyncCachedToken", "CachedToken"),

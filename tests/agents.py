@@ -21,8 +21,8 @@ import httpx
 
 from chronos.agent.asyncio import AsyncScheduler
 from chronos.agent.runner import RunContext
+from chronos.agent.scheduler import Scheduler
 from chronos.agent.status import Status
-from chronos.agent.threads import Scheduler
 from chronos.errors import StoreError
 from chronos.jobs.instants import HOUR_US, SECOND_US, Instant, format_instant, parse_instant
 from chronos.jobs.job import Job, Result

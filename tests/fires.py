@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from chronos.agent.asyncio import AsyncScheduler
 from chronos.agent.runner import RunContext
-from chronos.agent.threads import Scheduler
+from chronos.agent.scheduler import Scheduler
 from chronos.contract.messages import ErrorResponse, FireAnswer, FireClaims
 from chronos.contract.wire import decode
 from chronos.errors import TokenError

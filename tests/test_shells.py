@@ -15,7 +15,7 @@ import pytest
 
 from chronos.agent.asyncio import AsyncScheduler
 from chronos.agent.runner import RunContext
-from chronos.agent.threads import Scheduler
+from chronos.agent.scheduler import Scheduler
 from chronos.jobs.instants import HOUR_US
 from chronos.jobs.job import Job, Result, Verdict
 from chronos.jobs.policy import OnInterrupt, Policy
@@ -220,7 +220,7 @@ def test_an_interruption_from_the_keyboard_reaches_the_host(make_threads: MakeWo
 
 INTERRUPTED = """
 import os, signal, threading
-from chronos.agent.threads import Scheduler
+from chronos.agent.scheduler import Scheduler
 from chronos.stores import MemoryStore
 
 class Hangs:
@@ -247,9 +247,10 @@ def test_a_start_that_hangs_is_interrupted_from_the_keyboard() -> None:
 
 ENDS = """
 import threading
-from chronos.jobs.schedule import HOUR_US, Interval
+from chronos.jobs.instants import HOUR_US
 from chronos.jobs.job import Job
-from chronos.agent.threads import Scheduler
+from chronos.jobs.schedule import Interval
+from chronos.agent.scheduler import Scheduler
 from chronos.stores import MemoryStore
 
 job = Job(id="j", schedule=Interval(period_us=HOUR_US, anchor_us=0), next_us=HOUR_US * 1_000_000)

@@ -464,7 +464,7 @@ def test_the_names_for_tests_are_these() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nope'"):
         testing.Nope  # noqa: B018
     code = "import sys, chronos.testing.local, chronos.testing.nas; print('pytest' in sys.modules)"
-    light = "import sys, chronos, chronos.agent.threads; print('chronos.testing' in sys.modules)"
+    light = "import sys, chronos, chronos.agent.scheduler; print('chronos.testing' in sys.modules)"
     for each in code, light:
         ran = subprocess.run([sys.executable, "-c", each], capture_output=True, text=True, check=True)
         assert ran.stdout == "False\n"

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from chronos.agent.threads import Scheduler
+from chronos.agent.scheduler import Scheduler
 from chronos.errors import StoreError
 from chronos.fire.webhook import FireEndpoint
 from chronos.jobs.instants import HOUR_US, MINUTE_US

@@ -26,7 +26,8 @@ ROOT = 0
 ACT = """
 import os, sys, tempfile, threading
 from chronos.jobs.job import Job
-from chronos.jobs.schedule import Interval, MINUTE_US
+from chronos.jobs.schedule import Interval
+from chronos.jobs.instants import MINUTE_US
 from chronos.stores import JsonFileStore
 
 kind, path, job_id, uid, gid, umask, wait = sys.argv[1:8]

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from chronos import arguments
 from chronos.agent.runner import RunContext, words_of
-from chronos.agent.threads import Scheduler
+from chronos.agent.scheduler import Scheduler
 from chronos.clock import now_us
 from chronos.errors import JobsFileError, NotSettled, SettingsError
 from chronos.jobs.instants import Instant, format_instant, whole_second

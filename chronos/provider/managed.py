@@ -12,7 +12,7 @@ from typing import Any
 
 from chronos import arguments
 from chronos.agent.runner import Runner, words_of
-from chronos.agent.threads import Scheduler
+from chronos.agent.scheduler import Scheduler
 from chronos.clock import now_us
 from chronos.errors import JobsFileError, NotSettled, StoreError
 from chronos.jobs.due import wake_at
