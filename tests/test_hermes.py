@@ -31,7 +31,7 @@ from chronos.jobs.instants import (
 )
 from chronos.jobs.job import CLOCK_ALLOWANCE_US, LEASE_US
 from chronos.jobs.policy import MAX_GRACE_US
-from chronos.nas.client import ArmAnswer
+from chronos.nas.exchange import ArmAnswer
 from chronos.protocol import follow_ups
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.state import CONCURRENCY

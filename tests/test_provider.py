@@ -22,7 +22,7 @@ from chronos.jobs.instants import HOUR_US, MINUTE_US, Instant, parse_instant
 from chronos.jobs.job import Job, JobState
 from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import Interval, Once
-from chronos.nas.client import ArmAnswer
+from chronos.nas.exchange import ArmAnswer
 from chronos.protocol import follow_ups
 from chronos.provider import (
     BuiltinCron,

@@ -47,9 +47,8 @@ def next_times(
     """
     arguments.whole("count", count, 1, MAX_PREVIEW)
     arguments.instance("policy", policy, Policy, None)
-    now_us = instant_of("now", now, now_us)
-    if now_us is None:
-        now_us = clock.now_us()
+    given_us = instant_of("now", now, now_us)
+    now_us = clock.now_us() if given_us is None else given_us
     job = new_job("preview", schedule_of(schedule, now_us=now_us, tz=tz), now_us=now_us, policy=policy)
     slot_us = job.next_us
     times: list[datetime] = []

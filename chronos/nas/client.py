@@ -40,17 +40,6 @@ from chronos.nas.exchange import (
 if TYPE_CHECKING:
     import httpx
 
-__all__ = [
-    "ArmAnswer",
-    "ArmList",
-    "AsyncNas",
-    "AsyncNasClient",
-    "AsyncTokenProvider",
-    "Nas",
-    "NasClient",
-    "TokenProvider",
-]
-
 USER_AGENT = "chronos-cron"
 """Firewalls refuse the default names of HTTP libraries (incident W5)."""
 

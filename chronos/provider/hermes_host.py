@@ -17,7 +17,8 @@ import attrs
 from chronos.errors import JobsFileError, StoreError
 from chronos.jobs.instants import Instant
 from chronos.jobs.job import Job, Outcome, Unreadable
-from chronos.nas.client import ArmAnswer, Nas
+from chronos.nas.client import Nas
+from chronos.nas.exchange import ArmAnswer
 from chronos.provider.hermes_jobs import HermesJob, read_hermes_job
 from chronos.provider.settings import Settings, settings_from
 from chronos.stores import unreadable

@@ -297,31 +297,23 @@ def _changed(
     jobs: list[Job | Unreadable] = []
     records: list[Any] = []
 
-    def put(job: Job, record: dict[str, Any]) -> None:
+    def put(job: Job, before: dict[str, Any], ended: tuple[Outcome, ...] = ()) -> None:
+        record = write_job(job, before, facts, outcomes=ended, history_length=history_length)
         jobs.append(_read_back(job, record, later))
         records.append(record)
 
     for at, (job, record) in enumerate(zip(document.records, document.raw["jobs"], strict=True)):
-        if isinstance(job, Unreadable):
-            jobs.append(job)
-            records.append(record)
-        elif at == index:
+        if at == index:
             if replacement is not None:
-                written = write_job(
-                    replacement, record, facts, outcomes=outcomes, history_length=history_length
-                )
-                put(replacement, written)
-        elif record.get("next_run_at") is None and job.next_us is not None:
+                put(replacement, record, outcomes)
+        elif isinstance(job, Job) and record.get("next_run_at") is None and job.next_us is not None:
             # Worked out from `updated_at`, which changes now: written down, lest the slot move.
-            put(job, write_job(job, record, facts))
+            put(job, record)
         else:
             jobs.append(job)
             records.append(record)
     if index is None and replacement is not None:
-        record = new_record(replacement, facts, created_us=now_us)
-        if outcomes:
-            record = write_job(replacement, record, facts, outcomes=outcomes, history_length=history_length)
-        put(replacement, record)
+        put(replacement, new_record(replacement, facts, created_us=now_us), outcomes)
     raw = {**document.raw, "jobs": records, "updated_at": updated_at}
     return Document(raw=raw, records=tuple(jobs), as_of_us=later.now_us, facts=later)
 

@@ -121,18 +121,10 @@ def read_document(text: str, *, source: str, now_us: Instant | None = None) -> D
     )
     if not isinstance(raw.get("jobs"), list):
         raise reader.refusal("jobs", f"expected a list of jobs, got {reader.found('jobs')}")
-    places: dict[str | None, list[int]] = {}
-    for index, record in enumerate(raw["jobs"]):
-        places.setdefault(id_of(record), []).append(index)
-    records = tuple(
-        _read_record(record, facts, index, places[id_of(record)]) for index, record in enumerate(raw["jobs"])
-    )
+    records = _read_records(raw["jobs"], facts)
     if any(isinstance(record, Unreadable) for record in records):
-        texts = texts_of_records(text)
-        raw = {**raw, "jobs": list(raw["jobs"])}
-        for index, record in enumerate(records):
-            if isinstance(record, Unreadable):
-                raw["jobs"][index] = texts[index]
+        each = zip(records, raw["jobs"], texts_of_records(text), strict=True)
+        raw = {**raw, "jobs": [kept if isinstance(record, Unreadable) else was for record, was, kept in each]}
     return Document(raw=raw, records=records, as_of_us=as_of_us, facts=facts)
 
 
@@ -140,6 +132,15 @@ def id_of(raw: object) -> str | None:
     """Return the id of a record; None when it has none."""
     job_id = raw.get("id") if isinstance(raw, Mapping) else None
     return job_id if isinstance(job_id, str) and job_id.strip() else None
+
+
+def _read_records(raw: list[object], facts: FileFacts) -> tuple[Job | Unreadable, ...]:
+    places: dict[str | None, list[int]] = {}
+    for index, record in enumerate(raw):
+        places.setdefault(id_of(record), []).append(index)
+    return tuple(
+        _read_record(record, facts, index, places[id_of(record)]) for index, record in enumerate(raw)
+    )
 
 
 def _read_record(raw: object, facts: FileFacts, index: int, places: list[int]) -> Job | Unreadable:
@@ -182,6 +183,10 @@ def read_job(raw: object, facts: FileFacts, *, index: int = 0) -> Job:
         raise JobsFileError(facts.source, f"#{index}", "id", f"expected {wanted}, got {found}")
     record = Reader(source=facts.source, job=job_id, raw=raw)
     near_misses.RECORD.check(record)
+    return _job(job_id, record, facts)
+
+
+def _job(job_id: str, record: Reader, facts: FileFacts) -> Job:
     own = record.child("chronos")
     near_misses.OWN.check(own)
     repeat = record.child("repeat")
