@@ -11,7 +11,8 @@ from typing import Any
 import attrs
 
 from chronos.protocol import pending, process
-from chronos.protocol.state import RULES, Event, Now, Pending, Process, Rules, new_process
+from chronos.protocol.process_effects import Event
+from chronos.protocol.state import RULES, Now, Pending, Process, Rules, new_process
 from simulator.naive import NAIVE_RULES
 
 

@@ -32,7 +32,23 @@ from chronos.protocol.flow_effects import (
 )
 from chronos.protocol.intents import Fire, Intent, Renew
 from chronos.protocol.maps import Map
-from chronos.protocol.state import CallRunner, Now, Perform, Reply, TellRunner
+from chronos.protocol.process_effects import (
+    Asked,
+    AskedToDrain,
+    AskedToStart,
+    CallRunner,
+    Came,
+    Log,
+    Perform,
+    Rang,
+    Reply,
+    RunEnded,
+    Tell,
+    TellRunner,
+)
+from chronos.protocol.process_effects import Effect as ProcessEffect
+from chronos.protocol.process_effects import Event as ProcessEvent
+from chronos.protocol.state import Now
 from simulator import faults
 from simulator.faults import Write
 from simulator.history import Kind
@@ -85,7 +101,7 @@ class Life:
         self._tickets: dict[Hashable, tuple[int, Waits]] = {}
         self._starts: dict[Hashable, Callable[[bool], None]] = {}
         self._claims: dict[str, list[Run]] = {}
-        self._events: deque[state.Event] = deque()
+        self._events: deque[ProcessEvent] = deque()
         self._is_stepping = False
         self._rings_us: int | None = None
         self._holds_all = False
@@ -102,18 +118,18 @@ class Life:
         ticket = object()
         self._tickets[ticket] = (subject, waits)
         self._watch.hold(subject)
-        self.happen(state.Asked(ticket, intent))
+        self.happen(Asked(ticket, intent))
 
     def start(self, then: Callable[[bool], None] | None = None) -> None:
         """Reconcile, as a starting process does; *then* is told whether everything is settled."""
         ticket = None if then is None else object()
         if then is not None:
             self._starts[ticket] = then
-        self.happen(state.AskedToStart(ticket))
+        self.happen(AskedToStart(ticket))
 
     def drain(self) -> None:
         """Turn fires away, and let what waits wait no longer."""
-        self.happen(state.AskedToDrain())
+        self.happen(AskedToDrain())
 
     def end(self) -> None:
         """End at once, whatever is going on; nobody is told but those who wait for it."""
@@ -154,7 +170,7 @@ class Life:
 
     # --- steps ---
 
-    def happen(self, event: state.Event) -> None:
+    def happen(self, event: ProcessEvent) -> None:
         """Let something happen to the process, and perform what it wants."""
         self._events.append(event)
         if self._is_stepping:
@@ -164,15 +180,15 @@ class Life:
             self._step(self._events.popleft())
         self._is_stepping = False
 
-    def _step(self, event: state.Event) -> None:
+    def _step(self, event: ProcessEvent) -> None:
         kernel = self._kernel
         self.process, effects = self._machine.agent.step(self.process, event, self.now())
-        subject = self.asked.pop(event.number, None) if type(event) is state.Came else None
+        subject = self.asked.pop(event.number, None) if type(event) is Came else None
         for effect in effects:
             kind = type(effect)
-            if kind is state.Tell:
+            if kind is Tell:
                 self._told(effect.event)
-            elif kind is not state.Log:
+            elif kind is not Log:
                 if kernel.fault(faults.CRASH):
                     self._mark_unanswered(effect)
                     self._machine.crash()
@@ -186,7 +202,7 @@ class Life:
         if subject is not None:
             self._watch.release(subject)
 
-    def _mark_unanswered(self, effect: state.Effect) -> None:
+    def _mark_unanswered(self, effect: ProcessEffect) -> None:
         waits = self._tickets.get(effect.ticket, (0, None))[1] if isinstance(effect, Reply) else None
         if isinstance(waits, Relay):
             self._watch.marks["crash-between-arm-and-answer"] += 1
@@ -229,7 +245,7 @@ class Life:
             self._rings_us = None
             wanted_us = self._machine.agent.rings_us(self.process)
             if wanted_us is not None and wanted_us <= self._kernel.now_us:
-                self.happen(state.Rang())
+                self.happen(Rang())
             else:
                 self._set_alarm()
 
@@ -241,7 +257,7 @@ class Life:
         job_id = getattr(wanted, "job_id", None)
         subject = self._machine.subject if job_id is None else self._machine.store.subjects[job_id]
         if effect.within_us is None and not self._machine.shares_store:
-            self._events.append(state.Came(effect.number, self._from_store(subject, wanted)))
+            self._events.append(Came(effect.number, self._from_store(subject, wanted)))
             return
         self.asked[effect.number] = subject
         self._watch.hold(subject)
@@ -253,7 +269,7 @@ class Life:
 
     def _came(self, number: int, event: Event) -> None:
         if self.is_alive:
-            self.happen(state.Came(number, event))
+            self.happen(Came(number, event))
 
     def _from_store(self, subject: int, effect: Effect) -> Event:
         store = self._machine.store
@@ -353,7 +369,7 @@ class Life:
         del self.running[key]
         self._kernel.record(Kind.ENDED, running.subject, started.run.occurrence_us)
         self._watch.ended(running.subject)
-        self.happen(state.RunEnded(key, succeeded=not self._kernel.fault(faults.FAILED_RUN)))
+        self.happen(RunEnded(key, succeeded=not self._kernel.fault(faults.FAILED_RUN)))
         self._watch.release(running.subject)
 
     # --- answers, and what is told ---

@@ -98,7 +98,7 @@ def _no_agent_is_left() -> Iterator[None]:
 def make_world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[agents.MakeWorld]:
     """Return what makes a world of agents of each kind, in which a follow-up does not wait long."""
     monkeypatch.setattr("chronos.protocol.follow_ups.FOLLOW_UP_DELAYS_US", (10_000, 10_000, 10_000))
-    monkeypatch.setattr("chronos.protocol.process.DRAINING_DELAY_US", 10_000)
+    monkeypatch.setattr("chronos.protocol.state.DRAINING_DELAY_US", 10_000)
     with agents.worlds(request.param) as make:
         yield make
 

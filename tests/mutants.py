@@ -24,13 +24,19 @@ from chronos.jobs.job import Job
 from chronos.jobs.policy import OnInterrupt, Policy
 from chronos.jobs.schedule import Interval
 from chronos.protocol import (
+    batches,
     draft,
     follow_ups,
     job_changes,
     pending,
     process,
     reconciliation,
+    retries,
+    runs,
+    tasks,
+    ticking,
     transitions,
+    turn,
     wrong_clock,
 )
 from chronos.protocol import flow as flows
@@ -52,6 +58,9 @@ from simulator.properties import (
 )
 from simulator.search.cases import JOB_ID, Case
 
+# Those of a process, in the order in which they use each other; some of their names are those of a flow.
+_OF_PROCESS: tuple[ModuleType, ...] = (turn, runs, ticking, retries, batches, tasks, process, pending)
+
 # In the order in which they use each other.
 _MODULES: tuple[ModuleType, ...] = (
     due,
@@ -62,12 +71,11 @@ _MODULES: tuple[ModuleType, ...] = (
     follow_ups,
     flows,
     reconciliation,
-    process,
-    pending,
+    *_OF_PROCESS,
 )
 
-# The one public class that is no value but a part of the behaviour.
-_BEHAVIOUR = ("Draft", "Turn")
+# The public classes that are no values but a part of the behaviour.
+_BEHAVIOUR = ("Draft", "Turn", "Runs", "Ticking", "Retries", "Batches", "Tasks", "ProcessTurn")
 
 # The names of the reconciliation's module by which a process performs one.
 _OF_START = ("begin_reconciliation", "step_reconciliation")
@@ -181,7 +189,8 @@ def protocol_of(mutant: Mutant) -> dict[str, Any]:
     The modules themselves are among them, by their short names.
     """
     modules = _modules_of(mutant)
-    of_flows = [names for module, names in modules.items() if module not in ("process", "pending")]
+    of_process = {_short_name(module) for module in _OF_PROCESS}
+    of_flows = [names for module, names in modules.items() if module not in of_process]
     everything = {name: value for names in of_flows for name, value in names.items()}
     return everything | {name: SimpleNamespace(**names) for name, names in modules.items()}
 
@@ -200,10 +209,14 @@ def _modules_of(mutant: Mutant) -> dict[str, dict[str, Any]]:
         names.update((name, value) for name, value in rebuilt.items() if name in names)
         exec(compile(_functions_and_tables(source), f"<{mutant.name}>", "exec"), names)
         behaviour = {name: value for name, value in names.items() if _is_behaviour(name, value)}
-        short_name = module.__name__.rpartition(".")[2]
+        short_name = _short_name(module)
         rebuilt |= behaviour | {_ALIASES.get(short_name, short_name): SimpleNamespace(**names)}
         modules[short_name] = names
     return modules
+
+
+def _short_name(module: ModuleType) -> str:
+    return module.__name__.rpartition(".")[2]
 
 
 def _is_behaviour(name: str, value: object) -> bool:
@@ -889,7 +902,7 @@ _WHAT_A_PROCESS_DOES = (
     ),
     Mutant(
         name="a refusal of the login of before begins the ticker",
-        module=process,
+        module=tasks,
         old=" or is_of_before:\n            # Nothing here",
         new=":\n            # Nothing here",
         case=REFUSED,
@@ -898,7 +911,7 @@ _WHAT_A_PROCESS_DOES = (
     ),
     Mutant(
         name="what comes back while the process drains is dropped",
-        module=process,
+        module=tasks,
         old="        if task is None:\n            return\n        self.came_for",
         new="        if task is None or self.is_draining:\n            return\n        self.came_for",
         case=DRAINED,
@@ -907,7 +920,7 @@ _WHAT_A_PROCESS_DOES = (
     ),
     Mutant(
         name="a run that has ended is forgotten before its end is stored",
-        module=process,
+        module=runs,
         old='        self.own("runs")[key] = attrs.evolve(running, end=finish)\n',
         new='        self.own("runs").pop(key)\n',
         case=CLOSE,

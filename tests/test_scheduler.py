@@ -118,7 +118,7 @@ def test_the_end_of_a_run_arms_again_where_nas_does_not_keep_revisions(make_worl
 
 def test_an_arm_within_a_fire_is_bounded(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """NAS that hangs must not hold the answer back beyond the relay's timeout; the run starts."""
-    monkeypatch.setattr("chronos.protocol.process.NAS_TIMEOUT_IN_FIRE_US", 50_000)
+    monkeypatch.setattr("chronos.protocol.tasks.NAS_TIMEOUT_IN_FIRE_US", 50_000)
     world = make_world(every_hour())
     gate = world.nas.hang()
     answer = world.agent.fire("j", T0)

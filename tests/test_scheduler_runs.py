@@ -217,7 +217,7 @@ def test_the_guard_of_a_finished_run_is_taken_away_when_nas_is_back(make_world: 
 
 @pytest.fixture
 def _short_renewals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chronos.protocol.process.RENEW_EVERY_US", 10_000)
+    monkeypatch.setattr("chronos.protocol.runs.RENEW_EVERY_US", 10_000)
 
 
 def is_renewed(world: World) -> bool:

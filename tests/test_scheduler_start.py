@@ -91,7 +91,7 @@ def test_a_start_does_not_ask_for_everything_at_once(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NAS limits the rate of its callers."""
-    monkeypatch.setattr("chronos.protocol.process.CONCURRENCY", 3)
+    monkeypatch.setattr("chronos.protocol.state.CONCURRENCY", 3)
     world = make_world(*(every_hour(f"j{number}") for number in range(20)))
     world.nas.latency_s = 0.01
     assert world.agent.start().flows == 20
@@ -102,7 +102,7 @@ def test_what_is_followed_up_does_not_come_back_all_at_once(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A NAS that refused for its load is not asked for everything again in one moment."""
-    monkeypatch.setattr("chronos.protocol.process.CONCURRENCY", 3)
+    monkeypatch.setattr("chronos.protocol.state.CONCURRENCY", 3)
     monkeypatch.setattr("chronos.protocol.follow_ups.FOLLOW_UP_DELAYS_US", (30_000_000,))
     world = make_world(*(later(f"j{number}") for number in range(15)))
     world.nas.refuses = "provision"

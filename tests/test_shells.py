@@ -145,7 +145,7 @@ def test_a_slow_run_of_many_does_not_hold_up_the_others(make_world: MakeWorld) -
 
 @pytest.fixture
 def make_threads(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("chronos.protocol.process.DRAINING_DELAY_US", 10_000)
+    monkeypatch.setattr("chronos.protocol.state.DRAINING_DELAY_US", 10_000)
     with worlds("threads") as make:
         yield make
 

@@ -22,11 +22,10 @@ from chronos.jobs.job import Job, Outcome
 from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import GivenSchedule
 from chronos.nas.client import AsyncNas
-from chronos.protocol import state
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.intents import Edit, Intent
 from chronos.protocol.process import rings_us
-from chronos.protocol.state import (
+from chronos.protocol.process_effects import (
     Asked,
     AskedForArms,
     AskedToDeclare,
@@ -36,15 +35,15 @@ from chronos.protocol.state import (
     Broke,
     CallRunner,
     Came,
-    Pending,
+    Event,
     Perform,
     Rang,
     Reply,
     RunBroke,
     RunEnded,
     Saw,
-    Started,
 )
+from chronos.protocol.state import Pending, Started
 from chronos.stores import JobStore, told_apart
 
 T = TypeVar("T")
@@ -189,7 +188,7 @@ class AsyncScheduler(Base[AsyncNas]):
         answer: Answer = await self._ask(Asked, intent)
         return answer
 
-    async def _ask(self, asked: Callable[..., state.Event], *what: object) -> Any:
+    async def _ask(self, asked: Callable[..., Event], *what: object) -> Any:
         """Ask the process, and wait for its answer; that somebody stops waiting does not stop the work."""
         ticket = object()
         reply = self._replies[ticket] = asyncio.get_running_loop().create_future()
@@ -199,7 +198,7 @@ class AsyncScheduler(Base[AsyncNas]):
         finally:
             self._replies.pop(ticket, None)
 
-    def _happen(self, event: state.Event) -> None:
+    def _happen(self, event: Event) -> None:
         """Let something happen to the process, and begin what it wants done."""
         effects = self._step(event)
         self._set_alarm()

@@ -37,6 +37,19 @@ from chronos.protocol.intents import Create, Declare, Fire, Intent, Pause, Remov
 from chronos.protocol.job_changes import Changes
 from chronos.protocol.pending import pending
 from chronos.protocol.process import step
+from chronos.protocol.process_effects import (
+    Broke,
+    CallRunner,
+    CannotRing,
+    Log,
+    Perform,
+    RunBroke,
+    RunEnded,
+    Tell,
+    TellRunner,
+)
+from chronos.protocol.process_effects import Effect as ProcessEffect
+from chronos.protocol.process_effects import Event as ProcessEvent
 from chronos.protocol.state import RULES, Now, Pending, new_process
 from chronos.stores import JobStore, told_apart
 
@@ -124,22 +137,22 @@ class Base(Generic[N]):
 
     # --- the process ---
 
-    def _step(self, event: state.Event) -> list[state.Effect]:
+    def _step(self, event: ProcessEvent) -> list[ProcessEffect]:
         """Let something happen to the process, tell who looks on, and return what is to be performed."""
-        if not isinstance(event, state.Broke | state.RunBroke | state.CannotRing):
+        if not isinstance(event, Broke | RunBroke | CannotRing):
             self._now = self._read_now()
         self._process, effects = step(self._process, event, self._now)
-        if isinstance(event, state.RunEnded | state.RunBroke):
+        if isinstance(event, RunEnded | RunBroke):
             self._contexts.pop(event.key, None)
-        left: list[state.Effect] = []
+        left: list[ProcessEffect] = []
         for effect in effects:
             match effect:
-                case state.Tell(event=told):
+                case Tell(event=told):
                     log_event(told)
                     self._publish(told)
-                case state.Log():
+                case Log():
                     log_line(effect)
-                case state.TellRunner(key=key):
+                case TellRunner(key=key):
                     self._contexts[key].timed_out.set()
                 case _:
                     left.append(effect)
@@ -175,7 +188,7 @@ class Base(Generic[N]):
     def _pending(self) -> tuple[Pending, ...]:
         return pending(self._process, self._present())
 
-    def _ticket_of(self, effect: state.Perform) -> object:
+    def _ticket_of(self, effect: Perform) -> object:
         """Return the ticket under which somebody waits for what *effect* leads to; None for nobody."""
         task = self._process.tasks.get(effect.number)
         purpose = None if task is None else task.purpose
@@ -185,7 +198,7 @@ class Base(Generic[N]):
         own = self._process.owner
         return event_of(effect, result, lambda owner: owner != own and self._is_dead(owner))
 
-    def _context(self, effect: state.CallRunner) -> RunContext:
+    def _context(self, effect: CallRunner) -> RunContext:
         """Return what the runner of a run is told."""
         started, limit_us = effect.started, effect.started.time_limit_us
         context = self._contexts[effect.key] = RunContext(

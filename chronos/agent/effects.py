@@ -39,7 +39,7 @@ from chronos.protocol.flow_effects import (
     SwapConflicted,
     SwapJob,
 )
-from chronos.protocol.state import IdentityRefused
+from chronos.protocol.process_effects import IdentityRefused
 from chronos.stores import JobStore, told_apart
 
 logger = logging.getLogger("chronos.scheduler")

@@ -10,7 +10,7 @@ from chronos import events
 from chronos.jobs.job import Outcome, Result
 from chronos.protocol import words
 from chronos.protocol.intents import Renew
-from chronos.protocol.state import Log
+from chronos.protocol.process_effects import Log
 
 logger = logging.getLogger("chronos.scheduler")
 

@@ -20,16 +20,15 @@ from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import GivenSchedule
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.intents import Edit
-from chronos.protocol.state import (
+from chronos.protocol.process_effects import (
     AskedForArms,
     AskedToDeclare,
     AskedToDrain,
     AskedToReconcile,
     AskedToStart,
-    Pending,
     Saw,
-    Started,
 )
+from chronos.protocol.state import Pending, Started
 from chronos.stores import told_apart
 
 

@@ -20,22 +20,22 @@ from chronos.jobs.instants import SECOND_US
 from chronos.nas.client import Nas
 from chronos.protocol import state
 from chronos.protocol.flow_effects import Answer
-from chronos.protocol.intents import Intent
-from chronos.protocol.process import key_of, rings_us
-from chronos.protocol.state import (
-    LIST,
+from chronos.protocol.intents import Intent, key_of
+from chronos.protocol.process import rings_us
+from chronos.protocol.process_effects import (
     Asked,
     Broke,
     CallRunner,
     Came,
     CannotRing,
-    ForOwed,
+    Event,
     Perform,
     Rang,
     Reply,
     RunBroke,
     RunEnded,
 )
+from chronos.protocol.state import LIST, ForOwed
 
 
 class NoThreadError(RuntimeError):
@@ -59,7 +59,7 @@ class InThreads(Base[Nas]):
         answer: Answer = self._ask(Asked, intent)
         return answer
 
-    def _ask(self, asked: Callable[..., state.Event], *what: object) -> Any:
+    def _ask(self, asked: Callable[..., Event], *what: object) -> Any:
         """Ask the process, and do what it wants in the thread that asks, until it has answered."""
         ticket = object()
         try:
@@ -76,7 +76,7 @@ class InThreads(Base[Nas]):
             raise self._bugs.pop(ticket)
         return reply
 
-    def _happen(self, event: state.Event) -> list[Perform]:
+    def _happen(self, event: Event) -> list[Perform]:
         """Let something happen to the process, and return what is to be asked of the store and of NAS.
 
         Raises:

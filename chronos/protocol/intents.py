@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TypeAlias
 
 import attrs
@@ -117,3 +118,9 @@ Intent: TypeAlias = Fire | Finish | RunNow | Renew | Create | Edit | Declare | P
 def concerns(intent: Intent, run: Run) -> bool:
     """Return whether *intent* is to renew or to end *run*; it may be begun only after a while."""
     return isinstance(intent, Finish | Renew) and run.is_same_as(intent.run)
+
+
+def key_of(intent: Intent) -> Hashable:
+    """Return what two intents have in common of which one makes the other needless."""
+    run = intent.run.key if isinstance(intent, Finish | Renew) else ()
+    return (type(intent).__name__, intent.job_id, *run)

@@ -1,4 +1,4 @@
-"""What a process of an agent knows, as a value; and what is said to it and by it.
+"""What a process of an agent knows, as a value.
 
 A `Process` is frozen and hashable: it can be stored, compared and dropped between any two events, which is
 what a crash does to it. `chronos.protocol.process` says what each event makes of it. Times of its timers are
@@ -7,21 +7,19 @@ those of a steady clock, one that nobody sets, in microseconds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from typing import Any, TypeAlias
 
 import attrs
 
-from chronos import events
 from chronos.jobs.instants import MINUTE_US, SECOND_US, Instant
-from chronos.jobs.job import Job, Origin, Unreadable
+from chronos.jobs.job import Origin, Unreadable
 from chronos.protocol import flow as flows
 from chronos.protocol import follow_ups, reconciliation
 from chronos.protocol.clocks import Belief, Reading
-from chronos.protocol.flow_effects import Answer, ArmFailed, StartRun
+from chronos.protocol.flow_effects import Answer, StartRun
 from chronos.protocol.flow_effects import Effect as FlowEffect
-from chronos.protocol.flow_effects import Event as FlowEvent
-from chronos.protocol.intents import Declare, Finish, Fire, Intent
+from chronos.protocol.intents import Finish, Fire, Intent
 from chronos.protocol.maps import Map
 from chronos.protocol.ticker import Ticker
 
@@ -375,184 +373,6 @@ def new_process(owner: str, *, has_nas: bool = True, rules: Rules = RULES) -> Pr
         rules: the flows that it performs.
     """
     return Process(owner=owner, has_nas=has_nas, rules=rules, ticker=Ticker(is_ticking=not has_nas))
-
-
-# --- What happens to a process ----------------------------------------------------------------
-
-
-@attrs.frozen
-class IdentityRefused(ArmFailed):
-    """NAS refuses the agent's identity: no arm of any job can be had from it."""
-
-
-@attrs.frozen
-class Asked:
-    """Somebody asks for a flow, and waits for its answer under *ticket*."""
-
-    ticket: Hashable
-    intent: Intent
-
-
-@attrs.frozen
-class AskedToStart:
-    """Somebody asks the process to make NAS agree with the store; comes back as `Started`. Ends a drain."""
-
-    ticket: Hashable
-
-
-@attrs.frozen
-class AskedToReconcile:
-    """Somebody has changed jobs past the process, which is to make NAS agree with the store.
-
-    Comes back as `Started`. It is no start: a drain goes on, and an identity that NAS refuses stays refused.
-    """
-
-    ticket: Hashable
-
-
-@attrs.frozen
-class AskedToDeclare:
-    """Somebody declares jobs; *jobs* are those in the store. Comes back as a mapping of answers by job id."""
-
-    ticket: Hashable
-    jobs: tuple[Job, ...]
-    wanted: tuple[Declare, ...]
-    removes_others: bool = False
-
-
-@attrs.frozen
-class AskedToDrain:
-    """The host is about to stop: fires are turned away, and what waits waits no longer."""
-
-
-@attrs.frozen
-class Came:
-    """The effect of a task has come back, with what happened."""
-
-    number: int
-    event: FlowEvent
-
-
-@attrs.frozen
-class Broke:
-    """The task cannot go on: a bug, or nobody to perform its effect."""
-
-    number: int
-
-
-@attrs.frozen
-class AskedForArms:
-    """Somebody wants to know what is armed; comes back as `ArmsListed` or `ArmFailed`."""
-
-    ticket: Hashable
-
-
-@attrs.frozen
-class RunBroke:
-    """There is nobody to call the runner, or the call was taken back: the run goes on nowhere."""
-
-    key: Hashable
-
-
-@attrs.frozen
-class CannotRing:
-    """There is nobody to ring: nothing that waits goes on by itself."""
-
-
-@attrs.frozen
-class RunEnded:
-    """The runner of a run has returned or raised; *detail* says why it failed."""
-
-    key: Hashable
-    succeeded: bool
-    detail: str = ""
-
-
-@attrs.frozen
-class Rang:
-    """A timer has come; see `Process.rings_us`."""
-
-
-@attrs.frozen
-class Saw:
-    """Somebody has read all records of the store; these are no jobs."""
-
-    unreadable: tuple[Unreadable, ...]
-
-
-Event: TypeAlias = (
-    Asked
-    | AskedToStart
-    | AskedToReconcile
-    | AskedToDeclare
-    | AskedToDrain
-    | AskedForArms
-    | Came
-    | Broke
-    | RunEnded
-    | RunBroke
-    | Rang
-    | CannotRing
-    | Saw
-)
-
-
-# --- What a process wants done ----------------------------------------------------------------
-
-
-@attrs.frozen
-class Perform:
-    """Perform an effect at the store or at NAS; comes back as `Came`.
-
-    `within_us` bounds how long NAS may take, microseconds; None for the store.
-    """
-
-    number: int
-    effect: FlowEffect
-    within_us: int | None = None
-
-
-@attrs.frozen
-class CallRunner:
-    """Run the job; its end comes back as `RunEnded`, whenever that is."""
-
-    key: Hashable
-    started: StartRun
-
-
-@attrs.frozen
-class TellRunner:
-    """The time of a run is over: tell its runner."""
-
-    key: Hashable
-
-
-@attrs.frozen
-class Reply:
-    """Tell who asked under *ticket*; None when the work ended with a bug."""
-
-    ticket: Hashable
-    result: Answer | Started | Mapping[str, Answer] | FlowEvent | None
-
-
-@attrs.frozen
-class Tell:
-    """Tell whoever looks on."""
-
-    event: events.Event
-
-
-@attrs.frozen
-class Log:
-    """Write a line for the agent's people: `level` is a word of `logging`, `extra` has more fields."""
-
-    level: str
-    text: str
-    job_id: str = ""
-    extra: object = None
-
-
-Effect: TypeAlias = Perform | CallRunner | TellRunner | Reply | Tell | Log
 
 
 def clock_of(reading: Reading | None, now: Now) -> Instant:

@@ -24,11 +24,11 @@ from chronos.errors import JobsFileError, NotSettled, SettingsError
 from chronos.jobs.instants import Instant, format_instant, whole_second
 from chronos.jobs.job import LEASE_US
 from chronos.nas.client import Nas, NasClient
-from chronos.protocol import state
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.flow import ProtocolError
 from chronos.protocol.flow_effects import Answer
-from chronos.protocol.state import Asked, Pending
+from chronos.protocol.process_effects import Asked, Effect, Event
+from chronos.protocol.state import Pending
 from chronos.protocol.words import DRAINING
 from chronos.provider import hermes_host
 from chronos.provider.hermes_arms import RULES, Rearm
@@ -67,7 +67,7 @@ class _Arms(Scheduler):
         super().__init__(*args, **options)
         self._follow = follow
 
-    def _step(self, event: state.Event) -> list[state.Effect]:
+    def _step(self, event: Event) -> list[Effect]:
         was_ticking = self.is_ticking
         effects = super()._step(event)
         if self.is_ticking is not was_ticking:

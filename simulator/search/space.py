@@ -33,7 +33,21 @@ from chronos.protocol.flow_effects import (
     SwapJob,
 )
 from chronos.protocol.intents import Fire, Intent, Renew
-from chronos.protocol.state import CallRunner, Came, Now, Perform, Reply, RunEnded, Tell
+from chronos.protocol.process_effects import (
+    Asked,
+    AskedToDrain,
+    AskedToStart,
+    CallRunner,
+    Came,
+    IdentityRefused,
+    Perform,
+    Rang,
+    Reply,
+    RunEnded,
+    Tell,
+)
+from chronos.protocol.process_effects import Event as ProcessEvent
+from chronos.protocol.state import Now
 from chronos.testing import nas
 from chronos.testing.nas import EMPTY, OneShot, Promises
 from simulator import properties
@@ -430,7 +444,7 @@ class Space:
     def _start(self, state: State, number: int) -> State:
         """Let a process that is up reconcile."""
         ticket, state = self._ticket(state, number, NOBODY)
-        return self._happen(state, number, process_state.AskedToStart(ticket))
+        return self._happen(state, number, AskedToStart(ticket))
 
     def _start_again(self, state: State, number: int) -> State:
         """Let somebody start a process, which may be up."""
@@ -446,7 +460,7 @@ class Space:
 
     def _ask(self, state: State, number: int, intent: Intent, relay: int) -> State:
         ticket, state = self._ticket(self._up(state, number), number, relay)
-        return self._happen(state, number, process_state.Asked(ticket, intent))
+        return self._happen(state, number, Asked(ticket, intent))
 
     def _deliver_fire(self, state: State, message: Message, number: int) -> State:
         state = state._replace(messages=without(state.messages, message))
@@ -457,13 +471,13 @@ class Space:
         return self._ask(state._replace(change=2), number, self.case.change, SOMEBODY)
 
     def _drain(self, state: State, number: int) -> State:
-        return self._happen(state._replace(drain=False), number, process_state.AskedToDrain())
+        return self._happen(state._replace(drain=False), number, AskedToDrain())
 
     def _ring(self, state: State, number: int, due_us: int) -> State:
         proc, now_us = state.procs[number], self.now_us(state)
         assert proc.process is not None
         due = proc._replace(process=made_due(proc.process, due_us, now_us))
-        return self._happen(state.with_proc(number, due), number, process_state.Rang())
+        return self._happen(state.with_proc(number, due), number, Rang())
 
     def _end_run(self, state: State, number: int, key: Any, succeeded: bool) -> State:
         proc = state.procs[number]
@@ -472,7 +486,7 @@ class Space:
 
     def _resume(self, state: State, reply: Message) -> State:
         if reply.kind == "refused":
-            return self._came(state, reply, process_state.IdentityRefused())
+            return self._came(state, reply, IdentityRefused())
         if reply.kind == "outdated":
             return self._came(state, reply, ArmOutdated(reply.number))
         arms = Arms() if reply.instant_us == NOBODY else Arms({JOB_ID: reply.instant_us})
@@ -486,7 +500,7 @@ class Space:
             return state
         return self._happen(state, message.process, Came(message.task, event))
 
-    def _happen(self, state: State, number: int, event: process_state.Event) -> State:
+    def _happen(self, state: State, number: int, event: ProcessEvent) -> State:
         """Let something happen to a process, and perform what it wants, up to what has to be waited for.
 
         A read of the store and the compare-and-set that follows are one event: where another process

@@ -10,11 +10,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from chronos.jobs.instants import HOUR_US, SECOND_US
 from chronos.jobs.policy import Policy
-from chronos.protocol import state
 from chronos.protocol.flow_effects import CancelArm, ListArms, LoadJob, LoadJobs, ProvisionArm, SwapJob
 from chronos.protocol.intents import Create, Edit, Intent, Pause, Remove, Resume, RunNow
 from chronos.protocol.job_changes import Changes
 from chronos.protocol.process import rings_us
+from chronos.protocol.process_effects import Asked
 from simulator import properties
 from simulator.moments import AtRest
 from tests.model.plans import Plan, grid_of, plans, policies
@@ -114,7 +114,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
     def earlier_fire_arrives_again(self, fire: int, at: int, stride: int) -> None:
         process = self.up(at)
         again = pick(self.world.fired, fire)
-        self.world.go_on(self.world.begin(process, state.Asked, None, again), stride)
+        self.world.go_on(self.world.begin(process, Asked, None, again), stride)
 
     @precondition(lambda self: self.world.answers)
     @rule(answer=picks)

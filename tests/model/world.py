@@ -35,6 +35,20 @@ from chronos.protocol.follow_ups import FOLLOW_UP_DELAYS_US
 from chronos.protocol.intents import Finish, Fire, Intent, Renew
 from chronos.protocol.pending import pending
 from chronos.protocol.process import rings_us, step
+from chronos.protocol.process_effects import (
+    Asked,
+    AskedToDrain,
+    AskedToStart,
+    CallRunner,
+    Came,
+    Perform,
+    Rang,
+    Reply,
+    RunEnded,
+    Tell,
+    TellRunner,
+)
+from chronos.protocol.process_effects import Event as ProcessEvent
 from chronos.stores import MemoryStore
 from chronos.testing import nas
 from chronos.testing.nas import HARDENED, OneShot, Row
@@ -70,7 +84,7 @@ class Strand:
     process: Process
     number: int | None = None
     effect: Effect | None = None
-    event: state.Event | None = None
+    event: ProcessEvent | None = None
     decided_us: int = 0
     started: Any = None
     key: Hashable = None
@@ -151,10 +165,10 @@ class World:
         return process
 
     def start(self, process: Process) -> None:
-        self.begin(process, state.AskedToStart, None)
+        self.begin(process, AskedToStart, None)
 
     def drain(self, process: Process) -> None:
-        self.happen(process, state.AskedToDrain())
+        self.happen(process, AskedToDrain())
 
     def end_life(self, process: Process) -> None:
         """End the process, wherever it is; who waits for it learns nothing."""
@@ -172,7 +186,7 @@ class World:
 
     def ask(self, process: Process, intent: Intent, waits: Relay | Intent | None = None) -> Strand | None:
         """Ask *process* for a flow; with nobody else who waits, somebody who wants it does."""
-        return self.begin(process, state.Asked, intent if waits is None else waits, intent)
+        return self.begin(process, Asked, intent if waits is None else waits, intent)
 
     def deliver(self, process: Process, shot: OneShot) -> Strand | None:
         """Let NAS fire a one-shot, and wait for the answer."""
@@ -221,7 +235,7 @@ class World:
         for process in self.processes:
             due_us = None if process.value is None else rings_us(process.value)
             if due_us is not None and due_us <= self.now_us:
-                ready.append(Strand(process, event=state.Rang()))
+                ready.append(Strand(process, event=Rang()))
         return ready
 
     def go_on(self, strand: Strand | None, steps: int) -> None:
@@ -237,7 +251,7 @@ class World:
     def _perform(self, strand: Strand) -> None:
         assert strand.effect is not None
         assert strand.number is not None
-        strand.event = state.Came(strand.number, self.performed(strand, strand.effect))
+        strand.event = Came(strand.number, self.performed(strand, strand.effect))
 
     def _hand_over(self, strand: Strand) -> Strand | None:
         """Hand over what has come back; return what its task wants next."""
@@ -245,14 +259,14 @@ class World:
         assert event is not None
         if strand in process.strands:
             process.strands.remove(strand)
-        elif not isinstance(event, state.Rang):
+        elif not isinstance(event, Rang):
             return None  # its process is no more
         before = len(process.strands)
         self.happen(process, event, strand.number)
         new = process.strands[before:]
         return next((each for each in new if each.number == strand.number and not each.is_run), None)
 
-    def happen(self, process: Process, event: state.Event, number: int | None = None) -> None:
+    def happen(self, process: Process, event: ProcessEvent, number: int | None = None) -> None:
         """Let something happen to a process; *number* is the task that it is for."""
         assert process.value is not None
         self.now_us += 1  # no two things happen at one instant of the clock
@@ -262,18 +276,18 @@ class World:
             process.found[number] = found
         for effect in effects:
             match effect:
-                case state.Perform(number=wanting, effect=wanted):
+                case Perform(number=wanting, effect=wanted):
                     self._want(process, wanting, wanted)
-                case state.CallRunner(key=key, started=started):
+                case CallRunner(key=key, started=started):
                     run = Strand(process, started=started, key=key, decided_us=self.now_us)
                     process.strands.append(run)
                     self._started(started.job_id, started.run, found)
-                case state.TellRunner(key=key):
+                case TellRunner(key=key):
                     for each in process.strands:
                         each.is_over = each.is_over or (each.is_run and each.key == key)
-                case state.Reply(ticket=ticket, result=result):
+                case Reply(ticket=ticket, result=result):
                     self._answered(process.waits.pop(ticket), result)
-                case state.Tell(event=told):
+                case Tell(event=told):
                     self.publish(told)
 
     def _want(self, process: Process, number: int, effect: Effect) -> None:
@@ -323,7 +337,7 @@ class World:
             error = StoreError("it failed", definite=not is_done)
         event = event_of(effect, Failed(error), self._is_dead(strand.process))
         assert strand.number is not None
-        strand.event = state.Came(strand.number, event)
+        strand.event = Came(strand.number, event)
 
     def _nas(self, effect: Effect) -> Any:
         try:
@@ -452,7 +466,7 @@ class World:
         run, job_id = strand.started.run, strand.started.job_id
         if strand.started.time_limit_us is None:
             self.claimed[_key(job_id, run)].end(run, succeeded=succeeded)
-        strand.event = state.RunEnded(strand.key, succeeded, "" if succeeded else "it failed")
+        strand.event = RunEnded(strand.key, succeeded, "" if succeeded else "it failed")
 
     def executing(self) -> list[Strand]:
         """Return the runs in flight."""
