@@ -29,12 +29,13 @@ from chronos.cli.options import STANDARD_INPUT, Helped, Parser, Version, expecte
 from chronos.jobs.instants import parse_instant
 from chronos.testing.nas import BUILDS
 from simulator import bench, faults, fleet, policies
-from simulator.agents import AGENTS
+from simulator.agents import AGENTS, CHRONOS
 from simulator.report import document, terminal
 from simulator.report.file import STANDARD_OUTPUT, is_output, writing
 from simulator.scenario import DEFAULT, OWN_JOBS, SCENARIOS, Plan, Scenario, simulate
 from simulator.search import cases
 from simulator.sweep import search_case, spread, sweep
+from simulator.wire import STORES
 from simulator.world import Summary
 
 # The worst verdict of several decides.
@@ -132,6 +133,13 @@ def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     run.add_argument("--machines", type=whole(1, 16), metavar="N", help="how many replicas share the store")
     run.add_argument(
+        "--wire", action="store_true", help="run all that ships, not a model: HTTP, JSON, tokens and a store"
+    )
+    run.add_argument("--store", choices=STORES, help="with --wire: which store (default: memory)")
+    run.add_argument(
+        "--wire-faults", action="store_true", help="with --wire: messages come torn, or with old tokens"
+    )
+    run.add_argument(
         "--json",
         metavar="FILE",
         help="write what came of it as JSON, in the place of a file that is there; - for the output",
@@ -141,7 +149,8 @@ def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
 
 def _faults() -> str:
     """Return what each level of faults means, and what may go wrong at all."""
-    rows = {fault.name: f"{fault.likelihood:6.1%}  {fault.words}" for fault in faults.FAULTS}
+    whole = (*faults.FAULTS, *faults.WIRE_FAULTS)
+    rows = {fault.name: f"{fault.likelihood:6.1%}  {fault.words}" for fault in whole}
     return f"{section('levels of faults', faults.LEVELS)}\n\n{section('faults', rows)}"
 
 
@@ -227,6 +236,9 @@ def _plan(options: argparse.Namespace, chosen: Scenario) -> Plan:
         loaded = fleet.load_file(path, start_us=options.start)
     else:
         loaded = fleet.load_shipped(chosen.fleet, start_us=options.start)
+    for option in ("store", "wire_faults"):
+        if getattr(options, option) and not options.wire:
+            raise BadUsage(f"--{option.replace('_', '-')} is for --wire alone")
     plan = Plan(
         scenario=chosen.name,
         fleet=loaded,
@@ -236,7 +248,11 @@ def _plan(options: argparse.Namespace, chosen: Scenario) -> Plan:
         agent=options.agent or chosen.agent,
         machines=options.machines or chosen.machines,
         policies=options.policies or chosen.policies,
+        wire=(options.store or STORES[0]) if options.wire else "",
+        has_wire_faults=options.wire_faults,
     )
+    if plan.wire and plan.agent != CHRONOS.name:
+        raise BadUsage(f"--wire runs what ships, and the agent {plan.agent} is only a model")
     if plan.setting(options.seed).end_us > _LAST_US:
         raise BadUsage(f"--days {plan.days}: expected an end before the year 9900")
     return plan

@@ -6,7 +6,7 @@ scheduler answers a second creation with success and does nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 
@@ -35,6 +35,7 @@ class ExternalScheduler:
 
     Args:
         kernel: time and choice.
+        subjects: the subject number of each job.
         relay: called with a `Pending` whose time has come.
         spent: called with the one-shot that is given up.
         horizon_us: calls later than this are never made; the calendar ends there.
@@ -43,12 +44,13 @@ class ExternalScheduler:
     def __init__(
         self,
         kernel: Kernel,
+        subjects: Mapping[str, int],
         *,
         relay: Callable[[Pending, int], None],
         spent: Callable[[OneShot], None],
         horizon_us: int,
     ) -> None:
-        self._kernel = kernel
+        self._kernel, self._subjects = kernel, subjects
         self._relay = relay
         self._spent = spent
         self._horizon_us = horizon_us
@@ -73,7 +75,7 @@ class ExternalScheduler:
         self._names_of.setdefault(shot.job_id, set()).add(shot.name)
         if at_us <= self._horizon_us:
             due_us = max(at_us, kernel.now_us)
-            kernel.at(due_us + kernel.vary(faults.LATENESS), self._call, pending)
+            kernel.at(due_us + kernel.vary(faults.LATENESS, self._subjects[shot.job_id]), self._call, pending)
         return True
 
     def delete(self, shot: OneShot) -> None:
@@ -95,7 +97,7 @@ class ExternalScheduler:
     def succeeded(self, pending: Pending) -> None:
         """The call was answered 2xx."""
         self.delete(pending.shot)
-        again_us = self._kernel.fault(faults.SECOND_CALL)
+        again_us = self._kernel.fault(faults.SECOND_CALL, self._subjects[pending.shot.job_id])
         if again_us is not None:
             self._kernel.after(again_us, self._relay, pending, self._kernel.now_us)
 
@@ -113,7 +115,7 @@ class ExternalScheduler:
     def _call(self, pending: Pending) -> None:
         if not pending.is_live:
             return
-        delay_us = self._kernel.fault(faults.LATE_CALL)
+        delay_us = self._kernel.fault(faults.LATE_CALL, self._subjects[pending.shot.job_id])
         if delay_us is not None:
             self._kernel.after(delay_us, self._relay_if_live, pending)
         else:

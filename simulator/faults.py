@@ -127,6 +127,14 @@ class Change(Enum):
     RUN = "run by hand"
 
 
+class Spoiling(Enum):
+    """What a wire does to a message that arrives all the same."""
+
+    TORN = "torn"
+    KIND = "of-another-kind"
+    EXPIRED = "with-an-old-token"
+
+
 REQUEST = Fault(
     name="network.request",
     words="a request is lost, duplicated or delayed",
@@ -243,6 +251,21 @@ CHANGE = Fault(
     incidents=("L8", "D2", "D6", "O4"),
 )
 
+# Those of the wire: a model has none, since it spells nothing out.
+WIRE_ANSWER = Fault(
+    name="wire.answer",
+    words="an answer of NAS comes torn, or as a page of a proxy",
+    chances={Spoiling.TORN: 0.01, Spoiling.KIND: 0.01},
+    reason="Proxies answer in place of a server, and connections break in the middle.",
+)
+WIRE_FIRE = Fault(
+    name="wire.fire",
+    words="a fire comes torn, of another content type, or with a token that has run out on the way",
+    chances={Spoiling.TORN: 0.01, Spoiling.KIND: 0.01, Spoiling.EXPIRED: 0.01},
+    reason="What stands between NAS and the agent may hold messages back, and rewrite their headers.",
+)
+WIRE_FAULTS: tuple[Fault[Any], ...] = (WIRE_ANSWER, WIRE_FIRE)
+
 # The swarm draws for each in this order.
 FAULTS: tuple[Fault[Any], ...] = (
     REQUEST,
@@ -333,7 +356,7 @@ ROUTE = Pick(
 
 PICKS = (CHANGED_JOB, ROUTE)
 
-DECISIONS: tuple[Decision, ...] = (*FAULTS, *VARIATIONS, *PICKS)
+DECISIONS: tuple[Decision, ...] = (*FAULTS, *WIRE_FAULTS, *VARIATIONS, *PICKS)
 
 # --- how likely, by level ---------------------------------------------------------------------
 
@@ -357,12 +380,13 @@ LEVELS: Mapping[str, str] = {
 Weights = Mapping[Fault[Any] | Variation[Any], tuple[float, ...]]
 
 
-def weights(level: str, seed: int) -> Weights:
+def weights(level: str, seed: int, *, of_wire: bool = False) -> Weights:
     """Return the weights of what varies and of every fault that is on in the run with *seed*.
 
     Args:
         level: `none`, `light` or `heavy`.
         seed: selects the subset of faults and their weights.
+        of_wire: whether the faults of the wire are among them.
     """
     table: dict[Fault[Any] | Variation[Any], tuple[float, ...]] = {
         variation: variation.weights for variation in VARIATIONS
@@ -370,7 +394,7 @@ def weights(level: str, seed: int) -> Weights:
     if level == "none":
         return table
     swarm = random.Random(f"swarm of seed {seed}")
-    for fault in FAULTS:
+    for fault in (*FAULTS, *WIRE_FAULTS) if of_wire else FAULTS:
         is_on, factor = swarm.random() < SWITCHED_ON, swarm.choice(FACTORS)
         if level == "light":
             is_on, factor = fault.at_light, LIGHT_FACTOR

@@ -6,18 +6,16 @@ What goes on while it is up is `simulator.life`. Whether the machine may stop is
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
-from chronos.jobs.instants import SECOND_US, Instant
-from chronos.protocol.draft import Fired
-from chronos.protocol.intents import Fire
-from chronos.testing.nas import TOKEN_LIFE_US
+from chronos.jobs.schedule import SECOND_US, Instant
 from simulator import faults
 from simulator.agents import Agent
 from simulator.faults import Boot
 from simulator.history import Kind
 from simulator.kernel import Kernel
 from simulator.life import Life
-from simulator.nas_server import TOKEN_LEEWAY_US, NasServer, Relay
+from simulator.nas_server import NasServer, Relay
 from simulator.network import Network
 from simulator.store import Store
 from simulator.watch import Watch
@@ -28,6 +26,9 @@ CLOCK_WRONG_FOR_US = 90 * SECOND_US
 LOOK_EVERY_US = 15 * SECOND_US
 # How long the host waits for a machine that it replaces to drain.
 DRAIN_US = 30 * SECOND_US
+
+Live: TypeAlias = "Callable[[Machine, str], Life]"
+"""Begins a life of a machine, whose process claims under a name."""
 
 
 class Machine:
@@ -40,6 +41,7 @@ class Machine:
         watch: notes what happens.
         store: the job store.
         agent: the code that it runs.
+        live: begins its lives.
         owners: every process that ever was, by the name under which it claims.
         subject: its own subject number in the history.
         shares_store: whether other machines use the store, so that its latency matters.
@@ -56,6 +58,7 @@ class Machine:
         watch: Watch,
         store: Store,
         agent: Agent,
+        live: Live,
         owners: dict[str, Machine],
         *,
         subject: int,
@@ -63,7 +66,7 @@ class Machine:
     ) -> None:
         self.index = index
         self.kernel, self.network, self.watch, self.store = kernel, network, watch, store
-        self.agent = agent
+        self.agent, self._live = agent, live
         self.owners = owners
         self.subject = subject
         self.shares_store = shares_store
@@ -104,8 +107,8 @@ class Machine:
         self._waiting.append(arrive)
         if not self._is_booting:
             self._is_booting = True
-            boot_us = self.kernel.vary(faults.BOOT)
-            slow = self.kernel.fault(faults.SLOW_BOOT)
+            boot_us = self.kernel.vary(faults.BOOT, self.subject)
+            slow = self.kernel.fault(faults.SLOW_BOOT, self.subject)
             if slow is not None:
                 self.watch.marks["slow-boot"] += 1
                 boot_us = slow.value
@@ -123,8 +126,10 @@ class Machine:
 
     def close(self) -> None:
         """Account for the life that goes on when the simulation ends."""
-        if self.life is not None:
-            self._end_life(self.life)
+        life = self.life
+        if life is not None:
+            self._end_life(life)
+            life.close()
 
     def _booted(self, is_up: bool) -> None:
         self._is_booting = False
@@ -133,16 +138,16 @@ class Machine:
             self._lives += 1
             self.wakes += 1
             kernel = self.kernel
-            self._clock_error_us = kernel.fault(faults.CLOCK) or 0
+            self._clock_error_us = kernel.fault(faults.CLOCK, self.subject) or 0
             if self._clock_error_us:
                 self.watch.marks["clock-wrong-after-boot"] += 1
                 self._clock_right_us = kernel.now_us + CLOCK_WRONG_FOR_US
             kernel.record(Kind.BOOTED, self.subject, self.index)
             owner = f"m{self.index}/{self._lives}"
             self.owners[owner] = self
-            self.life = Life(self, self.agent.begun(owner))
+            self.life = self._live(self, owner)
             kernel.after(LOOK_EVERY_US, self._look, self.life)
-            self.life.start()
+            self.life.start(lambda _is_settled: None)
         for then in waiting:
             then(self.life)
 
@@ -178,7 +183,7 @@ class Machine:
         if not life.is_alive:
             return
         process = life.process
-        is_busy = any(each.is_busy for each in self.agent.pending(process, life.now()))
+        is_busy = any(each.is_busy for each in life.pending())
         if is_busy or process is not life.seen:
             life.seen = process
             self.kernel.after(LOOK_EVERY_US, self._look, life)
@@ -198,17 +203,6 @@ class Machine:
         relay.arrived_us = relay.arrived_us or self.kernel.now_us
         self.kernel.record(Kind.FIRED, subject, relay.pending.shot.fire_at_us)
 
-        def handle(life: Life) -> None:
-            now_us = self.now_us()
-            if not -TOKEN_LEEWAY_US <= now_us - relay.minted_us <= TOKEN_LIFE_US + TOKEN_LEEWAY_US:
-                self.watch.marks["token-refused-by-a-wrong-clock"] += 1
-                self.kernel.record(Kind.REFUSED, subject)
-                self.nas.answered(relay, 401)
-                return
-            shot = relay.pending.shot
-            fired = Fired(minted_us=relay.minted_us, received_us=now_us)
-            life.ask(subject, Fire(job_id=shot.job_id, fire_at_us=shot.fire_at_us, fired=fired), relay)
-
-        if not self.wake(handle, subject):
+        if not self.wake(lambda life: life.receive(relay), subject):
             self.kernel.record(Kind.UNREACHABLE, subject)
             self.nas.answered(relay, 502)

@@ -20,19 +20,25 @@ Item = TypeVar("Item")
 # How many of the latest entries of each job a report can show.
 RECENT = 14
 
-# How many integers of history are gathered before they are hashed; a matter of speed alone.
-_CHUNK = 12_000
+# How many integers of a subject's history are gathered before they are hashed; a matter of speed alone.
+_CHUNK = 3_000
+
+# The subject of a decision that is about none of them.
+WORLD = -1
 
 
 class Choices(Protocol):
     """Supplies every decision that the simulated world leaves open."""
 
-    def choose(self, label: str, options: int) -> int:
-        """Return a number below *options*; zero is the ordinary one."""
+    def choose(self, label: str, options: int, subject: int) -> int:
+        """Return a number below *options* for what *label* names, about *subject*; zero is the plain one."""
 
 
 class RandomChoices:
-    """Draws from a seeded generator, by a table of probabilities for each decision.
+    """Draws from seeded generators, by a table of probabilities for each decision.
+
+    Each decision about each subject has a generator of its own: what is decided about one job depends
+    neither on the others nor on the order in which things happen at one instant.
 
     Args:
         seed: the same seed gives the same decisions, on every machine.
@@ -44,7 +50,8 @@ class RandomChoices:
     """
 
     def __init__(self, seed: int, weights: Weights) -> None:
-        self._draw = random.Random(f"choices of seed {seed}").random
+        self._seed = seed
+        self._draws: dict[tuple[str, int], Callable[[], float]] = {}
         self._tables: dict[str, list[float] | None] = dict.fromkeys(each.name for each in faults.DECISIONS)
         for decision, row in weights.items():
             if len(row) != len(decision.options):
@@ -52,7 +59,7 @@ class RandomChoices:
             if any(row[1:]):
                 self._tables[decision.name] = _cumulate(row)
 
-    def choose(self, label: str, options: int) -> int:
+    def choose(self, label: str, options: int, subject: int) -> int:
         """Return a number below *options*, drawn by the table of the decision with the name *label*.
 
         Raises:
@@ -62,8 +69,15 @@ class RandomChoices:
             raise ValueError(f"no decision of the simulated world is named {label!r}")
         table = self._tables[label]
         if table is not None:
-            return bisect(table, self._draw())
-        return int(self._draw() * options) if label in _PICKS and options > 1 else 0
+            return bisect(table, self._draw(label, subject))
+        return int(self._draw(label, subject) * options) if label in _PICKS and options > 1 else 0
+
+    def _draw(self, label: str, subject: int) -> float:
+        draw = self._draws.get((label, subject))
+        if draw is None:
+            draw = random.Random(f"{label} of {subject}, seed {self._seed}").random
+            self._draws[label, subject] = draw
+        return draw()
 
 
 class RecordedChoices:
@@ -72,7 +86,7 @@ class RecordedChoices:
     def __init__(self, recorded: Sequence[int]) -> None:
         self._recorded = iter(recorded)
 
-    def choose(self, label: str, options: int) -> int:  # noqa: ARG002 - the seam names it
+    def choose(self, label: str, options: int, subject: int) -> int:  # noqa: ARG002 - the seam names them
         """Return the next recorded number, or the largest one below *options*."""
         return min(next(self._recorded, 0), options - 1)
 
@@ -104,8 +118,8 @@ class Kernel:
         self._choose = choices.choose
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
-        self._hash = hashlib.blake2b(digest_size=16)
-        self._entries: list[int] = []
+        self._hashes = [hashlib.blake2b(digest_size=16) for _ in range(subjects)]
+        self._entries: list[list[int]] = [[] for _ in range(subjects)]
         self._recent: list[deque[tuple[int, int, int]]] = [deque(maxlen=RECENT) for _ in range(subjects)]
 
     def at(self, when_us: int, handler: Callable[..., None], *arguments: Any) -> None:
@@ -118,19 +132,19 @@ class Kernel:
         self._order += 1
         heapq.heappush(self._queue, (self.now_us + delay_us, self._order, handler, arguments))
 
-    def fault(self, fault: Fault[T]) -> T | None:
+    def fault(self, fault: Fault[T], subject: int = WORLD) -> T | None:
         """Choose whether something goes wrong, and how; None when it does not, or where faults are off."""
         if not self.faulty:
             return None
-        return fault.options[self._choose(fault.name, len(fault.options))]
+        return fault.options[self._choose(fault.name, len(fault.options), subject)]
 
-    def vary(self, variation: Variation[T]) -> T:
+    def vary(self, variation: Variation[T], subject: int = WORLD) -> T:
         """Choose one of the options of what varies as a matter of course."""
-        return variation.options[self._choose(variation.name, len(variation.options))]
+        return variation.options[self._choose(variation.name, len(variation.options), subject)]
 
-    def pick(self, pick: Pick, among: Sequence[Item]) -> Item:
+    def pick(self, pick: Pick, among: Sequence[Item], subject: int = WORLD) -> Item:
         """Choose one of what there is in the world."""
-        return among[self._choose(pick.name, len(among))]
+        return among[self._choose(pick.name, len(among), subject)]
 
     def run(self, until_us: int) -> None:
         """Let everything happen that is due by *until_us*; the clock stands there afterwards."""
@@ -149,22 +163,25 @@ class Kernel:
 
     def record(self, kind: int, subject: int, value: int = 0) -> None:
         """Enter into the history that *kind* happened to *subject* just now."""
-        entries = self._entries
-        entries += (self.now_us, kind, subject, value)
+        entries = self._entries[subject]
+        entries += (self.now_us, kind, value)
         self._recent[subject].append((self.now_us, kind, value))
         if len(entries) >= _CHUNK:
-            self._flush()
+            self._flush(subject)
 
     def recent(self, subject: int) -> tuple[tuple[int, int, int], ...]:
         """Return the latest entries about *subject*: instants, kinds and values, oldest first."""
         return tuple(self._recent[subject])
 
     def digest(self) -> str:
-        """Return the hash of the whole history so far."""
-        self._flush()
-        return self._hash.hexdigest()
+        """Return the hash of the history so far: of each subject's own, one after the other."""
+        whole = hashlib.blake2b(digest_size=16)
+        for subject, each in enumerate(self._hashes):
+            self._flush(subject)
+            whole.update(each.digest())
+        return whole.hexdigest()
 
-    def _flush(self) -> None:
-        packed = array("q", self._entries)
-        self._hash.update(packed.tobytes())
-        self._entries.clear()
+    def _flush(self, subject: int) -> None:
+        packed = array("q", self._entries[subject])
+        self._hashes[subject].update(packed.tobytes())
+        self._entries[subject].clear()

@@ -20,9 +20,6 @@ from simulator.kernel import Kernel
 from simulator.network import Network
 from simulator.watch import Watch
 
-# The agent's allowance for clocks that differ. Source: contract, "Trust".
-TOKEN_LEEWAY_US = 30 * SECOND_US
-
 _ACCEPTED = ArmAccepted(echoed=False)
 _ECHOED = ArmAccepted(echoed=True)
 FAILED = ArmFailed()
@@ -36,9 +33,10 @@ class Relay:
         pending: what the external scheduler called for.
         subject: of which job.
         called_us: when it called.
-        minted_us: when the fire's token was minted.
+        minted_us: when the fire's token was minted, to the second.
         arrived_us: when the fire reached the machine.
         is_open: whether NAS still waits.
+        token: the fire's token, where one is made.
     """
 
     pending: Pending
@@ -47,6 +45,7 @@ class Relay:
     minted_us: Instant
     arrived_us: Instant = 0
     is_open: bool = True
+    token: str = ""
 
 
 @attrs.define(eq=False)
@@ -99,7 +98,9 @@ class NasServer:
         self._relays: list[list[OneShot]] = [[] for _ in job_ids]
         self.is_up = True
         self.calls = {"provision": 0, "cancel": 0, "list": 0, "fire": 0}
-        self.external = ExternalScheduler(kernel, relay=self._relay, spent=self._spent, horizon_us=horizon_us)
+        self.external = ExternalScheduler(
+            kernel, self._subjects, relay=self._relay, spent=self._spent, horizon_us=horizon_us
+        )
 
     # --- what the watch asks ---
 
@@ -135,11 +136,11 @@ class NasServer:
         )
         self._rows[subject] = decision.row
         self._kernel.record(Kind.PROVISIONED, subject, fire_at_us)
-        self._delete(decision.delete)
+        self._delete(subject, decision.delete)
         if decision.create is not None:
             if row.shot is not None and row.shot.fire_at_us == decision.create.fire_at_us:
                 self._watch.marks["armed-again-while-delivered"] += 1
-            if self._kernel.fault(faults.NAS_CREATE):
+            if self._kernel.fault(faults.NAS_CREATE, subject):
                 self._crash_before_create(subject, decision.create)
                 self._lose(call)
                 return
@@ -154,7 +155,7 @@ class NasServer:
         decision = nas.cancel(self._promises, self._rows[call.subject], revision=revision)
         self._rows[call.subject] = decision.row
         self._kernel.record(Kind.CANCELLED, call.subject)
-        self._delete(decision.delete)
+        self._delete(call.subject, decision.delete)
         self._answer(call, decision.reply)
 
     def list(self, call: Call) -> None:
@@ -171,7 +172,7 @@ class NasServer:
         if not self.is_up:
             self._lose(call)
             return False
-        retry_after_us = self._kernel.fault(faults.NAS_BUSY)
+        retry_after_us = self._kernel.fault(faults.NAS_BUSY, call.subject)
         if retry_after_us is not None:
             self._watch.marks["asked-to-ask-later"] += 1
             self._reply(call, ArmFailed("NAS asks to be asked later", retry_after_us))
@@ -210,11 +211,11 @@ class NasServer:
             self._watch.marks["arm-swallowed-by-dedup-window"] += 1
             kernel.record(Kind.SWALLOWED, subject, shot.fire_at_us)
 
-    def _delete(self, shot: OneShot | None) -> None:
+    def _delete(self, subject: int, shot: OneShot | None) -> None:
         """Delete a one-shot that was replaced or cancelled; that may fail, and nobody repeats it."""
         if shot is None:
             return
-        if self._kernel.fault(faults.NAS_DELETE):
+        if self._kernel.fault(faults.NAS_DELETE, subject):
             self._watch.marks["replaced-one-shot-not-deleted"] += 1
         else:
             self.external.delete(shot)
@@ -267,7 +268,8 @@ class NasServer:
             self._kernel.record(Kind.RELAY_DROPPED, subject, shot.fire_at_us)
             self.external.succeeded(pending)
         else:
-            self._forward(Relay(pending, subject, called_us, self._kernel.now_us))
+            now_us = self._kernel.now_us
+            self._forward(Relay(pending, subject, called_us, now_us - now_us % SECOND_US))
         self._watch.release(subject)
 
     def _forward(self, relay: Relay) -> None:

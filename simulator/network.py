@@ -25,7 +25,7 @@ class Network:
     def request(self, subject: int, deliver: Callable[..., None], *arguments: Any) -> int | None:
         """Carry a request about *subject*; return when it arrives, or None when it is lost."""
         kernel = self._kernel
-        latency_us, way = kernel.vary(faults.LATENCY), kernel.fault(faults.REQUEST)
+        latency_us, way = kernel.vary(faults.LATENCY, subject), kernel.fault(faults.REQUEST, subject)
         if way is Way.DUPLICATED:
             kernel.record(Kind.DUPLICATED, subject)
         elif way is Way.DELAYED:
@@ -35,7 +35,7 @@ class Network:
     def reply(self, subject: int, deliver: Callable[..., None], *arguments: Any) -> int | None:
         """Carry a reply about *subject*; return when it arrives, or None when it is lost."""
         kernel = self._kernel
-        latency_us, way = kernel.vary(faults.LATENCY), kernel.fault(faults.REPLY)
+        latency_us, way = kernel.vary(faults.LATENCY, subject), kernel.fault(faults.REPLY, subject)
         return self._carry(latency_us, way, subject, deliver, arguments)
 
     def _carry(

@@ -78,7 +78,7 @@ class People:
         match change:
             case Change.PAUSE:
                 away: Intent = Pause(job_id=job.id, note="for a while")
-                from_now = kernel.vary(faults.FROM_NOW)
+                from_now = kernel.vary(faults.FROM_NOW, subject)
                 back = lambda: Resume(job_id=job.id, from_now=from_now)  # noqa: E731
             case Change.REMOVE:
                 away = Remove(job_id=job.id)
@@ -119,7 +119,7 @@ class People:
         request.tries += 1
         self._kernel.record(Kind.CHANGED, request.subject, _WORDS[type(intent)])
         tries, subject = request.tries, request.subject
-        machine = self._kernel.pick(faults.ROUTE, self._machines)
+        machine = self._kernel.pick(faults.ROUTE, self._machines, request.subject)
 
         def begin(life: Life) -> None:
             job = self._watch.store[subject]

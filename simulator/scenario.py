@@ -12,6 +12,7 @@ from simulator import faults, policies
 from simulator.agents import AGENTS
 from simulator.fleet import Fleet
 from simulator.kernel import Choices, RandomChoices
+from simulator.wire import wired
 from simulator.world import Setting, Summary, World
 
 
@@ -108,7 +109,13 @@ OWN_JOBS = Scenario(
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """Everything that one simulation needs, but its seed; plain values, so that it can be sent about."""
+    """Everything that one simulation needs, but its seed; plain values, so that it can be sent about.
+
+    Attributes:
+        wire: the kind of store with which all that ships is simulated; empty for a model of it.
+        has_wire_faults: whether the wire spoils messages.
+        (The others are those of `Scenario`.)
+    """
 
     scenario: str
     fleet: Fleet
@@ -118,6 +125,8 @@ class Plan:
     agent: str
     machines: int
     policies: str = "own"
+    wire: str = ""
+    has_wire_faults: bool = False
 
     def setting(self, seed: int) -> Setting:
         """Return the world that this plan describes for the run with *seed*."""
@@ -136,9 +145,13 @@ class Plan:
 
     def choices(self, seed: int) -> Choices:
         """Return the decisions of the run with *seed*."""
-        return RandomChoices(seed, faults.weights(self.faults, seed))
+        return RandomChoices(seed, faults.weights(self.faults, seed, of_wire=self.has_wire_faults))
 
 
 def simulate(plan: Plan, seed: int, progress: Callable[[float], None] | None = None) -> Summary:
     """Run *plan* with *seed*; the same two give the same history everywhere."""
-    return World(plan.setting(seed), plan.choices(seed), progress).run()
+    setting, choices = plan.setting(seed), plan.choices(seed)
+    if not plan.wire:
+        return World(setting, choices, progress).run()
+    with wired(plan.wire) as live_by:
+        return World(setting, choices, progress, live_by).run()

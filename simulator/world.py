@@ -20,8 +20,9 @@ from chronos.testing.nas import Promises
 from simulator import faults
 from simulator.agents import Agent
 from simulator.history import Kind
-from simulator.host import Machine
+from simulator.host import Live, Machine
 from simulator.kernel import Choices, Kernel
+from simulator.modelled import Modelled
 from simulator.nas_server import NasServer, Relay
 from simulator.network import Network
 from simulator.people import People
@@ -95,10 +96,15 @@ class World:
         setting: what to simulate.
         choices: supplies every decision.
         progress: called now and then with the part of the calendar that has passed, 0 to 1.
+        live_by: tells how machines live; as a model, unless it says otherwise.
     """
 
     def __init__(
-        self, setting: Setting, choices: Choices, progress: Callable[[float], None] | None = None
+        self,
+        setting: Setting,
+        choices: Choices,
+        progress: Callable[[float], None] | None = None,
+        live_by: Callable[[Watch], Live] = lambda _watch: Modelled,
     ) -> None:
         self._setting = setting
         self._progress = progress
@@ -114,6 +120,7 @@ class World:
         network = Network(kernel, self.watch)
         store = Store(self.watch, jobs)
         owners: dict[str, Machine] = {}
+        live = live_by(self.watch)
         self.machines = [
             Machine(
                 index,
@@ -122,6 +129,7 @@ class World:
                 self.watch,
                 store,
                 setting.agent,
+                live,
                 owners,
                 subject=len(jobs) + index,
                 shares_store=machines > 1,
@@ -170,7 +178,7 @@ class World:
                 self._progress(min(passed, 1.0))
 
     def _fire(self, relay: Relay) -> None:
-        machine = self.kernel.pick(faults.ROUTE, self.machines)
+        machine = self.kernel.pick(faults.ROUTE, self.machines, relay.subject)
         machine.receive(relay)
 
     def _restart_machines(self) -> None:
@@ -237,10 +245,10 @@ class World:
             return
         kernel.after(KILL_EVERY_US, self._machines_die)
         for machine in self.machines:
-            if kernel.fault(faults.KILL):
-                kernel.after(kernel.vary(faults.STRUCK_WHEN), self._die, machine)
-            if kernel.fault(faults.REPLACEMENT):
-                kernel.after(kernel.vary(faults.STRUCK_WHEN), machine.replace)
+            if kernel.fault(faults.KILL, machine.subject):
+                kernel.after(kernel.vary(faults.STRUCK_WHEN, machine.subject), self._die, machine)
+            if kernel.fault(faults.REPLACEMENT, machine.subject):
+                kernel.after(kernel.vary(faults.STRUCK_WHEN, machine.subject), machine.replace)
 
     def _die(self, machine: Machine) -> None:
         if self.kernel.faulty:

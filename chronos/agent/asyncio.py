@@ -63,6 +63,7 @@ class AsyncScheduler(Base[AsyncNas]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._drains: list[asyncio.Future[None]] = []
         self._alarm: asyncio.TimerHandle | None = None
+        self._rings_us: int | None = None
 
     # --- What a host calls ---
 
@@ -254,15 +255,17 @@ class AsyncScheduler(Base[AsyncNas]):
     def _set_alarm(self) -> None:
         """See to it that somebody rings when the process wants that."""
         due_us = rings_us(self._process)
+        if due_us == self._rings_us:
+            return
+        self._rings_us = due_us
         if self._alarm is not None:
             self._alarm.cancel()
-        if due_us is None:
-            self._alarm = None
-            return
-        wait_s = max(0, due_us - self._steady()) / SECOND_US
-        self._alarm = asyncio.get_running_loop().call_later(wait_s, self._ring)
+        if due_us is not None:
+            wait_s = max(0, due_us - self._steady()) / SECOND_US
+            self._alarm = asyncio.get_running_loop().call_later(wait_s, self._ring)
 
     def _ring(self) -> None:
+        self._rings_us = None
         try:
             self._happen(Rang())
         except Exception as error:  # noqa: BLE001 - nothing else would ring

@@ -198,17 +198,9 @@ class FireVerifier:
         A clock that is wrong for a while after a resume (incident W4) makes this refuse good tokens.
         That loses no fire: each delivery has a new token, and the next one meets a clock that is right.
         """
-        now_s = self._clock()
-        if now_s >= claims.exp + LEEWAY_S:
-            raise TokenError(f"the token expired at {claims.exp:.0f}, now {now_s:.0f} s")
-        if claims.nbf is not None and now_s < claims.nbf - LEEWAY_S:
-            raise TokenError(f"the token is good from {claims.nbf:.0f}, now {now_s:.0f} s")
-        if claims.iat is not None and now_s < claims.iat - LEEWAY_S:
-            raise TokenError(f"the token was made at {claims.iat:.0f}, now {now_s:.0f} s")
-        lifetime_s = claims.exp - (now_s if claims.iat is None else claims.iat)
-        if lifetime_s > MAX_LIFETIME_S:
-            most = f"{MAX_LIFETIME_S:.0f} at most"
-            raise TokenError(f"the token is good for {lifetime_s:.0f} s; expected {most}")
+        problem = time_problem(self._clock(), expires_s=claims.exp, made_s=claims.iat, begins_s=claims.nbf)
+        if problem:
+            raise TokenError(problem)
         return claims
 
     def _use(self, token: str, claims: FireClaims, fire: str) -> None:
@@ -227,3 +219,19 @@ class FireVerifier:
             if len(self._used) <= MAX_REMEMBERED and now_s < self._used[oldest]:
                 return
             del self._used[oldest]
+
+
+def time_problem(
+    now_s: float, *, expires_s: float, made_s: float | None = None, begins_s: float | None = None
+) -> str:
+    """Return why a token is not good at an instant; nothing when it is. All in seconds since the epoch."""
+    if now_s >= expires_s + LEEWAY_S:
+        return f"the token expired at {expires_s:.0f}, now {now_s:.0f} s"
+    if begins_s is not None and now_s < begins_s - LEEWAY_S:
+        return f"the token is good from {begins_s:.0f}, now {now_s:.0f} s"
+    if made_s is not None and now_s < made_s - LEEWAY_S:
+        return f"the token was made at {made_s:.0f}, now {now_s:.0f} s"
+    lifetime_s = expires_s - (now_s if made_s is None else made_s)
+    if lifetime_s > MAX_LIFETIME_S:
+        return f"the token is good for {lifetime_s:.0f} s; expected {MAX_LIFETIME_S:.0f} at most"
+    return ""

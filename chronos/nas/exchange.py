@@ -159,7 +159,7 @@ class Exchanges:
     def __init__(self, callback_url: str, terms: Terms) -> None:
         self._callback_url = callback_url.rstrip("/")
         self._terms = terms
-        self._standing = _Standing()
+        self._standing = Standing()
 
     @property
     def is_refused(self) -> bool:
@@ -259,7 +259,7 @@ class _Call(Generic[M]):
     content: bytes | None
     reads: type[M]
     terms: Terms
-    standing: _Standing
+    standing: Standing
     within_s: float | None = None
     is_in_doubt: bool = False
     date_us: Instant | None = None
@@ -309,7 +309,7 @@ class _Call(Generic[M]):
             if self._elapsed_s() + pause_s >= min(
                 self.terms.retry_for_s, math.inf if self.within_s is None else self.within_s
             ):
-                raise failure or _not_yet(wait_s)
+                raise failure or not_yet(wait_s)
             yield Pause(pause_s=pause_s)
             self.waited_s += pause_s
             is_due, failure = True, None
@@ -360,7 +360,8 @@ def _may_pass(outcome: Outcome) -> bool:
     return not isinstance(outcome, Reply) or outcome.status in PASSING_STATUSES
 
 
-def _not_yet(wait_s: float) -> NasUnavailable:
+def not_yet(wait_s: float) -> NasUnavailable:
+    """Return the failure of a call that may not be made for so many seconds."""
     return NasUnavailable(
         f"not sent: NAS has asked not to be called for another {wait_s:.1f} s",
         definite=True,
@@ -368,7 +369,7 @@ def _not_yet(wait_s: float) -> NasUnavailable:
     )
 
 
-class _Standing:
+class Standing:
     """What the calls of one client have learned of NAS. Any thread may ask, and any may tell."""
 
     def __init__(self) -> None:

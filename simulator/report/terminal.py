@@ -14,6 +14,8 @@ from simulator.search.explore import Result
 from simulator.watch import Violation
 from simulator.world import Summary
 
+_STORES = {"memory": "memory", "json": "a JSON file", "sqlite": "SQLite"}
+
 # How many violations of one property are told in full; the others are counted.
 TOLD = 3
 
@@ -28,6 +30,9 @@ def summary_lines(plan: Plan, seed: int, summary: Summary) -> Iterator[str]:
         f"faults {plan.faults}, NAS {plan.nas}, agent {plan.agent}, {counted(plan.machines, 'machine')}"
         f"{_of_policies(plan)}"
     )
+    if plan.wire:
+        spoiled = ", which spoils messages" if plan.has_wire_faults else ""
+        yield f"wire       all that ships, with a store in {_STORES[plan.wire]}{spoiled}"
     yield from remark_lines(plan)
     yield f"verdict    {summary.verdict}"
     yield from _violation_lines(summary.violations)

@@ -1,0 +1,276 @@
+"""A life of the agent's process as a model: its effects are performed on values."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from chronos.contract.messages import status_of
+from chronos.errors import NasUnavailable
+from chronos.fire.verify import time_problem
+from chronos.jobs.schedule import SECOND_US
+from chronos.nas.exchange import Standing, not_yet
+from chronos.protocol import flow as flows
+from chronos.protocol import state
+from chronos.protocol.draft import Fired
+from chronos.protocol.flow import Answer
+from chronos.protocol.state import CallRunner, Now, Perform, Reply, TellRunner
+from chronos.testing.nas import TOKEN_LIFE_US
+from simulator import faults
+from simulator.faults import Write
+from simulator.history import Kind
+from simulator.life import SHARED_STORE_US, Life
+from simulator.nas_server import Relay
+
+if TYPE_CHECKING:
+    from simulator.host import Machine
+
+_SWAPPED = flows.JobSwapped()
+_STORE_FAILED = flows.StoreFailed()
+
+
+@attrs.frozen
+class _Cancelled:
+    """A runner hears that its time is over."""
+
+    key: Hashable
+
+
+class Modelled(Life):
+    """Performs a process, one effect after the other, in the order in which it wants them."""
+
+    def __init__(self, machine: Machine, owner: str) -> None:
+        super().__init__(machine)
+        self._process = machine.agent.begun(owner)
+        self._standing = Standing()
+        self._used: set[Relay] = set()
+        self._wanted: deque[state.Effect | _Cancelled] = deque()
+        self._is_performing = False
+        self._rings_us: int | None = None
+        self._alarms = 0
+
+    @property
+    def process(self) -> state.Process:
+        """What the process knows."""
+        return self._process
+
+    def _now(self) -> Now:
+        return Now(self._machine.now_us(), self._kernel.now_us, self._machine.is_told_to_stop)
+
+    def _now_s(self) -> float:
+        return self._kernel.now_us / SECOND_US
+
+    # --- what others want of it ---
+
+    def pending(self) -> tuple[state.Pending, ...]:
+        """Return what the process has not finished."""
+        return self._machine.agent.pending(self._process, self._now())
+
+    def receive(self, relay: Relay) -> None:
+        """A fire arrives, with a token that is good for a while and once."""
+        now_us, made_s = self._machine.now_us(), relay.minted_us // SECOND_US
+        expires_s = made_s + TOKEN_LIFE_US // SECOND_US
+        if time_problem(now_us / SECOND_US, expires_s=expires_s, made_s=made_s):
+            self._refuse_token(relay, was_used=False)
+            self._answered(relay, 401, None)
+        elif relay in self._used:
+            self._refuse_token(relay, was_used=True)
+            self._answered(relay, 401, None)
+        else:
+            self._used.add(relay)
+            shot = relay.pending.shot
+            fired = Fired(minted_us=relay.minted_us, received_us=now_us)
+            fire = flows.Fire(job_id=shot.job_id, fire_at_us=shot.fire_at_us, fired=fired)
+            self._ask(relay.subject, fire, relay)
+
+    def ask(self, subject: int, intent: flows.Intent, then: Callable[[Answer | None], None]) -> None:
+        """Ask for a change."""
+        self._ask(subject, intent, then)
+
+    def _ask(self, subject: int, intent: flows.Intent, waits: Any) -> None:
+        ticket = object()
+        self._waits[ticket] = subject, waits
+        self._watch.hold(subject)
+        self._happen(state.Asked(ticket, intent))
+
+    def start(self, then: Callable[[bool], None]) -> None:
+        """Reconcile."""
+        ticket = object()
+        self._starts[ticket] = then
+        self._happen(state.AskedToStart(ticket))
+
+    def drain(self) -> None:
+        """Turn fires away."""
+        self._happen(state.AskedToDrain())
+
+    def close(self) -> None:
+        """The simulation ends; values need no care."""
+
+    # --- steps ---
+
+    def _happen(self, event: state.Event) -> None:
+        """Let something happen to the process, and perform what it wants."""
+        self._step(event)
+        if self._is_performing:
+            return
+        self._is_performing = True
+        while self._wanted and self.is_alive:
+            effect = self._wanted.popleft()
+            _PERFORM[type(effect)](self, effect)
+        self._is_performing = False
+        if self.is_alive:
+            self._looked()
+
+    def _step(self, event: state.Event) -> None:
+        self._process, effects = self._machine.agent.step(self._process, event, self._now())
+        for effect in effects:
+            kind = type(effect)
+            if kind is state.Tell:
+                self._told(effect.event)
+            elif kind is not state.Log:
+                self._wanted.append(effect)
+        self._set_alarm()
+
+    def _came(self, number: int, event: flows.Event) -> None:
+        """An answer has come that was waited for."""
+        if self.is_alive:
+            subject = self._asked.pop(number)
+            self._happen(state.Came(number, event))
+            self._watch.release(subject)
+
+    def _set_alarm(self) -> None:
+        due_us = self._machine.agent.rings_us(self._process)
+        if due_us != self._rings_us:
+            self._rings_us = due_us
+            self._alarms += 1
+            if due_us is not None:
+                self._kernel.at(max(due_us, self._kernel.now_us), self._ring, self._alarms)
+
+    def _ring(self, alarm: int) -> None:
+        if self.is_alive and alarm == self._alarms:
+            self._rings_us = None
+            self._happen(state.Rang())
+
+    # --- effects ---
+
+    def _perform(self, effect: Perform) -> None:
+        """Ask the store, whose answer comes at once unless machines share it; or NAS."""
+        wanted = effect.effect
+        subject = self._subject(getattr(wanted, "job_id", None))
+        if self._crashes(subject):
+            return
+        if effect.within_us is not None:
+            self._request(effect.number, subject, wanted, effect.within_us)
+            return
+        event = self._from_store(subject, wanted)
+        if self._machine.shares_store:
+            self._wait(effect.number, subject)
+            self._kernel.after(SHARED_STORE_US, self._came, effect.number, event)
+        else:
+            self._step(state.Came(effect.number, event))
+
+    def _wait(self, number: Hashable, subject: int) -> None:
+        self._asked[number] = subject
+        self._watch.hold(subject)
+
+    def _request(self, number: int, subject: int, wanted: flows.Effect, within_us: int) -> None:
+        """Ask NAS, unless it has asked not to be called for a while."""
+        is_list = isinstance(wanted, flows.ListArms)
+        wait_s = self._standing.wait_s(self._now_s())
+        if wait_s:
+            self._note_answer(is_list, subject, has_failed=True)
+            self._step(state.Came(number, _failed(not_yet(wait_s))))
+            return
+        self._wait(number, subject)
+
+        def close(event: flows.Event) -> None:
+            if self.is_alive:
+                has_failed = isinstance(event, flows.ArmFailed)
+                if isinstance(event, flows.ArmFailed) and event.retry_after_us:
+                    self._standing.close(self._now_s() + event.retry_after_us / SECOND_US)
+                self._note_answer(is_list, subject, has_failed)
+                self._came(number, event)
+
+        self._ask_nas(subject, wanted, within_us, close)
+
+    def _from_store(self, subject: int, effect: flows.Effect) -> flows.Event:
+        store = self._machine.store
+        if isinstance(effect, flows.SwapJob):
+            return self._swap(subject, effect)
+        if isinstance(effect, flows.LoadJobs):
+            return flows.JobsLoaded([(job, self._owners(job)) for job in store.jobs if job is not None])
+        if not self._reads(subject):
+            return _STORE_FAILED
+        if isinstance(effect, flows.LoadHistory):
+            return flows.HistoryLoaded(store.history(subject))
+        job = store.jobs[subject]
+        return flows.JobLoaded(job, self._owners(job))
+
+    def _swap(self, subject: int, effect: flows.SwapJob) -> flows.Event:
+        kernel, store = self._kernel, self._machine.store
+        failure = kernel.fault(faults.STORE_FAILURE, subject)
+        if failure is not None:
+            kernel.record(Kind.STORE_FAILED, subject)
+            if failure is Write.WRITTEN and store.swap(subject, effect):
+                self._watch.marks["store-failed-after-the-write"] += 1
+            return _STORE_FAILED
+        has_moved = store.swap(subject, effect)
+        self._note_write(subject, effect.expected, effect.replacement, has_moved)
+        job = store.jobs[subject]
+        return _SWAPPED if has_moved else flows.SwapConflicted(job, self._owners(job))
+
+    def _call_runner(self, effect: CallRunner) -> None:
+        if not self._crashes(self._subject(effect.started.job_id)):
+            duration_us = self._run_began(effect.key, effect.started)
+            self._kernel.after(duration_us, self._run_is_over, effect.key)
+
+    def _tell_runner(self, effect: TellRunner) -> None:
+        """The time of a run is over: its runner is cancelled, which comes after what is being done now."""
+        self._wanted.append(_Cancelled(effect.key))
+
+    def _cancelled(self, effect: _Cancelled) -> None:
+        self._watch.marks["run-timed-out"] += 1
+        self._run_is_over(effect.key)
+
+    def _run_is_over(self, key: Hashable) -> None:
+        if not self.is_alive or key not in self.running:
+            return
+        subject = self.running[key].subject
+        self._happen(state.RunEnded(key, succeeded=self._run_ended(key)))
+        self._watch.release(subject)
+
+    def _reply(self, effect: Reply) -> None:
+        """Hand over an answer, if the machine lives that long."""
+        ticket, result = effect.ticket, effect.result
+        if isinstance(result, state.Started):
+            if not self._crashes(self._machine.subject):
+                self._starts.pop(ticket)(result.settled)
+            return
+        subject, waits = self._waits[ticket]
+        if self._crashes(subject):
+            if isinstance(waits, Relay):
+                self._watch.marks["crash-between-arm-and-answer"] += 1
+            return
+        del self._waits[ticket]
+        assert isinstance(result, Answer)
+        if isinstance(waits, Relay):
+            self._answered(waits, status_of(result), result)
+        else:
+            waits(result)
+        self._watch.release(subject)
+
+
+def _failed(error: NasUnavailable) -> flows.ArmFailed:
+    return flows.ArmFailed(str(error), int((error.retry_after_s or 0) * SECOND_US))
+
+
+_PERFORM: dict[type, Callable[[Modelled, Any], None]] = {
+    Perform: Modelled._perform,
+    CallRunner: Modelled._call_runner,
+    TellRunner: Modelled._tell_runner,
+    _Cancelled: Modelled._cancelled,
+    Reply: Modelled._reply,
+}
