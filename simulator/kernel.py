@@ -156,9 +156,9 @@ class Kernel:
             handler(*arguments)
         self.now_us = max(self.now_us, until_us)
 
-    def drain(self) -> None:
-        """Let everything happen that is still to come."""
-        while self._queue:
+    def drain(self, until_us: int) -> None:
+        """Let everything happen that is still to come, but nothing later than *until_us*."""
+        while self._queue and self._queue[0][0] <= until_us:
             self.run(self._queue[0][0])
 
     def record(self, kind: int, subject: int, value: int = 0) -> None:

@@ -127,9 +127,9 @@ class Life(ABC):
         return self._subject(None if task.intent is None else task.intent.job_id)
 
     def _subject(self, job_id: str | None) -> int:
-        """Return the subject number of a job, or for none that of the machine."""
+        """Return the subject number of a job, or for none that there is that of the machine."""
         machine = self._machine
-        return machine.subject if job_id is None else machine.store.subjects[job_id]
+        return machine.subject if job_id is None else machine.store.subjects.get(job_id, machine.subject)
 
     def _mark_crash(self, task: state.Task) -> None:
         flow = task.flow

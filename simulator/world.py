@@ -35,6 +35,8 @@ DEPLOYMENT_US = 5 * MINUTE_US
 # together; and how long the machines run on after their last start.
 SETTLING_US = 6 * HOUR_US
 LAST_START_US = 2 * HOUR_US
+# For how long what has begun may go on after the calendar: an agent that ticks never ends by itself.
+WINDING_UP_US = 6 * HOUR_US
 # How often the host and NAS are asked whether they fail, and the host whether a machine dies.
 OUTAGE_EVERY_US = 6 * HOUR_US
 KILL_EVERY_US = HOUR_US
@@ -162,7 +164,7 @@ class World:
             self.watch.look()
             self._restart_machines()
         self._pass(setting.end_us - 1)
-        kernel.drain()
+        kernel.drain(setting.end_us + WINDING_UP_US)
         unsettled = tuple(self.watch.unrested())
         self.watch.settled(setting.end_us - 1)
         return self._summary(unsettled)

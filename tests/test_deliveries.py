@@ -236,7 +236,7 @@ def test_timed_nas_without_the_promise_fires_it_no_more() -> None:
     assert timed.listed() == {"j": AT_US}
     timed.provision()
     timed.answer()
-    timed.kernel.drain()
+    timed.kernel.drain(60 * MINUTE_US)
     assert len(timed.relays) == 1
     assert timed.nas.armed_us(0) is None
 

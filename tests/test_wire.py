@@ -91,7 +91,10 @@ SENT: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "a quotation mark": _replaced(b'"job_id"', b'job_id"'),
     "the path": _other("url", "/provision", "/provisioo"),
     "the method": _other("method", "POST", "POSU"),
-    "the token": lambda arguments: {**arguments, "headers": {**arguments["headers"], "Authorization": "Bearer x"}},
+    "the token": lambda arguments: {
+        **arguments,
+        "headers": {**arguments["headers"], "Authorization": "Bearer x"},
+    },
     "the content type": lambda arguments: {
         **arguments,
         "headers": {**arguments["headers"], "Content-Type": "application/jsoo"},
@@ -112,7 +115,9 @@ def test_one_differing_byte_of_the_client_is_noticed(what: str, monkeypatch: pyt
 ANSWERED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "the status of an answer": (
         "_respond",
-        lambda respond: lambda send, answer, headers: respond(send, attrs.evolve(answer, status=503), headers),
+        lambda respond: (
+            lambda send, answer, headers: respond(send, attrs.evolve(answer, status=503), headers)
+        ),
     ),
     "the path": (
         "_paths_of",
@@ -120,11 +125,13 @@ ANSWERED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     ),
     "the name of a header": (
         "_header",
-        lambda header: lambda headers, name: header(headers, name.replace(b"authorization", b"authorizatioo")),
+        lambda header: (
+            lambda headers, name: header(headers, name.replace(b"authorization", b"authorizatioo"))
+        ),
     ),
     "the instant of a fire": (
         "_read",
-        lambda read: lambda headers, body: read(headers, body.replace(b":00+00:00", b":01+00:00")),
+        lambda read: lambda headers, body: read(headers, body.replace(b"+00:00", b"+00:01")),
     ),
     "the id of a job": (
         "_read",
@@ -161,7 +168,7 @@ def test_what_a_wire_spoils_loses_nothing() -> None:
         summary = simulate(plan, seed)
         assert summary.verdict == "ok", (seed, summary.violations[:1])
         marks.update(summary.marks)
-    assert SPOILED <= {mark for mark, count in marks.items() if count}
+    assert {mark for mark, count in marks.items() if count} >= SPOILED
 
 
 def test_model_has_no_faults_of_the_wire() -> None:
