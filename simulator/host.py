@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from chronos.jobs.schedule import SECOND_US, Instant
+from chronos.jobs.instants import SECOND_US, Instant
 from simulator import faults
 from simulator.agents import Agent
 from simulator.faults import Boot

@@ -14,9 +14,8 @@ import attrs
 
 from chronos import events
 from chronos.jobs.job import Job, Liveness, Origin, Run, Verdict
-from chronos.protocol import flow as flows
-from chronos.protocol import state
-from chronos.protocol.flow import Answer
+from chronos.protocol import flow_effects, intents, state
+from chronos.protocol.flow_effects import Answer
 from chronos.protocol.maps import Map
 from simulator import faults
 from simulator.history import Kind
@@ -37,7 +36,7 @@ class Running:
     """A runner at work."""
 
     subject: int
-    started: flows.StartRun
+    started: flow_effects.StartRun
 
 
 class Life(ABC):
@@ -62,6 +61,7 @@ class Life(ABC):
         self._waits: dict[object, tuple[int, Waits]] = {}
         self._starts: dict[object, Callable[[bool], None]] = {}
         self._claims: dict[str, list[Run]] = {}
+        self._let_go: list[int] = []
         self._holds_all = False
         self._held: Map[Hashable, state.Owed] = Map()
 
@@ -81,7 +81,7 @@ class Life(ABC):
         """A fire arrives."""
 
     @abstractmethod
-    def ask(self, subject: int, intent: flows.Intent, then: Callable[[Answer | None], None]) -> None:
+    def ask(self, subject: int, intent: intents.Intent, then: Callable[[Answer | None], None]) -> None:
         """Ask for a change; *then* is told of the answer, None when there is none."""
 
     @abstractmethod
@@ -107,7 +107,7 @@ class Life(ABC):
             watch.marks["crash-during-a-run"] += 1
             watch.ended(running.subject)
             watch.release(running.subject)
-        for subject in self._asked.values():
+        for subject in (*self._asked.values(), *self._let_go):
             watch.release(subject)
         for task in tasks:
             self._mark_crash(task)
@@ -133,7 +133,7 @@ class Life(ABC):
 
     def _mark_crash(self, task: state.Task) -> None:
         flow = task.flow
-        if isinstance(task.intent, flows.Fire) and flow.phase == "arming" and flow.move.runs:
+        if isinstance(task.intent, intents.Fire) and flow.phase == "arming" and flow.move.runs:
             self._watch.marks["crash-between-claim-and-arm"] += 1
 
     def relied_on(self) -> int:
@@ -149,10 +149,13 @@ class Life(ABC):
     # --- what it holds up ---
 
     def _looked(self) -> None:
-        """Hold what the process is at work on, now that it has done all that it does at once."""
+        """Hold what the process is at work on, now that it has done all that it does at once, and no more."""
         if self.process.owed is not self._held:
             self._hold_owed(self.process.owed)
         self._hold_all()
+        let_go, self._let_go = self._let_go, []
+        for subject in let_go:
+            self._watch.release(subject)
 
     def _hold_owed(self, owed: Map[Hashable, state.Owed]) -> None:
         """Hold the jobs for which something is owed, as long as the host keeps the machine for that."""
@@ -184,14 +187,18 @@ class Life(ABC):
     # --- NAS ---
 
     def _ask_nas(
-        self, subject: int, wanted: flows.Effect, within_us: int, answer: Callable[[flows.Event], None]
+        self,
+        subject: int,
+        wanted: flow_effects.Effect,
+        within_us: int,
+        answer: Callable[[flow_effects.Event], None],
     ) -> None:
         """Send a request; *answer* is told what comes back, at the latest when its time is over."""
         nas, network = self._machine.nas, self._machine.network
         call = Call(subject, self._kernel.now_us + within_us, answer)
-        if isinstance(wanted, flows.ProvisionArm):
+        if isinstance(wanted, flow_effects.ProvisionArm):
             arrives_us = network.request(subject, nas.provision, call, wanted.fire_at_us, wanted.revision)
-        elif isinstance(wanted, flows.CancelArm):
+        elif isinstance(wanted, flow_effects.CancelArm):
             arrives_us = network.request(subject, nas.cancel, call, wanted.revision)
         else:
             arrives_us = network.request(subject, nas.list, call)
@@ -238,7 +245,7 @@ class Life(ABC):
 
     # --- runs ---
 
-    def _run_began(self, key: Hashable, started: flows.StartRun) -> int:
+    def _run_began(self, key: Hashable, started: flow_effects.StartRun) -> int:
         """Note that a runner is at work; return for how long it will be, microseconds."""
         kernel, subject = self._kernel, self._subject(started.job_id)
         kernel.record(Kind.STARTED, subject, started.run.occurrence_us)
@@ -298,13 +305,13 @@ class Life(ABC):
             kernel.record(Kind.OUTCOME, self._subject(event.job_id), event.outcome.count)
             marks[f"outcome-{event.outcome.result}"] += 1
 
-    def _flow_ended(self, intent: flows.Intent, answer: Answer) -> None:
+    def _flow_ended(self, intent: intents.Intent, answer: Answer) -> None:
         subject = self._subject(intent.job_id)
-        if answer.settled and not isinstance(intent, flows.Renew):
+        if answer.settled and not isinstance(intent, intents.Renew):
             self._watch.acknowledge(subject, answer.job)
-        if isinstance(intent, flows.Renew):
+        if isinstance(intent, intents.Renew):
             self._watch.marks["lease-renewed"] += 1
             self._kernel.record(Kind.RENEWED, subject, intent.run.occurrence_us)
-        elif isinstance(intent, flows.Fire) and intent.fired.origin is Origin.RECOVERY:
+        elif isinstance(intent, intents.Fire) and intent.fired.origin is Origin.RECOVERY:
             self._watch.marks["recovered-at-start"] += 1
             self._kernel.record(Kind.RECOVERED, subject)

@@ -11,13 +11,13 @@ import attrs
 from chronos.contract.messages import status_of
 from chronos.errors import NasUnavailable
 from chronos.fire.verify import time_problem
-from chronos.jobs.schedule import SECOND_US
+from chronos.jobs.instants import SECOND_US
 from chronos.nas.exchange import Standing, not_yet
-from chronos.protocol import flow as flows
-from chronos.protocol import state
+from chronos.protocol import flow_effects, intents, process_effects, state
 from chronos.protocol.draft import Fired
-from chronos.protocol.flow import Answer
-from chronos.protocol.state import CallRunner, Now, Perform, Reply, TellRunner
+from chronos.protocol.flow_effects import Answer
+from chronos.protocol.process_effects import CallRunner, Perform, Reply, TellRunner
+from chronos.protocol.state import Now
 from chronos.testing.nas import TOKEN_LIFE_US
 from simulator import faults
 from simulator.faults import Write
@@ -28,8 +28,8 @@ from simulator.nas_server import Relay
 if TYPE_CHECKING:
     from simulator.host import Machine
 
-_SWAPPED = flows.JobSwapped()
-_STORE_FAILED = flows.StoreFailed()
+_SWAPPED = flow_effects.JobSwapped()
+_STORE_FAILED = flow_effects.StoreFailed()
 
 
 @attrs.frozen
@@ -47,7 +47,7 @@ class Modelled(Life):
         self._process = machine.agent.begun(owner)
         self._standing = Standing()
         self._used: set[Relay] = set()
-        self._wanted: deque[state.Effect | _Cancelled] = deque()
+        self._wanted: deque[process_effects.Effect | _Cancelled] = deque()
         self._is_performing = False
         self._rings_us: int | None = None
         self._alarms = 0
@@ -83,35 +83,35 @@ class Modelled(Life):
             self._used.add(relay)
             shot = relay.pending.shot
             fired = Fired(minted_us=relay.minted_us, received_us=now_us)
-            fire = flows.Fire(job_id=shot.job_id, fire_at_us=shot.fire_at_us, fired=fired)
+            fire = intents.Fire(job_id=shot.job_id, fire_at_us=shot.fire_at_us, fired=fired)
             self._ask(relay.subject, fire, relay)
 
-    def ask(self, subject: int, intent: flows.Intent, then: Callable[[Answer | None], None]) -> None:
+    def ask(self, subject: int, intent: intents.Intent, then: Callable[[Answer | None], None]) -> None:
         """Ask for a change."""
         self._ask(subject, intent, then)
 
-    def _ask(self, subject: int, intent: flows.Intent, waits: Any) -> None:
+    def _ask(self, subject: int, intent: intents.Intent, waits: Any) -> None:
         ticket = object()
         self._waits[ticket] = subject, waits
         self._watch.hold(subject)
-        self._happen(state.Asked(ticket, intent))
+        self._happen(process_effects.Asked(ticket, intent))
 
     def start(self, then: Callable[[bool], None]) -> None:
         """Reconcile."""
         ticket = object()
         self._starts[ticket] = then
-        self._happen(state.AskedToStart(ticket))
+        self._happen(process_effects.AskedToStart(ticket))
 
     def drain(self) -> None:
         """Turn fires away."""
-        self._happen(state.AskedToDrain())
+        self._happen(process_effects.AskedToDrain())
 
     def close(self) -> None:
         """The simulation ends; values need no care."""
 
     # --- steps ---
 
-    def _happen(self, event: state.Event) -> None:
+    def _happen(self, event: process_effects.Event) -> None:
         """Let something happen to the process, and perform what it wants."""
         self._step(event)
         if self._is_performing:
@@ -124,22 +124,21 @@ class Modelled(Life):
         if self.is_alive:
             self._looked()
 
-    def _step(self, event: state.Event) -> None:
+    def _step(self, event: process_effects.Event) -> None:
         self._process, effects = self._machine.agent.step(self._process, event, self._now())
         for effect in effects:
             kind = type(effect)
-            if kind is state.Tell:
+            if kind is process_effects.Tell:
                 self._told(effect.event)
-            elif kind is not state.Log:
+            elif kind is not process_effects.Log:
                 self._wanted.append(effect)
         self._set_alarm()
 
-    def _came(self, number: int, event: flows.Event) -> None:
+    def _came(self, number: int, event: flow_effects.Event) -> None:
         """An answer has come that was waited for."""
         if self.is_alive:
-            subject = self._asked.pop(number)
-            self._happen(state.Came(number, event))
-            self._watch.release(subject)
+            self._let_go.append(self._asked.pop(number))
+            self._happen(process_effects.Came(number, event))
 
     def _set_alarm(self) -> None:
         due_us = self._machine.agent.rings_us(self._process)
@@ -152,7 +151,7 @@ class Modelled(Life):
     def _ring(self, alarm: int) -> None:
         if self.is_alive and alarm == self._alarms:
             self._rings_us = None
-            self._happen(state.Rang())
+            self._happen(process_effects.Rang())
 
     # --- effects ---
 
@@ -170,46 +169,48 @@ class Modelled(Life):
             self._wait(effect.number, subject)
             self._kernel.after(SHARED_STORE_US, self._came, effect.number, event)
         else:
-            self._step(state.Came(effect.number, event))
+            self._step(process_effects.Came(effect.number, event))
 
     def _wait(self, number: Hashable, subject: int) -> None:
         self._asked[number] = subject
         self._watch.hold(subject)
 
-    def _request(self, number: int, subject: int, wanted: flows.Effect, within_us: int) -> None:
+    def _request(self, number: int, subject: int, wanted: flow_effects.Effect, within_us: int) -> None:
         """Ask NAS, unless it has asked not to be called for a while."""
-        is_list = isinstance(wanted, flows.ListArms)
+        is_list = isinstance(wanted, flow_effects.ListArms)
         wait_s = self._standing.wait_s(self._now_s())
         if wait_s:
             self._note_answer(is_list, subject, has_failed=True)
-            self._step(state.Came(number, _failed(not_yet(wait_s))))
+            self._step(process_effects.Came(number, _failed(not_yet(wait_s))))
             return
         self._wait(number, subject)
 
-        def close(event: flows.Event) -> None:
+        def close(event: flow_effects.Event) -> None:
             if self.is_alive:
-                has_failed = isinstance(event, flows.ArmFailed)
-                if isinstance(event, flows.ArmFailed) and event.retry_after_us:
+                has_failed = isinstance(event, flow_effects.ArmFailed)
+                if isinstance(event, flow_effects.ArmFailed) and event.retry_after_us:
                     self._standing.close(self._now_s() + event.retry_after_us / SECOND_US)
                 self._note_answer(is_list, subject, has_failed)
                 self._came(number, event)
 
         self._ask_nas(subject, wanted, within_us, close)
 
-    def _from_store(self, subject: int, effect: flows.Effect) -> flows.Event:
+    def _from_store(self, subject: int, effect: flow_effects.Effect) -> flow_effects.Event:
         store = self._machine.store
-        if isinstance(effect, flows.SwapJob):
+        if isinstance(effect, flow_effects.SwapJob):
             return self._swap(subject, effect)
-        if isinstance(effect, flows.LoadJobs):
-            return flows.JobsLoaded([(job, self._owners(job)) for job in store.jobs if job is not None])
+        if isinstance(effect, flow_effects.LoadJobs):
+            return flow_effects.JobsLoaded(
+                [(job, self._owners(job)) for job in store.jobs if job is not None]
+            )
         if not self._reads(subject):
             return _STORE_FAILED
-        if isinstance(effect, flows.LoadHistory):
-            return flows.HistoryLoaded(store.history(subject))
+        if isinstance(effect, flow_effects.LoadHistory):
+            return flow_effects.HistoryLoaded(store.history(subject))
         job = store.jobs[subject]
-        return flows.JobLoaded(job, self._owners(job))
+        return flow_effects.JobLoaded(job, self._owners(job))
 
-    def _swap(self, subject: int, effect: flows.SwapJob) -> flows.Event:
+    def _swap(self, subject: int, effect: flow_effects.SwapJob) -> flow_effects.Event:
         kernel, store = self._kernel, self._machine.store
         failure = kernel.fault(faults.STORE_FAILURE, subject)
         if failure is not None:
@@ -220,7 +221,7 @@ class Modelled(Life):
         has_moved = store.swap(subject, effect)
         self._note_write(subject, effect.expected, effect.replacement, has_moved)
         job = store.jobs[subject]
-        return _SWAPPED if has_moved else flows.SwapConflicted(job, self._owners(job))
+        return _SWAPPED if has_moved else flow_effects.SwapConflicted(job, self._owners(job))
 
     def _call_runner(self, effect: CallRunner) -> None:
         if not self._crashes(self._subject(effect.started.job_id)):
@@ -238,9 +239,8 @@ class Modelled(Life):
     def _run_is_over(self, key: Hashable) -> None:
         if not self.is_alive or key not in self.running:
             return
-        subject = self.running[key].subject
-        self._happen(state.RunEnded(key, succeeded=self._run_ended(key)))
-        self._watch.release(subject)
+        self._let_go.append(self.running[key].subject)
+        self._happen(process_effects.RunEnded(key, succeeded=self._run_ended(key)))
 
     def _reply(self, effect: Reply) -> None:
         """Hand over an answer, if the machine lives that long."""
@@ -255,16 +255,16 @@ class Modelled(Life):
                 self._watch.marks["crash-between-arm-and-answer"] += 1
             return
         del self._waits[ticket]
+        self._let_go.append(subject)
         assert isinstance(result, Answer)
         if isinstance(waits, Relay):
             self._answered(waits, status_of(result), result)
         else:
             waits(result)
-        self._watch.release(subject)
 
 
-def _failed(error: NasUnavailable) -> flows.ArmFailed:
-    return flows.ArmFailed(str(error), int((error.retry_after_s or 0) * SECOND_US))
+def _failed(error: NasUnavailable) -> flow_effects.ArmFailed:
+    return flow_effects.ArmFailed(str(error), int((error.retry_after_s or 0) * SECOND_US))
 
 
 _PERFORM: dict[type, Callable[[Modelled, Any], None]] = {

@@ -131,11 +131,11 @@ ANSWERED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     ),
     "the instant of a fire": (
         "_read",
-        lambda read: lambda headers, body: read(headers, body.replace(b"+00:00", b"+00:01")),
+        lambda read: lambda headers, body: read(headers, body.replace(b"+00:00", b"+00:0o")),
     ),
-    "the id of a job": (
+    "the name of a field": (
         "_read",
-        lambda read: lambda headers, body: read(headers, body.replace(b'"job_id": "', b'"job_id": "x')),
+        lambda read: lambda headers, body: read(headers, body.replace(b'"job_id"', b'"job_ie"')),
     ),
 }
 

@@ -17,13 +17,12 @@ from chronos.contract import messages
 from chronos.errors import StaleRevision
 from chronos.fire.verify import FireVerifier
 from chronos.fire.webhook import DRAIN_TIMEOUT_S, FireEndpoint
+from chronos.jobs.instants import MINUTE_US, SECOND_US, Instant, format_instant
 from chronos.jobs.job import Job
-from chronos.jobs.schedule import MINUTE_US, SECOND_US, Instant, format_instant
 from chronos.nas.client import AsyncNasClient
 from chronos.nas.exchange import ArmAnswer, ArmList
-from chronos.protocol import flow as flows
-from chronos.protocol import state
-from chronos.protocol.flow import Answer
+from chronos.protocol import flow_effects, intents, process_effects, state
+from chronos.protocol.flow_effects import Answer
 from chronos.testing.keys import SigningKeys
 from chronos.testing.nas import TOKEN_LIFE_US
 from simulator import faults
@@ -84,11 +83,11 @@ class _Scheduler(AsyncScheduler):
         """What the process knows."""
         return self._process
 
-    async def ask_for(self, intent: flows.Intent) -> Answer:
+    async def ask_for(self, intent: intents.Intent) -> Answer:
         """Ask for a change that somebody has put into words already."""
         return await self._ask_for(intent)
 
-    def _context(self, effect: state.CallRunner) -> RunContext:
+    def _context(self, effect: process_effects.CallRunner) -> RunContext:
         context = super()._context(effect)
         self._begin_run(context, effect)
         return context
@@ -129,9 +128,8 @@ class Wired(Life):
         self.kernel, self.machine_subject = machine.kernel, machine.subject
         self._keys, self._numbers = outside.keys, outside.numbers
         self._loop = Loop(  # type: ignore[abstract]  # nobody asks for what it lacks
-            machine.kernel, call=self._call, settled=self._settled
+            machine.kernel, call=self._call, settled=self._looked
         )
-        self._let_go: list[int] = []
         self._used: set[Relay] = set()
         self._answers: dict[str, Answer] = {}
         self._runs: dict[int, tuple[Hashable, int]] = {}
@@ -179,7 +177,7 @@ class Wired(Life):
         self._watch.hold(relay.subject)
         self._loop.begin(self._serve(relay, ticket))
 
-    def ask(self, subject: int, intent: flows.Intent, then: Callable[[Answer | None], None]) -> None:
+    def ask(self, subject: int, intent: intents.Intent, then: Callable[[Answer | None], None]) -> None:
         """Ask for a change."""
         ticket = object()
         self._waits[ticket] = subject, then
@@ -199,8 +197,6 @@ class Wired(Life):
     def end(self) -> None:
         """End at once."""
         super().end()
-        for subject in self._let_go:
-            self._watch.release(subject)
         self._loop.kill()
 
     def close(self) -> None:
@@ -211,18 +207,11 @@ class Wired(Life):
         """Let the simulation end with an error that nobody would hear of."""
         self._loop.fail(error)
 
-    def _settled(self) -> None:
-        """All is done that can be done now."""
-        let_go, self._let_go = self._let_go, []
-        for subject in let_go:
-            self._watch.release(subject)
-        self._looked()
-
     def _hear(self, event: events.Event) -> None:
         """Listen to the scheduler, which goes on whatever a hook raises."""
         if not self.is_alive:
             return
-        if isinstance(event, events.FlowEnded) and isinstance(event.intent, flows.Fire):
+        if isinstance(event, events.FlowEnded) and isinstance(event.intent, intents.Fire):
             self._answers[event.intent.job_id] = event.answer
         try:
             self._told(event)
@@ -298,7 +287,7 @@ class Wired(Life):
         return token
 
     async def _change(
-        self, ticket: object, intent: flows.Intent, then: Callable[[Answer | None], None]
+        self, ticket: object, intent: intents.Intent, then: Callable[[Answer | None], None]
     ) -> None:
         answer = await self._scheduler.ask_for(intent)
         subject = self._waits[ticket][0]
@@ -382,17 +371,19 @@ class Wired(Life):
                 self._let_go.append(self._asked.pop(key))
         return answer
 
-    def _carry(self, wanted: flows.Effect, answer: Callable[[flows.Event | None], None]) -> None:
-        def close(event: flows.Event) -> None:
+    def _carry(
+        self, wanted: flow_effects.Effect, answer: Callable[[flow_effects.Event | None], None]
+    ) -> None:
+        def close(event: flow_effects.Event) -> None:
             if self.is_alive:
-                is_no_answer = isinstance(event, flows.ArmFailed) and not event.retry_after_us
+                is_no_answer = isinstance(event, flow_effects.ArmFailed) and not event.retry_after_us
                 answer(None if is_no_answer else event)
                 self._loop.run()
 
         subject = self._subject(getattr(wanted, "job_id", None))
         self._ask_nas(subject, wanted, self._within_us, close)
 
-    def _spoil(self, wanted: flows.Effect, answer: HttpAnswer) -> HttpAnswer:
+    def _spoil(self, wanted: flow_effects.Effect, answer: HttpAnswer) -> HttpAnswer:
         """Return what the wire makes of NAS's answer."""
         subject, (status, headers, content) = self._subject(getattr(wanted, "job_id", None)), answer
         spoiled = self.kernel.fault(faults.WIRE_ANSWER, subject)
@@ -403,7 +394,7 @@ class Wired(Life):
             return status, headers, content[: len(content) // 2]
         return status, {"content-type": "text/html"}, b"<html><body>a page of a proxy</body></html>"
 
-    def begin_run(self, context: RunContext, effect: state.CallRunner) -> None:
+    def begin_run(self, context: RunContext, effect: process_effects.CallRunner) -> None:
         """A runner is called, if the machine lives that long."""
         if not self._crashes(self._subject(context.job_id)):
             self._runs[id(context)] = effect.key, self._run_began(effect.key, effect.started)

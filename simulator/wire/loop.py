@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any
 
-from chronos.jobs.schedule import SECOND_US
+from chronos.jobs.instants import SECOND_US
 from simulator.kernel import Kernel
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chronos.errors import StoreError
+from chronos.jobs.instants import Instant
 from chronos.jobs.job import Job, Outcome, Unreadable
-from chronos.jobs.schedule import Instant
 from chronos.stores import JobStore, JsonFileStore, MemoryStore, SqlStore
 from simulator import faults
 from simulator.faults import Write

@@ -9,14 +9,15 @@ from typing import Any, TypeAlias
 import httpx
 
 from chronos.contract import messages, wire
-from chronos.jobs.schedule import SECOND_US, Instant, ScheduleError, format_instant, parse_instant
-from chronos.protocol import flow as flows
+from chronos.errors import ScheduleError
+from chronos.jobs.instants import SECOND_US, Instant, format_instant, parse_instant
+from chronos.protocol import flow_effects
 
 PORTAL_URL = "https://portal.example"
 CALLBACK_URL = "https://agent.example"
 ACCESS_TOKEN = "access-token"
 
-Ask: TypeAlias = Callable[[flows.Effect, Callable[[flows.Event | None], None]], None]
+Ask: TypeAlias = Callable[[flow_effects.Effect, Callable[[flow_effects.Event | None], None]], None]
 """Asks NAS for an effect, and has a function told what comes back; None for an answer that never comes."""
 
 Answer: TypeAlias = tuple[int, dict[str, str], bytes]
@@ -33,7 +34,7 @@ class Transport(httpx.AsyncBaseTransport):
     """
 
     def __init__(
-        self, ask: Ask, future: Callable[[], Any], spoiled: Callable[[flows.Effect, Answer], Answer]
+        self, ask: Ask, future: Callable[[], Any], spoiled: Callable[[flow_effects.Effect, Answer], Answer]
     ) -> None:
         self._ask, self._future, self._spoiled = ask, future, spoiled
 
@@ -47,7 +48,7 @@ class Transport(httpx.AsyncBaseTransport):
             return httpx.Response(status, content=json.dumps(body).encode(), request=request)
         answered = self._future()
 
-        def answer(event: flows.Event | None) -> None:
+        def answer(event: flow_effects.Event | None) -> None:
             if event is not None and not answered.done():
                 answered.set_result(event)
 
@@ -60,7 +61,7 @@ class _Refused(Exception):
     """The request is not one of the contract: the status and the word of the answer."""
 
 
-def _read(request: httpx.Request, content: bytes) -> flows.Effect:
+def _read(request: httpx.Request, content: bytes) -> flow_effects.Effect:
     """Return what a request asks for."""
     headers = request.headers
     if headers.get("authorization") != f"Bearer {ACCESS_TOKEN}":
@@ -71,16 +72,16 @@ def _read(request: httpx.Request, content: bytes) -> flows.Effect:
                 asked = wire.decode(messages.ProvisionRequest, _json(request, content))
                 if asked.agent_callback_url != CALLBACK_URL or asked.revision is None:
                     raise _Refused(400, "invalid_message")
-                return flows.ProvisionArm(
+                return flow_effects.ProvisionArm(
                     job_id=asked.job_id, fire_at_us=parse_instant(asked.fire_at), revision=asked.revision
                 )
             case messages.CANCEL:
                 cancelled = wire.decode(messages.CancelRequest, _json(request, content))
                 if cancelled.revision is None:
                     raise _Refused(400, "invalid_message")
-                return flows.CancelArm(job_id=cancelled.job_id, revision=cancelled.revision)
+                return flow_effects.CancelArm(job_id=cancelled.job_id, revision=cancelled.revision)
             case messages.LIST:
-                return flows.ListArms()
+                return flow_effects.ListArms()
     except (wire.RemoteMessageError, ScheduleError) as error:
         raise _Refused(400, "invalid_message") from error
     raise _Refused(404, "not_found")
@@ -101,28 +102,28 @@ def _armed(arm: tuple[str, Instant | None]) -> messages.Armed:
     return messages.Armed(job_id=job_id, fire_at=format_instant(fire_at_us), schedule_id=f"arm-{job_id}")
 
 
-def _written(wanted: flows.Effect, event: flows.Event) -> Answer:
+def _written(wanted: flow_effects.Effect, event: flow_effects.Event) -> Answer:
     """Return the HTTP answer by which NAS says what became of a request."""
     headers = {"content-type": "application/json"}
     message: wire.Message
     match event:
-        case flows.ArmFailed(retry_after_us=retry_after_us):
+        case flow_effects.ArmFailed(retry_after_us=retry_after_us):
             status, message = 503, messages.ErrorResponse(error="busy")
             headers["retry-after"] = str(retry_after_us // SECOND_US)
-        case flows.ArmOutdated(revision=revision):
+        case flow_effects.ArmOutdated(revision=revision):
             status, message = 409, messages.StaleRevisionResponse(error="stale_revision", revision=revision)
-        case flows.ArmsListed(arms=arms):
+        case flow_effects.ArmsListed(arms=arms):
             status, message = 200, messages.ListResponse(armed=tuple(map(_armed, arms.items())))
-        case flows.ArmAccepted(echoed=echoed):
+        case flow_effects.ArmAccepted(echoed=echoed):
             status, message = 200, _accepted(wanted, echoed)
         case _:
             raise AssertionError(f"{event} is no answer of NAS")
     return status, headers, json.dumps(wire.encode(message)).encode()
 
 
-def _accepted(wanted: flows.Effect, echoed: bool) -> wire.Message:
-    if isinstance(wanted, flows.ProvisionArm):
+def _accepted(wanted: flow_effects.Effect, echoed: bool) -> wire.Message:
+    if isinstance(wanted, flow_effects.ProvisionArm):
         revision = wanted.revision if echoed else None
         return messages.ProvisionResponse(schedule_id=f"arm-{wanted.job_id}", revision=revision)
-    assert isinstance(wanted, flows.CancelArm)
+    assert isinstance(wanted, flow_effects.CancelArm)
     return messages.CancelResponse(ok=True, revision=wanted.revision if echoed else None)
