@@ -134,7 +134,7 @@ def faults_page() -> str:
                         _chances(fault),
                         _source(fault),
                     ]
-                    for fault in faults.FAULTS
+                    for fault in (*faults.FAULTS, *faults.WIRE_FAULTS)
                 ),
             ),
             "## Ordinary variation\n",
@@ -287,6 +287,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "cases": _cases,
     "results": _results,
     "hops": lambda: ", ".join(code(hop) for hop in watch.HOPS if hop != "total"),
+    "wire_faults": lambda: "; ".join(fault.words for fault in faults.WIRE_FAULTS),
     "settling": lambda: f"{world.SETTLING_US // (3600 * SECOND_US)} hours",
     **{f"closes-{incident}": partial(_closed_by, incident) for incident in INCIDENTS},
 }

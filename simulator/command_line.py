@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
+from importlib.util import find_spec
 from os import stat_result
 from pathlib import Path
 
@@ -236,9 +237,6 @@ def _plan(options: argparse.Namespace, chosen: Scenario) -> Plan:
         loaded = fleet.load_file(path, start_us=options.start)
     else:
         loaded = fleet.load_shipped(chosen.fleet, start_us=options.start)
-    for option in ("store", "wire_faults"):
-        if getattr(options, option) and not options.wire:
-            raise BadUsage(f"--{option.replace('_', '-')} is for --wire alone")
     plan = Plan(
         scenario=chosen.name,
         fleet=loaded,
@@ -248,14 +246,27 @@ def _plan(options: argparse.Namespace, chosen: Scenario) -> Plan:
         agent=options.agent or chosen.agent,
         machines=options.machines or chosen.machines,
         policies=options.policies or chosen.policies,
-        wire=(options.store or STORES[0]) if options.wire else "",
+        wire=_store(options, options.agent or chosen.agent),
         has_wire_faults=options.wire_faults,
     )
-    if plan.wire and plan.agent != CHRONOS.name:
-        raise BadUsage(f"--wire runs what ships, and the agent {plan.agent} is only a model")
     if plan.setting(options.seed).end_us > _LAST_US:
         raise BadUsage(f"--days {plan.days}: expected an end before the year 9900")
     return plan
+
+
+def _store(options: argparse.Namespace, agent: str) -> str:
+    """Return with which store all that ships is to be run; nothing for a model of it."""
+    for option in ("store", "wire_faults"):
+        if getattr(options, option) and not options.wire:
+            raise BadUsage(f"--{option.replace('_', '-')} is for --wire alone")
+    if not options.wire:
+        return ""
+    if agent != CHRONOS.name:
+        raise BadUsage(f"--wire runs what ships, and the agent {agent} is a model alone")
+    store: str = options.store or STORES[0]
+    if store == "sqlite" and find_spec("sqlalchemy") is None:
+        raise BadUsage("--store sqlite needs the extra `sql` of chronos-cron")
+    return store
 
 
 _LAST_US = parse_instant("9900-01-01T00:00:00+00:00")
