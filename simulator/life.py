@@ -19,7 +19,7 @@ from chronos.protocol.flow_effects import Answer
 from chronos.protocol.maps import Map
 from simulator import faults
 from simulator.history import Kind
-from simulator.moments import is_relied_on
+from simulator.moments import LeftOpen, is_left_open, is_relied_on, is_tried
 from simulator.nas_server import FAILED, Call, Relay
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class Life(ABC):
         self._starts: dict[object, Callable[[bool], None]] = {}
         self._claims: dict[str, list[Run]] = {}
         self._let_go: list[int] = []
+        self._open: dict[str, intents.Intent] = {}
         self._holds_all = False
         self._held: Map[Hashable, state.Owed] = Map()
 
@@ -153,9 +154,19 @@ class Life(ABC):
         if self.process.owed is not self._held:
             self._hold_owed(self.process.owed)
         self._hold_all()
+        if self._open and not self.process.is_draining:
+            self._tell_open()
         let_go, self._let_go = self._let_go, []
         for subject in let_go:
             self._watch.release(subject)
+
+    def _tell_open(self) -> None:
+        for job_id, intent in tuple(self._open.items()):
+            if job_id in self.process.unsettled:
+                left = LeftOpen(intent=intent, is_tried=is_tried(self.process, job_id))
+                self._watch.left_open(self._subject(job_id), left)
+            else:
+                del self._open[job_id]
 
     def _hold_owed(self, owed: Map[Hashable, state.Owed]) -> None:
         """Hold the jobs for which something is owed, as long as the host keeps the machine for that."""
@@ -307,6 +318,10 @@ class Life(ABC):
 
     def _flow_ended(self, intent: intents.Intent, answer: Answer) -> None:
         subject = self._subject(intent.job_id)
+        if answer.settled:
+            self._open.pop(intent.job_id, None)
+        elif is_left_open(intent, answer):
+            self._open[intent.job_id] = intent
         if answer.settled and not isinstance(intent, intents.Renew):
             self._watch.acknowledge(subject, answer.job)
         if isinstance(intent, intents.Renew):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from chronos.agent.effects import failure_of
 from chronos.contract.messages import status_of
-from chronos.errors import NasUnavailable
 from chronos.fire.verify import time_problem
 from chronos.jobs.instants import SECOND_US
 from chronos.nas.exchange import Standing, not_yet
@@ -181,7 +181,7 @@ class Modelled(Life):
         wait_s = self._standing.wait_s(self._now_s())
         if wait_s:
             self._note_answer(is_list, subject, has_failed=True)
-            self._step(process_effects.Came(number, _failed(not_yet(wait_s))))
+            self._step(process_effects.Came(number, failure_of(not_yet(wait_s))))
             return
         self._wait(number, subject)
 
@@ -261,10 +261,6 @@ class Modelled(Life):
             self._answered(waits, status_of(result), result)
         else:
             waits(result)
-
-
-def _failed(error: NasUnavailable) -> flow_effects.ArmFailed:
-    return flow_effects.ArmFailed(str(error), int((error.retry_after_s or 0) * SECOND_US))
 
 
 _PERFORM: dict[type, Callable[[Modelled, Any], None]] = {

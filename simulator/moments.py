@@ -8,8 +8,10 @@ from typing import TypeAlias
 import attrs
 
 from chronos.jobs.instants import Instant
-from chronos.jobs.job import Job, Outcome, Run
-from chronos.protocol.state import ForClock, ForList, ForOwed, Task
+from chronos.jobs.job import Job, Origin, Outcome, Run
+from chronos.protocol.flow_effects import Answer
+from chronos.protocol.intents import Finish, Fire, Intent, Renew
+from chronos.protocol.state import ForClock, ForList, ForOwed, Process, Task
 
 Attempt: TypeAlias = tuple[bool, Instant, int]
 """The identity of an occurrence, manual or not and its instant, and the number of the attempt."""
@@ -89,7 +91,42 @@ class Settled:
     now_us: Instant
 
 
-Moment: TypeAlias = AtRest | Start | StoreMove | Stop | Settled
+@attrs.frozen(kw_only=True, eq=False)
+class LeftOpen:
+    """A process has done all that it does at once, and a flow of it has left something unsettled.
+
+    Attributes:
+        intent: what the flow was for.
+        is_tried: whether the process is at it again, or will be.
+    """
+
+    intent: Intent
+    is_tried: bool
+
+
+Moment: TypeAlias = AtRest | Start | StoreMove | Stop | Settled | LeftOpen
+
+
+def is_left_open(intent: Intent, answer: Answer) -> bool:
+    """Return whether a flow leaves something to do that nobody else repeats.
+
+    NAS repeats its fires, a run that goes on renews its lease again, and who asked for a change that was not
+    stored was told so.
+    """
+    if answer.settled or isinstance(intent, Renew):
+        return False
+    if isinstance(intent, Fire):
+        return intent.fired.origin is Origin.RECOVERY
+    return isinstance(intent, Finish) or answer.verdict is not None
+
+
+def is_tried(process: Process, job_id: str) -> bool:
+    """Return whether a process is at work on a job, or will be."""
+    return (
+        any(owed.intent.job_id == job_id for owed in process.owed.values())
+        or any(task.intent is None or task.intent.job_id == job_id for task in process.tasks.values())
+        or bool(process.batches)
+    )
 
 
 def is_relied_on(task: Task) -> bool:

@@ -16,7 +16,7 @@ from chronos.jobs.due import following, wake_at
 from chronos.jobs.instants import Instant, format_instant
 from chronos.jobs.job import CLOCK_ALLOWANCE_US, LEASE_US, Job, JobState, Origin
 from chronos.jobs.policy import MAX_IN_FLIGHT, Overlap
-from simulator.moments import AtRest, Moment, Settled, Start, Stop, StoreMove, attempt_of
+from simulator.moments import AtRest, LeftOpen, Moment, Settled, Start, Stop, StoreMove, attempt_of
 
 # --- At rest: nobody is at work on the job --------------------------------------------------
 
@@ -279,6 +279,16 @@ def _unsettled(stop: Stop) -> str | None:
     return f"{stop.who} stops with {stop.requests} requests and {stop.runs} runs unsettled"
 
 
+# --- When a flow has left something to do ---------------------------------------------------
+
+
+def _forgotten(left: LeftOpen) -> str | None:
+    """Say that nobody comes back for what is unsettled."""
+    if left.is_tried:
+        return None
+    return f"a flow ({type(left.intent).__name__}) ended unsettled, and its process does not try again"
+
+
 # --- The properties -------------------------------------------------------------------------
 
 
@@ -404,6 +414,16 @@ SAFE_SLEEP = Property(
     conditions={Stop: _unsettled},
     incidents=("W1",),
 )
+FOLLOWED_UP = Property(
+    id="FOLLOWED-UP",
+    expectation=Expectation.ALWAYS,
+    statement=(
+        "What a process has stored and NAS has not accepted, and the end of a run that it could not store, "
+        "it tries again until it drains or ends, or that is settled."
+    ),
+    conditions={LeftOpen: _forgotten},
+    incidents=("L14",),
+)
 CONVERGES = Property(
     id="CONVERGES",
     expectation=Expectation.EVENTUALLY,
@@ -433,6 +453,7 @@ PROPERTIES = (
     NOT_EARLY,
     REPEAT_LIMIT,
     SAFE_SLEEP,
+    FOLLOWED_UP,
     CONVERGES,
     EVERY_OCCURRENCE,
 )

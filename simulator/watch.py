@@ -19,7 +19,7 @@ from chronos.jobs.job import Job, Outcome, Result, Run
 from simulator import properties
 from simulator.history import render
 from simulator.kernel import Kernel
-from simulator.moments import AtRest, Attempt, Moment, Settled, Start, Stop, StoreMove, attempt_of
+from simulator.moments import AtRest, Attempt, LeftOpen, Moment, Settled, Start, Stop, StoreMove, attempt_of
 
 # The hops of an occurrence's lateness, in their order.
 HOPS = ("scheduler", "relay", "wake", "claim", "total")
@@ -176,6 +176,10 @@ class Watch:
     def stopped(self, subject: int, requests: int, runs: int) -> None:
         """A machine stopped of its own accord with so much unsettled."""
         self._decide(subject, Stop(who="the machine", requests=requests, runs=runs))
+
+    def left_open(self, subject: int, left: LeftOpen) -> None:
+        """A process has done all that it does at once, and something of a job is unsettled."""
+        self._decide(subject, left)
 
     # --- verdicts ---
 

@@ -929,6 +929,14 @@ _WHAT_A_PROCESS_DOES = (
     ),
 )
 
+# Others come back for nearly all of it, so that no state shows it; a life of the process does.
+FORGETS_WHAT_IS_OWED = Mutant(
+    name="an answer is given without noting what is owed",
+    module=tasks,
+    old="        if owed is not None:\n            patience_until_us",
+    new="        if owed is not None and isinstance(purpose, ForBatch):\n            patience_until_us",
+)
+
 # Not here, since hardly a world of the tests can tell them from the protocol: that a start looks at
 # what is armed and at what is overdue (whoever was not answered asks again, and NAS fires a past
 # instant at once, too), that an earlier life's revision is passed in one step (asking again passes it

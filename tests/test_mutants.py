@@ -13,7 +13,7 @@ from chronos.testing import nas
 from simulator import scenario
 from simulator.agents import AGENTS, CHRONOS
 from simulator.fleet import Fleet, load_shipped
-from simulator.properties import NO_LOST_REARM
+from simulator.properties import FOLLOWED_UP, NO_LOST_REARM
 from simulator.search.cases import Case
 from simulator.search.explore import search
 from simulator.search.space import Space
@@ -23,6 +23,7 @@ from tests.mutants import (
     BETWEEN,
     CLOSE,
     DISTANT,
+    FORGETS_WHAT_IS_OWED,
     MUTANTS,
     ONE_RUN,
     PAUSED,
@@ -37,7 +38,7 @@ from tests.mutants import (
 
 _OF_PROTOCOL = ("chronos.protocol.", "chronos.jobs.")
 
-ALL = (*MUTANTS, ACCEPTS_THE_ARM_ITSELF)
+ALL = (*MUTANTS, ACCEPTS_THE_ARM_ITSELF, FORGETS_WHAT_IS_OWED)
 
 
 def is_of_protocol(value: object) -> bool:
@@ -118,9 +119,26 @@ def test_simulation_finds_what_only_a_wrong_clock_brings_to_light(monkeypatch: p
     assert NO_LOST_REARM.id in found
 
 
+def test_simulation_finds_what_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that answers and does not note what it owes is found within twenty seeds."""
+    broken = agent_of(FORGETS_WHAT_IS_OWED)
+    monkeypatch.setitem(AGENTS, broken.name, broken)
+    plan = scenario.Plan(
+        scenario="a forgetful agent",
+        fleet=load_shipped("fleet-12"),
+        days=20,
+        faults="heavy",
+        nas="hardened",
+        agent=broken.name,
+        machines=1,
+    )
+    found = (each.property for seed in range(20) for each in scenario.simulate(plan, seed).violations)
+    assert FOLLOWED_UP.id in found
+
+
 def test_every_mutant_is_found_by_something() -> None:
     """A mistake that nothing finds shows a hole in the checks, and has no place in the list."""
-    found = (each.rule or each.case or each.is_found_by_machine for each in ALL)
+    found = (each.rule or each.case or each.is_found_by_machine for each in MUTANTS)
     assert all(found)
     assert len({each.name for each in ALL}) == len(ALL)
 

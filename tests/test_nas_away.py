@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import attrs
 import pytest
 
+from chronos.agent.effects import failure_of
+from chronos.errors import NasUnavailable
 from chronos.jobs.instants import HOUR_US
 from chronos.jobs.job import LEASE_US, Origin, Run
 from chronos.protocol import follow_ups
@@ -105,6 +107,13 @@ def test_tries_come_ever_more_slowly_and_never_end() -> None:
     delays = [follow_ups.follow_up_delay_us(tries) for tries in (*range(8), 10_000)]
     assert delays[:3] == list(FOLLOW_UP_DELAYS_US)
     assert [delay_us // 1_000_000 for delay_us in delays] == [5, 15, 45, 90, 180, 300, 300, 300, 300]
+
+
+@pytest.mark.parametrize("wait_s", [22.110000000000582, 22.1099995, 30.0, 0.0000001])
+def test_wait_that_nas_asks_for_ends_no_sooner(wait_s: float) -> None:
+    """Rounded up to a microsecond: the try that came one too soon was refused by the agent's own client."""
+    failed = failure_of(NasUnavailable("not sent", definite=True, retry_after_s=wait_s))
+    assert 0 <= failed.retry_after_us / 1_000_000 - wait_s < 0.000002
 
 
 def test_newer_recovery_of_a_job_stands_for_the_older_one_and_each_end_for_itself() -> None:

@@ -9,11 +9,24 @@ import attrs
 import pytest
 
 from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, parse_instant
-from chronos.jobs.job import LEASE_US, Job, JobState, Origin, Outcome, Result, Run, Waiting
+from chronos.jobs.job import LEASE_US, Job, JobState, Origin, Outcome, Result, Run, Verdict, Waiting
 from chronos.jobs.policy import MAX_IN_FLIGHT, Overlap, Policy
 from chronos.jobs.schedule import Interval, Once
+from chronos.protocol.flow_effects import Answer
+from chronos.protocol.follow_ups import recovery
+from chronos.protocol.intents import Finish, Fire, Intent, Pause, Renew
 from simulator import properties
-from simulator.moments import AtRest, Attempt, Settled, Start, Stop, StoreMove, attempt_of
+from simulator.moments import (
+    AtRest,
+    Attempt,
+    LeftOpen,
+    Settled,
+    Start,
+    Stop,
+    StoreMove,
+    attempt_of,
+    is_left_open,
+)
 
 T0 = parse_instant("2026-06-26T12:00:00Z")
 ALLOW = Policy(overlap=Overlap.ALLOW)
@@ -148,6 +161,40 @@ def test_machine_stops_only_with_everything_settled(requests: int, runs: int) ->
     safe_sleep = properties.SAFE_SLEEP
     assert safe_sleep.violation(Stop(who="the machine", requests=0, runs=0)) is None
     assert safe_sleep.violation(Stop(who="the machine", requests=requests, runs=runs)) is not None
+
+
+# --- when a flow has left something to do -------------------------------------------------------
+
+STORED = Answer(job_id="j", verdict=Verdict.ACCEPTED, reason="", settled=False)
+NOT_STORED = attrs.evolve(STORED, verdict=None)
+SETTLED = attrs.evolve(STORED, settled=True)
+RUN_OF_J = Run(occurrence_us=slot(0), attempt=1, owner="me", claimed_us=slot(0), lease_until_us=slot(1))
+FIRE = Fire(job_id="j", fire_at_us=slot(0))
+
+
+@pytest.mark.parametrize(
+    ("intent", "answer", "expected"),
+    [
+        (Finish(job_id="j", run=RUN_OF_J, succeeded=True), NOT_STORED, True),
+        (Finish(job_id="j", run=RUN_OF_J, succeeded=True), STORED, True),
+        (recovery("j", slot(0)), NOT_STORED, True),
+        (Pause(job_id="j"), STORED, True),
+        (Pause(job_id="j"), NOT_STORED, False),  # its author was told so
+        (FIRE, STORED, False),  # NAS delivers it again
+        (Renew(job_id="j", run=RUN_OF_J), NOT_STORED, False),  # the next one is not far
+        (Pause(job_id="j"), SETTLED, False),
+    ],
+)
+def test_what_nobody_repeats_is_left_open(intent: Intent, answer: Answer, expected: bool) -> None:
+    """The end of a run, a recovery, and whatever was stored and not accepted."""
+    assert is_left_open(intent, answer) is expected
+
+
+@pytest.mark.parametrize("is_tried", [True, False])
+def test_what_is_left_open_is_tried_again(is_tried: bool) -> None:
+    """By the process whose flow it was."""
+    reason = properties.FOLLOWED_UP.violation(LeftOpen(intent=Pause(job_id="j"), is_tried=is_tried))
+    assert (reason is None) is is_tried
 
 
 # --- at rest ------------------------------------------------------------------------------------

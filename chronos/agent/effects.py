@@ -7,6 +7,7 @@ A scheduler calls what `question` or `request` returns, in its own way, and hand
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -165,11 +166,16 @@ def _refusal(effect: Effect, error: BaseException) -> Event:
             return ArmOutdated(revision, _date_us(error))
         case InvalidClient():
             return IdentityRefused(words_of(error), date_us=_date_us(error))
-    job_id, words = getattr(effect, "job_id", ""), words_of(error)
-    extra = {"job_id": job_id, "error": words}
-    logger.warning("NAS did not agree: %s: %s", job_id or "the list of arms", words, extra=extra)
+    job_id, failed = getattr(effect, "job_id", ""), failure_of(error)
+    extra = {"job_id": job_id, "error": failed.reason}
+    logger.warning("NAS did not agree: %s: %s", job_id or "the list of arms", failed.reason, extra=extra)
+    return failed
+
+
+def failure_of(error: BaseException) -> ArmFailed:
+    """Return what NAS's failure means to a process; a wait is rounded up, lest it ends before its time."""
     retry_after_s = getattr(error, "retry_after_s", None) or 0.0
-    return ArmFailed(words, int(retry_after_s * SECOND_US), _date_us(error))
+    return ArmFailed(words_of(error), math.ceil(retry_after_s * SECOND_US), _date_us(error))
 
 
 def _log_store(error: BaseException) -> None:
