@@ -45,6 +45,14 @@ class Case:
     processes: int = 2
     is_deep: bool = False
 
+    def now_us(self, clock: int) -> int:
+        """Return the instant at which time stands, by its index."""
+        return self.instants_us[clock]
+
+    def next_us(self, clock: int) -> int | None:
+        """Return the instant after the one of this index; None after the last."""
+        return self.instants_us[clock + 1] if clock + 1 < len(self.instants_us) else None
+
 
 def _case(
     name: str,

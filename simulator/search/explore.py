@@ -18,8 +18,9 @@ from collections.abc import Callable
 import attrs
 
 from simulator import properties
-from simulator.search.space import Space, Violated
+from simulator.search.space import Space
 from simulator.search.state import State
+from simulator.search.verdict import Violated
 
 # Once a property is violated, so many states more are searched for others that are.
 MORE_STATES = 60_000
