@@ -24,6 +24,7 @@ from simulator.properties import PROPERTIES, Expectation
 from simulator.report import document, terminal
 from simulator.scenario import SCENARIOS, Plan, Scenario, simulate
 from simulator.search import cases
+from simulator.summary import Summary
 
 _HERE = Path(__file__).resolve().parent
 # Every incident that the page of incidents tells: its rows ask for them.
@@ -230,7 +231,7 @@ def _statuses(statuses: Mapping[int, str]) -> str:
 
 
 @cache
-def _sample(name: str) -> tuple[Plan, world.Summary]:
+def _sample(name: str) -> tuple[Plan, Summary]:
     chosen = SCENARIOS[name]
     plan = Plan(
         scenario=name,

@@ -35,9 +35,9 @@ from simulator.report import document, terminal
 from simulator.report.file import STANDARD_OUTPUT, is_output, writing
 from simulator.scenario import DEFAULT, OWN_JOBS, SCENARIOS, Plan, Scenario, simulate
 from simulator.search import cases
+from simulator.summary import Summary
 from simulator.sweep import search_case, spread, sweep
 from simulator.wire import STORES
-from simulator.world import Summary
 
 # The worst verdict of several decides.
 _STATUS = {"ok": OK, "inconclusive": INCONCLUSIVE, "violated": VIOLATED}
@@ -124,6 +124,17 @@ def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
     run.add_argument("--days", type=whole(1, MAX_DAYS), metavar="N", help="how long the calendar lasts")
     run.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, metavar="N", help="the seed (default: 0)")
     run.add_argument("--seeds", type=whole(1, MAX_SEEDS), metavar="N", help="so many seeds, from --seed on")
+    _add_world(run)
+    run.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write what came of it as JSON, in the place of a file that is there; - for the output",
+    )
+    run.set_defaults(command=_run)
+
+
+def _add_world(run: Parser) -> None:
+    """Add the options that say what is around the jobs: what goes wrong, which NAS, and so on."""
     run.add_argument("--faults", choices=faults.LEVELS, help="what goes wrong; see below")
     run.add_argument("--nas", choices=tuple(BUILDS), help="which promises NAS keeps")
     run.add_argument(
@@ -140,12 +151,6 @@ def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
     run.add_argument(
         "--wire-faults", action="store_true", help="with --wire: messages come torn, or with old tokens"
     )
-    run.add_argument(
-        "--json",
-        metavar="FILE",
-        help="write what came of it as JSON, in the place of a file that is there; - for the output",
-    )
-    run.set_defaults(command=_run)
 
 
 def _faults() -> str:

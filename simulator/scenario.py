@@ -12,8 +12,9 @@ from simulator import faults, policies
 from simulator.agents import AGENTS
 from simulator.fleet import Fleet
 from simulator.kernel import Choices, RandomChoices
+from simulator.summary import Summary
 from simulator.wire import wired
-from simulator.world import Setting, Summary, World
+from simulator.world import Setting, World
 
 
 @attrs.frozen(kw_only=True)

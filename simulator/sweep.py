@@ -24,7 +24,7 @@ from simulator.agents import AGENTS
 from simulator.scenario import Plan, simulate
 from simulator.search import cases, explore, space
 from simulator.search.explore import Result
-from simulator.world import Summary
+from simulator.summary import Summary
 
 A = TypeVar("A")
 B = TypeVar("B")

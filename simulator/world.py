@@ -10,12 +10,11 @@ Without faults the world ends with the calendar.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import attrs
 
 from chronos.jobs.instants import HOUR_US, MINUTE_US, Instant
-from chronos.jobs.job import Job, Result
+from chronos.jobs.job import Job
 from chronos.testing.nas import Promises
 from simulator import faults
 from simulator.agents import Agent
@@ -27,7 +26,8 @@ from simulator.nas_server import NasServer, Relay
 from simulator.network import Network
 from simulator.people import People
 from simulator.store import Store
-from simulator.watch import HOPS, Violation, Watch
+from simulator.summary import Summary, summarize
+from simulator.watch import Watch
 
 # How long the deployment has before the first fault.
 DEPLOYMENT_US = 5 * MINUTE_US
@@ -71,26 +71,6 @@ class Setting:
         return self.start_us + self.duration_us + settling_us
 
 
-@attrs.frozen(kw_only=True)
-class Summary:
-    """What came of a world. Durations in seconds or milliseconds, as named."""
-
-    verdict: str
-    violations: tuple[Violation, ...]
-    unsettled: tuple[str, ...]
-    simulated_seconds: int
-    events: int
-    fires: int
-    runs: dict[str, int]
-    wakes: int
-    wakes_for_nothing: int
-    agent_up_seconds: int
-    nas_calls: dict[str, int]
-    lateness_ms: dict[str, Any]
-    marks: dict[str, int]
-    digest: str
-
-
 class World:
     """Puts the parties together and lets time pass.
 
@@ -110,34 +90,18 @@ class World:
     ) -> None:
         self._setting = setting
         self._progress = progress
-        jobs, machines = setting.jobs, setting.machines
-        kernel = self.kernel = Kernel(choices, start_us=setting.start_us, subjects=len(jobs) + machines)
+        jobs, subjects = setting.jobs, len(setting.jobs) + setting.machines
+        kernel = self.kernel = Kernel(choices, start_us=setting.start_us, subjects=subjects)
         self.watch = Watch(
             kernel,
             jobs,
-            machines,
+            setting.machines,
             armed_us=lambda subject: self.nas.armed_us(subject),
             arms=lambda subject: self.nas.arms(subject),
         )
         network = Network(kernel, self.watch)
         store = Store(self.watch, jobs)
-        owners: dict[str, Machine] = {}
-        live = live_by(self.watch)
-        self.machines = [
-            Machine(
-                index,
-                kernel,
-                network,
-                self.watch,
-                store,
-                setting.agent,
-                live,
-                owners,
-                subject=len(jobs) + index,
-                shares_store=machines > 1,
-            )
-            for index in range(machines)
-        ]
+        self.machines = self._replicas(network, store, live_by(self.watch))
         self.nas = NasServer(
             kernel,
             network,
@@ -150,6 +114,26 @@ class World:
         for machine in self.machines:
             machine.nas = self.nas
         self.people = People(kernel, self.watch, self.machines, jobs)
+
+    def _replicas(self, network: Network, store: Store, live: Live) -> list[Machine]:
+        """Return the agent's machines, which share the store."""
+        setting = self._setting
+        owners: dict[str, Machine] = {}
+        return [
+            Machine(
+                index,
+                self.kernel,
+                network,
+                self.watch,
+                store,
+                setting.agent,
+                live,
+                owners,
+                subject=len(setting.jobs) + index,
+                shares_store=setting.machines > 1,
+            )
+            for index in range(setting.machines)
+        ]
 
     def run(self) -> Summary:
         """Let the whole calendar pass and return what came of it."""
@@ -167,7 +151,10 @@ class World:
         kernel.drain(setting.end_us + WINDING_UP_US)
         unsettled = tuple(self.watch.unrested())
         self.watch.settled(setting.end_us - 1)
-        return self._summary(unsettled)
+        for machine in self.machines:
+            machine.close()
+        duration_us = setting.end_us - setting.start_us
+        return summarize(kernel, self.watch, self.nas, self.machines, unsettled, duration_us=duration_us)
 
     def _pass(self, until_us: Instant) -> None:
         """Let time pass, and say so now and then."""
@@ -293,44 +280,3 @@ class World:
     def _note_all(self, kind: Kind, value: int) -> None:
         for subject in range(len(self._setting.jobs)):
             self.kernel.record(kind, subject, value)
-
-    # --- the summary ---
-
-    def _summary(self, unsettled: tuple[str, ...]) -> Summary:
-        watch, kernel, setting = self.watch, self.kernel, self._setting
-        verdict = "violated" if watch.violations else "inconclusive" if unsettled else "ok"
-        for machine in self.machines:
-            machine.close()
-        return Summary(
-            verdict=verdict,
-            violations=tuple(watch.violations),
-            unsettled=unsettled,
-            simulated_seconds=(setting.end_us - setting.start_us) // 1_000_000,
-            events=kernel.events,
-            fires=self.nas.calls["fire"],
-            runs={str(result): watch.results[result] for result in Result},
-            wakes=sum(machine.wakes for machine in self.machines),
-            wakes_for_nothing=sum(machine.wasted_wakes for machine in self.machines),
-            agent_up_seconds=sum(machine.up_us for machine in self.machines) // 1_000_000,
-            nas_calls={name: count for name, count in self.nas.calls.items() if name != "fire"},
-            lateness_ms=_lateness_ms(watch),
-            marks=dict(sorted(watch.marks.items())),
-            digest=kernel.digest(),
-        )
-
-
-def _lateness_ms(watch: Watch) -> dict[str, Any]:
-    """Return the lateness of the occurrences that ran, in all and by hop."""
-    by_hop = {hop: _percentiles_ms(sorted(watch.lateness_us[hop])) for hop in HOPS}
-    return {**by_hop.pop("total"), "by_hop": by_hop}
-
-
-def _percentiles_ms(ordered_us: list[int]) -> dict[str, int]:
-    if not ordered_us:
-        return {"p50": 0, "p99": 0, "max": 0}
-    last = len(ordered_us) - 1
-    return {
-        "p50": ordered_us[last // 2] // 1000,
-        "p99": ordered_us[last * 99 // 100] // 1000,
-        "max": ordered_us[-1] // 1000,
-    }

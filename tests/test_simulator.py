@@ -21,7 +21,8 @@ from simulator.fleet import Fleet, load_shipped, shipped
 from simulator.kernel import RandomChoices, RecordedChoices
 from simulator.policies import SOURCES
 from simulator.scenario import SCENARIOS, Plan, simulate
-from simulator.world import Setting, Summary, World
+from simulator.summary import Summary
+from simulator.world import Setting, World
 
 
 def plan(fleet: str | Fleet, days: int, level: str = "none", **options: object) -> Plan:

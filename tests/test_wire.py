@@ -15,8 +15,8 @@ from chronos.nas import client
 from simulator import faults
 from simulator.fleet import Fleet, load_shipped
 from simulator.scenario import Plan, simulate
+from simulator.summary import Summary
 from simulator.wire import STORES
-from simulator.world import Summary
 
 FLEETS = ("fleet-02", "fleet-05", "fleet-06", "fleet-11", "fleet-12")
 # Each group is one test, so that the groups are spread over the cores.

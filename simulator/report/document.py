@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chronos.jobs.instants import format_instant
-from simulator.world import Summary
+from simulator.summary import Summary
 
 
 def summary_object(scenario: str, seed: int, summary: Summary) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from chronos.jobs.instants import format_instant
 from chronos.jobs.schedule import remarks
 from simulator.scenario import Plan
 from simulator.search.explore import Result
+from simulator.summary import Summary
 from simulator.watch import Violation
-from simulator.world import Summary
 
 _STORES = {"memory": "memory", "json": "a JSON file", "sqlite": "SQLite"}
 
