@@ -324,8 +324,8 @@ _WHAT_IS_TAKEN = (
     Mutant(
         name="a claim leaves the next occurrence where it was",
         module=draft,
-        old="            next_us=self.next_us,",
-        new="            next_us=job.next_us if self.started else self.next_us,",
+        old='            "next_us": self.next_us,',
+        new='            "next_us": job.next_us if self.started else self.next_us,',
         rule="test_claim_advances_from_the_scheduled_time",
         is_found_by_machine=True,
         case=CLOSE,

@@ -8,6 +8,7 @@ so that none is lost and none is counted twice.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import attrs
 
@@ -307,22 +308,21 @@ class Draft:
         """Return the move from the job as it is stored to this draft; the same job when nothing changed."""
         job = self.job
         is_over = self.next_us is None and not self.runs and not self.waiting
-        changed = attrs.evolve(
-            job,
-            schedule=self.schedule,
-            next_us=self.next_us,
-            state=JobState.COMPLETED if is_over else self.state,
-            runs=self.runs,
-            waiting=self.waiting,
-            completed=self.completed,
-            note=self.note,
-            last_manual_us=self.last_manual_us,
-            ran_ahead_us=job.ran_ahead_us and ran_after(self.next_us, job.ran_ahead_us),
-        )
-        if changed == job and not self.outcomes:
+        fields: dict[str, Any] = {
+            "schedule": self.schedule,
+            "next_us": self.next_us,
+            "state": JobState.COMPLETED if is_over else self.state,
+            "runs": self.runs,
+            "waiting": self.waiting,
+            "completed": self.completed,
+            "note": self.note,
+            "last_manual_us": self.last_manual_us,
+            "ran_ahead_us": job.ran_ahead_us and ran_after(self.next_us, job.ran_ahead_us),
+        }
+        if not self.outcomes and all(getattr(job, name) == value for name, value in fields.items()):
             return Move(job=job, verdict=verdict, reason=reason)
         return Move(
-            job=attrs.evolve(changed, revision=job.revision + 1),
+            job=attrs.evolve(job, revision=job.revision + 1, **fields),
             verdict=verdict,
             reason=reason,
             outcomes=tuple(self.outcomes),

@@ -200,17 +200,24 @@ TRANSITIONS: dict[type, Callable[[ProcessTurn, Any], None]] = {
 
 def rings_us(process: Process) -> int | None:
     """Return when the process wants to be rung for its next timer, by the steady clock; None for never."""
-    due = [process.ticker.next_us]
-    due += [retry.due_us for retry in (process.lists, process.looks) if retry is not None]
+    first_us = process.ticker.next_us
+    for retry in (process.lists, process.looks):
+        if retry is not None:
+            first_us = _earlier(first_us, retry.due_us)
     for running in process.runs.values():
         if running.end is None:
-            due.append(running.over_us)
+            first_us = _earlier(first_us, running.over_us)
             if not running.is_renewing:
-                due.append(running.renew_us)
+                first_us = _earlier(first_us, running.renew_us)
     if process.owed and tries_at_work(process.tasks) < state.CONCURRENCY:
-        due.append(min(owed.due_us for owed in process.owed.values()))
-    wanted = [due_us for due_us in due if due_us is not None]
-    return min(wanted) if wanted else None
+        first_us = _earlier(first_us, min(owed.due_us for owed in process.owed.values()))
+    return first_us
+
+
+def _earlier(first_us: int | None, other_us: int | None) -> int | None:
+    if first_us is None or (other_us is not None and other_us < first_us):
+        return other_us
+    return first_us
 
 
 def _is_due(due_us: int | None, steady_us: int) -> bool:
