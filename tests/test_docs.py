@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import doctest
+import importlib
 import inspect
 import itertools
 import json
@@ -470,3 +471,14 @@ def test_each_error_and_all_of_the_nas_for_tests_is_used_in_an_example() -> None
         "SettingsError",
     }
     assert {name for name in names if not re.search(rf"\b{name}\b", used)} == set()
+
+
+def test_path_of_a_fire_names_what_there_is() -> None:
+    """In its order, and with no more than twenty names in the table."""
+    page = (DOCS / "path-of-a-fire.md").read_text(encoding="utf-8")
+    table, _, rest = page.partition("Who performs")
+    named = re.findall(r"`((?:chronos|simulator)[.\w]+)`", table)
+    assert len(named) == len(set(named)) <= 20
+    for name in (*named, *re.findall(r"`((?:chronos|simulator)[.\w]+)`", rest)):
+        module, _, member = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), member), name
