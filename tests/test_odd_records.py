@@ -228,6 +228,9 @@ ODD_ONES: tuple[tuple[str, str | None, str | None], ...] = (
     (good(id="other", next_run_at="soon"), "other", "next_run_at"),
     (good(id="other", policy={"catch_up": "some"}), "other", "policy.catch_up"),
     (good(id="other", chronos={"runs": [{}]}), "other", "chronos.runs[0].occurrence"),
+    (good(id="other", note=0).replace(": 0", ": NaN"), "other", None),
+    (good(id="other", note=[{"deep": 0}]).replace(": 0", ": 1e999"), "other", None),
+    ("[-Infinity]", None, None),
 )
 
 

@@ -11,7 +11,7 @@ import reprlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
@@ -29,21 +29,29 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Word = TypeVar("_Word", bound=StrEnum)
 
 
-def parse_object(text: str, source: str) -> dict[str, Any]:
-    """Return the object that *text* is."""
+@attrs.frozen
+class NoNumber:
+    """What stands in a file in the place of a number, and is none of JSON: why, in words."""
 
-    def refuse_constant(name: str) -> NoReturn:
-        raise JobsFileError(source, None, None, f"expected JSON, which has no {name}")
+    problem: str
 
-    def finite(digits: str) -> float:
-        if not math.isfinite(number := float(digits)):
-            raise JobsFileError(source, None, None, f"expected JSON, got a number too large: {digits}")
-        return number
+
+def parse_object(text: str, source: str) -> tuple[dict[str, Any], bool]:
+    """Return the object that *text* is, and whether anything in it is a `NoNumber`."""
+    odd: list[NoNumber] = []
+
+    def constant(name: str) -> NoNumber:
+        odd.append(NoNumber(f"expected JSON, which has no {name}"))
+        return odd[-1]
+
+    def finite(digits: str) -> float | NoNumber:
+        if math.isfinite(number := float(digits)):
+            return number
+        odd.append(NoNumber(f"expected JSON, got a number too large: {digits}"))
+        return odd[-1]
 
     try:
-        raw = json.loads(
-            text.removeprefix(BYTE_ORDER_MARK), parse_constant=refuse_constant, parse_float=finite
-        )
+        raw = json.loads(text.removeprefix(BYTE_ORDER_MARK), parse_constant=constant, parse_float=finite)
     except json.JSONDecodeError as error:
         problem = f"expected JSON, got an error at line {error.lineno}, column {error.colno}: {error.msg}"
         raise JobsFileError(source, None, None, problem) from None
@@ -53,7 +61,21 @@ def parse_object(text: str, source: str) -> dict[str, Any]:
         raise JobsFileError(source, None, None, "expected JSON, got objects nested too deeply") from None
     if not isinstance(raw, dict):
         raise JobsFileError(source, None, None, f"expected an object with a list of jobs, got {shown(raw)}")
-    return raw
+    return raw, bool(odd)
+
+
+def no_number(value: object) -> NoNumber | None:
+    """Return a `NoNumber` in a value of the file; None where there is none."""
+    left = [value]
+    while left:
+        value = left.pop()
+        if isinstance(value, NoNumber):
+            return value
+        if isinstance(value, Mapping):
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+    return None
 
 
 @attrs.frozen(kw_only=True)

@@ -30,7 +30,7 @@ from chronos.jobs.schedule import Cron, Interval, Once, Schedule
 from chronos.stores import near_misses, refusal, told_apart, unreadable
 from chronos.stores.layout import texts_of_records
 from chronos.stores.policy import read_policy
-from chronos.stores.reader import Reader, offset_of, parse_object, shown
+from chronos.stores.reader import NoNumber, Reader, no_number, offset_of, parse_object, shown
 from chronos.stores.schedule_field import read_schedule
 
 
@@ -107,7 +107,9 @@ def read_document(text: str, *, source: str, now_us: Instant | None = None) -> D
 
     Source: contract, "The jobs file that agents have today"; incident S6.
     """
-    raw = parse_object(text, source)
+    raw, has_no_number = parse_object(text, source)
+    if has_no_number and (odd := no_number({**raw, "jobs": None})):
+        raise JobsFileError(source, None, None, odd.problem)
     reader = Reader(source=source, job=None, raw=raw)
     near_misses.FILE.check(reader)
     stamp = next((name for name in ("updated_at", "exported_at") if raw.get(name) is not None), None)
@@ -121,7 +123,7 @@ def read_document(text: str, *, source: str, now_us: Instant | None = None) -> D
     )
     if not isinstance(raw.get("jobs"), list):
         raise reader.refusal("jobs", f"expected a list of jobs, got {reader.found('jobs')}")
-    records = _read_records(raw["jobs"], facts)
+    records = _read_records(raw["jobs"], facts, has_no_number=has_no_number)
     if any(isinstance(record, Unreadable) for record in records):
         each = zip(records, raw["jobs"], texts_of_records(text), strict=True)
         raw = {**raw, "jobs": [kept if isinstance(record, Unreadable) else was for record, was, kept in each]}
@@ -134,16 +136,22 @@ def id_of(raw: object) -> str | None:
     return job_id if isinstance(job_id, str) and job_id.strip() else None
 
 
-def _read_records(raw: list[object], facts: FileFacts) -> tuple[Job | Unreadable, ...]:
+def _read_records(
+    raw: list[object], facts: FileFacts, *, has_no_number: bool
+) -> tuple[Job | Unreadable, ...]:
     places: dict[str | None, list[int]] = {}
     for index, record in enumerate(raw):
         places.setdefault(id_of(record), []).append(index)
+    odd = [no_number(record) if has_no_number else None for record in raw]
     return tuple(
-        _read_record(record, facts, index, places[id_of(record)]) for index, record in enumerate(raw)
+        _read_record(record, facts, index, places[id_of(record)], found)
+        for index, (record, found) in enumerate(zip(raw, odd, strict=True))
     )
 
 
-def _read_record(raw: object, facts: FileFacts, index: int, places: list[int]) -> Job | Unreadable:
+def _read_record(
+    raw: object, facts: FileFacts, index: int, places: list[int], odd: NoNumber | None
+) -> Job | Unreadable:
     """Return the job that a record is, if it is one and no other of *places* has its id."""
     job_id = id_of(raw)
     try:
@@ -151,6 +159,8 @@ def _read_record(raw: object, facts: FileFacts, index: int, places: list[int]) -
             at = " and at ".join(f"index {place}" for place in places)
             problem = f"expected each id once, got it at {at}"
             raise JobsFileError(facts.source, job_id, "id", problem)
+        if odd is not None:
+            raise JobsFileError(facts.source, job_id or f"#{index}", None, odd.problem)
         return read_job(raw, facts, index=index)
     except JobsFileError as error:
         return unreadable(error, job_id)
