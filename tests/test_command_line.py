@@ -106,6 +106,8 @@ def test_jobs_file_that_is_not_text_is_refused(tmp_path: Path, capsys: pytest.Ca
     [
         [],
         ["rum"],
+        ["--versoin"],
+        ["--faults", "heavy"],
         ["run", "yeer"],
         ["run", "--job", "x"],
         ["run", "--jobs", "/no/such/file"],

@@ -53,16 +53,21 @@ class Parser(argparse.ArgumentParser):
     # A sub-parser's leftovers are told here, where its own options are known.
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse all arguments, none of which may be left; see `argparse.ArgumentParser.parse_known_args`."""
+        given = sys.argv[1:] if args is None else list(args)
+        if self._subparsers is not None and given:  # it would ask for a command, whatever stands before it
+            self._check_option(given[0])
         parsed, rest = super().parse_known_args(args, namespace)
         if not rest:
             return parsed, rest
-        name, _, _ = rest[0].partition("=")
-        if name.startswith("-"):
-            known = [option for action in self._actions for option in action.option_strings]
-            problem = f"there is no option {expected(name, known)}"
-        else:
-            problem = f"{rest[0]!r} is one argument too many"
-        return self.error(problem)
+        self._check_option(rest[0])
+        return self.error(f"{rest[0]!r} is one argument too many")
+
+    def _check_option(self, given: str) -> None:
+        """Refuse what looks like an option and is none."""
+        name, _, _ = given.partition("=")
+        known = [option for action in self._actions for option in action.option_strings]
+        if name.startswith("-") and name not in known:
+            self.error(f"there is no option {expected(name, known)}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
