@@ -273,3 +273,13 @@ def test_missing_extra_is_named(tmp_path: Path) -> None:
     assert "needs the extra `sql` of chronos-cron" in ended.stderr
     ended = in_shell(f"status {tmp_path}/jobs.json", "chronos", PYTHONPATH=f"{tmp_path}:{Path.cwd()}")
     assert ended.returncode == 0
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="this system has no /dev/zero")
+def test_input_without_an_end_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not end is no jobs file, and does not fill the memory."""
+    monkeypatch.setattr("chronos.cli.options.MAX_FILE_BYTES", 2**20)
+    assert main(["validate", "/dev/zero"]) == 2
+    assert "/dev/zero: expected 1 MiB at most" in capsys.readouterr().err

@@ -22,6 +22,10 @@ from chronos.jobs.zones import zone_of
 STANDARD_INPUT = "-"
 
 
+# Ten thousand jobs with long prompts have some tens of MB. What does not end is no jobs file.
+MAX_FILE_BYTES = 256 * 2**20
+
+
 class Helped(Exception):
     """Somebody asked for help or the version, which is printed like everything else."""
 
@@ -160,11 +164,14 @@ def read_jobs(path: Path | None) -> tuple[str, str]:
     name = "standard input" if path is None else str(path)
     try:
         if path is not None:
-            data = path.read_bytes()
+            with path.open("rb") as opened:
+                data = opened.read(MAX_FILE_BYTES + 1)
         elif sys.stdin is None:
             raise JobsFileError(name, None, None, "cannot be read: it is closed")
         else:
-            data = sys.stdin.buffer.read()
+            data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise JobsFileError(name, None, None, f"expected {MAX_FILE_BYTES >> 20} MiB at most")
         return name, data.decode("utf-8")
     except UnicodeDecodeError as error:
         problem = f"expected text in UTF-8, got byte 0x{data[error.start]:02x} at offset {error.start}"
