@@ -9,6 +9,7 @@ from array import array
 from bisect import bisect
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from simulator import faults
@@ -20,8 +21,8 @@ Item = TypeVar("Item")
 # How many of the latest entries of each job a report can show.
 RECENT = 14
 
-# How many integers of a subject's history are gathered before they are hashed; a matter of speed alone.
-_CHUNK = 3_000
+# How many entries of a subject's history are gathered before they are hashed; a matter of speed alone.
+_CHUNK = 1_000
 
 # The subject of a decision that is about none of them.
 WORLD = -1
@@ -119,7 +120,7 @@ class Kernel:
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
         self._hashes = [hashlib.blake2b(digest_size=16) for _ in range(subjects)]
-        self._entries: list[list[int]] = [[] for _ in range(subjects)]
+        self._entries: list[list[tuple[int, int, int]]] = [[] for _ in range(subjects)]
         self._recent: list[deque[tuple[int, int, int]]] = [deque(maxlen=RECENT) for _ in range(subjects)]
 
     def at(self, when_us: int, handler: Callable[..., None], *arguments: Any) -> None:
@@ -163,18 +164,21 @@ class Kernel:
 
     def record(self, kind: int, subject: int, value: int = 0) -> None:
         """Enter into the history that *kind* happened to *subject* just now."""
-        entries = self._entries[subject]
-        entries += (self.now_us, kind, value)
-        self._recent[subject].append((self.now_us, kind, value))
-        if len(entries) >= _CHUNK:
+        entry, entries = (self.now_us, kind, value), self._entries[subject]
+        self._recent[subject].append(entry)
+        if len(entries) >= _CHUNK and entries[-1][0] < self.now_us:
             self._flush(subject)
+        entries.append(entry)
 
     def recent(self, subject: int) -> tuple[tuple[int, int, int], ...]:
         """Return the latest entries about *subject*: instants, kinds and values, oldest first."""
         return tuple(self._recent[subject])
 
     def digest(self) -> str:
-        """Return the hash of the history so far: of each subject's own, one after the other."""
+        """Return the hash of the history so far: of each subject's own, one after the other.
+
+        What happens to a subject at one instant happens in no order.
+        """
         whole = hashlib.blake2b(digest_size=16)
         for subject, each in enumerate(self._hashes):
             self._flush(subject)
@@ -182,6 +186,7 @@ class Kernel:
         return whole.hexdigest()
 
     def _flush(self, subject: int) -> None:
-        packed = array("q", self._entries[subject])
-        self._hashes[subject].update(packed.tobytes())
-        self._entries[subject].clear()
+        entries = self._entries[subject]
+        entries.sort()
+        self._hashes[subject].update(array("q", chain.from_iterable(entries)).tobytes())
+        entries.clear()

@@ -73,18 +73,27 @@ class Modelled(Life):
         """A fire arrives, with a token that is good for a while and once."""
         now_us, made_s = self._machine.now_us(), relay.minted_us // SECOND_US
         expires_s = made_s + TOKEN_LIFE_US // SECOND_US
-        if time_problem(now_us / SECOND_US, expires_s=expires_s, made_s=made_s):
-            self._refuse_token(relay, was_used=False)
+        is_out_of_time = time_problem(now_us / SECOND_US, expires_s=expires_s, made_s=made_s)
+        if is_out_of_time or relay in self._used:
+            self._refuse_token(relay, was_used=not is_out_of_time)
             self._answered(relay, 401, None)
-        elif relay in self._used:
-            self._refuse_token(relay, was_used=True)
-            self._answered(relay, 401, None)
+            return
+        self._used.add(relay)
+        if self._process.is_draining:  # the endpoint answers by itself
+            self._turn_away(relay)
+            return
+        shot = relay.pending.shot
+        fired = Fired(minted_us=relay.minted_us, received_us=now_us)
+        fire = intents.Fire(job_id=shot.job_id, fire_at_us=shot.fire_at_us, fired=fired)
+        self._ask(relay.subject, fire, relay)
+
+    def _turn_away(self, relay: Relay) -> None:
+        """Answer a fire without asking the process."""
+        if self._crashes(relay.subject):
+            self._watch.marks["crash-between-arm-and-answer"] += 1
+            self._machine.nas.answered(relay, 502)
         else:
-            self._used.add(relay)
-            shot = relay.pending.shot
-            fired = Fired(minted_us=relay.minted_us, received_us=now_us)
-            fire = intents.Fire(job_id=shot.job_id, fire_at_us=shot.fire_at_us, fired=fired)
-            self._ask(relay.subject, fire, relay)
+            self._answered(relay, 503, None)
 
     def ask(self, subject: int, intent: intents.Intent, then: Callable[[Answer | None], None]) -> None:
         """Ask for a change."""

@@ -18,7 +18,7 @@ from simulator.scenario import Plan, simulate
 from simulator.summary import Summary
 from simulator.wire import STORES
 
-FLEETS = ("fleet-02", "fleet-05", "fleet-06", "fleet-11", "fleet-12")
+FLEETS = ("fleet-02", "fleet-06", "fleet-07", "fleet-09", "fleet-11", "fleet-12")
 # Each group is one test, so that the groups are spread over the cores.
 GROUPS, SEEDS_OF_A_GROUP = 20, 10
 
