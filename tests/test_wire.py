@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -65,6 +67,17 @@ def test_history_is_the_same_whatever_the_store(store: str, seed: int) -> None:
     """What is read is what was written: the store checks each job against what it was given."""
     model, wired = both(drawn(seed), seed, store)
     assert same(wired) == same(model)
+
+
+def test_all_that_ships_runs_without_the_extra_of_a_store_that_is_not_used() -> None:
+    """The extra `simulator` brings no database."""
+    code = (
+        "import sys\nsys.modules['sqlalchemy'] = None\n"
+        "from simulator.command_line import main\nsys.exit(main(['run', 'quiet-month', '--days', '1', '--wire']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "verdict    ok" in done.stdout
 
 
 # --- a differing byte ------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from chronos.errors import StoreError
 from chronos.jobs.instants import Instant
 from chronos.jobs.job import Job, Outcome, Unreadable
-from chronos.stores import JobStore, JsonFileStore, MemoryStore, SqlStore
+from chronos.stores import JobStore, JsonFileStore, MemoryStore
 from simulator import faults
 from simulator.faults import Write
 from simulator.history import Kind
@@ -18,10 +18,17 @@ from simulator.watch import Watch
 if TYPE_CHECKING:
     from simulator.wire.life import Wired
 
+
+def _sqlite(directory: Path, now_us: Callable[[], Instant]) -> JobStore:
+    from chronos.stores import SqlStore  # which needs an extra that the others do not
+
+    return SqlStore.create(f"sqlite:///{directory}/jobs.db", now_us=now_us)
+
+
 KINDS: Mapping[str, Callable[[Path, Callable[[], Instant]], JobStore]] = {
     "memory": lambda _directory, _now_us: MemoryStore(),
     "json": lambda directory, now_us: JsonFileStore.create(directory / "jobs.json", now_us=now_us),
-    "sqlite": lambda directory, now_us: SqlStore.create(f"sqlite:///{directory}/jobs.db", now_us=now_us),
+    "sqlite": _sqlite,
 }
 
 
