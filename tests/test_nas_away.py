@@ -5,12 +5,15 @@ A second here lasts a millisecond.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import attrs
 import pytest
 
+from chronos.agent.asyncio import AsyncScheduler
 from chronos.agent.effects import failure_of
 from chronos.errors import NasUnavailable
 from chronos.jobs.instants import HOUR_US
@@ -19,7 +22,8 @@ from chronos.protocol import follow_ups
 from chronos.protocol.draft import Fired
 from chronos.protocol.follow_ups import FOLLOW_UP_DELAYS_US
 from chronos.protocol.intents import Finish, Fire, Renew
-from tests.agents import KINDS, T0, MakeWorld, at, later, until, worlds
+from chronos.stores import MemoryStore
+from tests.agents import KINDS, T0, MakeWorld, at, later, until, until_async, worlds
 
 MINUTE_S, HOUR_S = 0.06, 3.6
 FIRST_US = (5_000, 15_000, 45_000)
@@ -114,6 +118,43 @@ def test_wait_that_nas_asks_for_ends_no_sooner(wait_s: float) -> None:
     """Rounded up to a microsecond: the try that came one too soon was refused by the agent's own client."""
     failed = failure_of(NasUnavailable("not sent", definite=True, retry_after_s=wait_s))
     assert 0 <= failed.retry_after_us / 1_000_000 - wait_s < 0.000002
+
+
+class Away:
+    """An async client of a NAS that is away."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def provision(self, *_: Any, **__: Any) -> Any:
+        raise NasUnavailable("away")
+
+    cancel = provision
+
+    async def list_arms(self, **_: Any) -> Any:
+        self.asked += 1
+        raise NasUnavailable("away")
+
+    def reset(self) -> None:
+        """There is nothing to forget."""
+
+
+def test_sleep_of_the_machine_counts_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop's clock stands still meanwhile: the alarm is set anew by the next step (incident W4)."""
+    monkeypatch.setattr(follow_ups, "FOLLOW_UP_DELAYS_US", (HOUR_US, HOUR_US, HOUR_US))
+
+    async def live() -> None:
+        nas, slept_us = Away(), 0
+        scheduler = AsyncScheduler(MemoryStore(), nas, lambda _: None)
+        scheduler._steady = lambda: time.monotonic_ns() // 1_000 + slept_us
+        await scheduler.start()
+        assert nas.asked == 1
+        slept_us = HOUR_US
+        await scheduler.status()  # which asks once itself
+        await until_async(lambda: nas.asked == 3)
+        await scheduler.drain(0)
+
+    asyncio.run(live())
 
 
 def test_newer_recovery_of_a_job_stands_for_the_older_one_and_each_end_for_itself() -> None:

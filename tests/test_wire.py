@@ -72,8 +72,8 @@ def test_history_is_the_same_whatever_the_store(store: str, seed: int) -> None:
 def test_all_that_ships_runs_without_the_extra_of_a_store_that_is_not_used() -> None:
     """The extra `simulator` brings no database."""
     code = (
-        "import sys\nsys.modules['sqlalchemy'] = None\n"
-        "from simulator.command_line import main\nsys.exit(main(['run', 'quiet-month', '--days', '1', '--wire']))"
+        "import sys\nsys.modules['sqlalchemy'] = None\nfrom simulator.command_line import main\n"
+        "sys.exit(main(['run', 'quiet-month', '--days', '1', '--wire']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -48,6 +48,9 @@ from chronos.stores import JobStore, told_apart
 
 T = TypeVar("T")
 
+# Alarms are set to the microsecond.
+_SAME_S = 0.5 / SECOND_US
+
 
 class AsyncScheduler(Base[AsyncNas]):
     """The scheduler, for one event loop. Any number of them may share a store.
@@ -63,7 +66,6 @@ class AsyncScheduler(Base[AsyncNas]):
         self._tasks: set[asyncio.Task[None]] = set()
         self._drains: list[asyncio.Future[None]] = []
         self._alarm: asyncio.TimerHandle | None = None
-        self._rings_us: int | None = None
 
     # --- What a host calls ---
 
@@ -254,18 +256,17 @@ class AsyncScheduler(Base[AsyncNas]):
 
     def _set_alarm(self) -> None:
         """See to it that somebody rings when the process wants that."""
-        due_us = rings_us(self._process)
-        if due_us == self._rings_us:
-            return
-        self._rings_us = due_us
+        due_us, loop = rings_us(self._process), asyncio.get_running_loop()
+        when_s = None if due_us is None else loop.time() + max(0, due_us - self._steady()) / SECOND_US
         if self._alarm is not None:
+            # The loop's clock stands still while the machine sleeps, and the process's goes on.
+            if when_s is not None and abs(self._alarm.when() - when_s) < _SAME_S:
+                return
             self._alarm.cancel()
-        if due_us is not None:
-            wait_s = max(0, due_us - self._steady()) / SECOND_US
-            self._alarm = asyncio.get_running_loop().call_later(wait_s, self._ring)
+        self._alarm = None if when_s is None else loop.call_at(when_s, self._ring)
 
     def _ring(self) -> None:
-        self._rings_us = None
+        self._alarm = None
         try:
             self._happen(Rang())
         except Exception as error:  # noqa: BLE001 - nothing else would ring
