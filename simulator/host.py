@@ -22,7 +22,7 @@ from simulator.watch import Watch
 
 # For how long a machine's clock is wrong after a boot (W4).
 CLOCK_WRONG_FOR_US = 90 * SECOND_US
-# How often the host looks whether a machine may stop; it does when nothing has happened since.
+# How often the host looks whether a machine may stop; it does when nothing has happened between two looks.
 LOOK_EVERY_US = 15 * SECOND_US
 # How long the host waits for a machine that it replaces to drain.
 DRAIN_US = 30 * SECOND_US
@@ -146,7 +146,6 @@ class Machine:
             owner = f"m{self.index}/{self._lives}"
             self.owners[owner] = self
             self.life = self._live(self, owner)
-            kernel.after(LOOK_EVERY_US, self._look, self.life)
             self.life.start(lambda _is_settled: None)
         for then in waiting:
             then(self.life)
@@ -178,21 +177,35 @@ class Machine:
         self.up_us += self.kernel.now_us - life.up_since_us
         self.wasted_wakes += self.watch.runs_started == life.runs_before
 
+    def moved(self, life: Life) -> None:
+        """Something has happened to the process of a life: the host looks again whether it is at rest."""
+        life.moved_us = self.kernel.now_us
+        if not life.is_watched:
+            life.is_watched = True
+            self.kernel.at(self._next_look_us(life), self._look, life)
+
+    def _next_look_us(self, life: Life) -> Instant:
+        """Return when the host will have looked twice since something happened; it looks all the time."""
+        looks = (life.moved_us - life.up_since_us) // LOOK_EVERY_US + 2
+        return life.up_since_us + looks * LOOK_EVERY_US
+
     def _look(self, life: Life) -> None:
-        """Look whether the machine may stop, and stop it when nothing has happened since the last look."""
+        """Stop the machine when nothing has happened since the last look, and it is at work on nothing."""
         if not life.is_alive:
             return
-        process = life.process
-        is_busy = any(each.is_busy for each in life.pending())
-        if is_busy or process is not life.seen:
-            life.seen = process
-            self.kernel.after(LOOK_EVERY_US, self._look, life)
+        next_us = self._next_look_us(life)
+        if next_us > self.kernel.now_us:
+            self.kernel.at(next_us, self._look, life)
+            return
+        if any(each.is_busy for each in life.pending()):
+            life.is_watched = False  # until something happens
             return
         self.kernel.record(Kind.STOPPED, self.subject, self.index)
         self.watch.stopped(self.subject, life.relied_on(), len(life.running))
+        is_draining = life.process.is_draining
         self._end_life(life)
         life.end()
-        if process.is_draining:
+        if is_draining:
             self.boot()
 
     # --- fires and requests ---

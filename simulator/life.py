@@ -47,7 +47,8 @@ class Life(ABC):
         runs_before: how many runs had started before.
         is_alive: whether it still runs.
         running: the runners at work.
-        seen: the process as the host last saw it.
+        moved_us: when something has last happened to the process.
+        is_watched: whether the host will look whether the machine may stop.
     """
 
     def __init__(self, machine: Machine) -> None:
@@ -56,7 +57,9 @@ class Life(ABC):
         self.runs_before = self._watch.runs_started
         self.is_alive = True
         self.running: dict[Hashable, Running] = {}
-        self.seen: state.Process | None = None
+        self.moved_us = self.up_since_us
+        self.is_watched = False
+        self._seen: state.Process | None = None
         self._asked: dict[Hashable, int] = {}
         self._waits: dict[object, tuple[int, Waits]] = {}
         self._starts: dict[object, Callable[[bool], None]] = {}
@@ -151,8 +154,12 @@ class Life(ABC):
 
     def _looked(self) -> None:
         """Hold what the process is at work on, now that it has done all that it does at once, and no more."""
-        if self.process.owed is not self._held:
-            self._hold_owed(self.process.owed)
+        process = self.process
+        if process is not self._seen:
+            self._seen = process
+            self._machine.moved(self)
+        if process.owed is not self._held:
+            self._hold_owed(process.owed)
         self._hold_all()
         if self._open and not self.process.is_draining:
             self._tell_open()
