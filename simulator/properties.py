@@ -74,12 +74,13 @@ def _several_arms(rest: AtRest) -> str | None:
 def _started_again(start: Start) -> str | None:
     """Say that an attempt is started twice, or after a later one."""
     manual, occurrence_us, attempt = attempt_of(start.run)
-    at = f"attempt {attempt} of the occurrence {format_instant(occurrence_us)}"
     if (manual, occurrence_us, attempt) in start.started:
-        return f"{at} was started twice"
-    if (manual, occurrence_us, attempt + 1) in start.started:
-        return f"{at} was started after a later one"
-    return None
+        how = "twice"
+    elif (manual, occurrence_us, attempt + 1) in start.started:
+        how = "after a later one"
+    else:
+        return None
+    return f"attempt {attempt} of the occurrence {format_instant(occurrence_us)} was started {how}"
 
 
 def _overlaps(start: Start) -> str | None:
@@ -178,8 +179,10 @@ def _unaccounted(move: StoreMove) -> str | None:
 
 def _attempts(job: Job) -> dict[tuple[bool, Instant], int]:
     """Return the occurrences that are open, and the attempt at which each of them is."""
-    waiting = {each.identity: each.attempt for each in job.waiting}
-    return {**waiting, **{run.identity: run.attempt for run in job.runs}}
+    open_at = {each.identity: each.attempt for each in job.waiting}
+    for run in job.runs:
+        open_at[run.identity] = run.attempt
+    return open_at
 
 
 def _slots_unaccounted(old: Job, new: Job, passed: list[tuple[Instant, Instant, int]]) -> str | None:
@@ -458,14 +461,17 @@ PROPERTIES = (
     EVERY_OCCURRENCE,
 )
 
-_DECIDED: Mapping[type[Moment], tuple[Property, ...]] = {
-    kind: tuple(each for each in PROPERTIES if kind in each.conditions) for kind in get_args(Moment)
+_DECIDED: Mapping[type[Moment], tuple[tuple[Property, Callable[[Any], str | None]], ...]] = {
+    kind: tuple((each, each.conditions[kind]) for each in PROPERTIES if kind in each.conditions)
+    for kind in get_args(Moment)
 }
 
 
-def violations(moment: Moment) -> Iterator[tuple[Property, str]]:
-    """Yield each property that does not hold at *moment*, and why, in the order of `PROPERTIES`."""
-    for decided in _DECIDED[type(moment)]:
-        reason = decided.violation(moment)
+def violations(moment: Moment) -> list[tuple[Property, str]]:
+    """Return each property that does not hold at *moment*, and why, in the order of `PROPERTIES`."""
+    found = []
+    for decided, condition in _DECIDED[type(moment)]:
+        reason = condition(moment)
         if reason is not None:
-            yield decided, reason
+            found.append((decided, reason))
+    return found

@@ -29,7 +29,7 @@ def wake_at(job: Job) -> Instant | None:
     if job.runs and _is_guarded(job):
         guard_us = min(run.lease_until_us for run in job.runs) + CLOCK_ALLOWANCE_US
         wake_us = guard_us if wake_us is None else min(wake_us, guard_us)
-    for waiting in startable(job):
+    for waiting in startable(job) if job.waiting else ():
         ready_us = waiting.not_before_us
         wake_us = ready_us if wake_us is None else min(wake_us, ready_us)
     return None if wake_us is None else whole_second(wake_us)
@@ -47,8 +47,6 @@ def _is_guarded(job: Job) -> bool:
 
 def startable(job: Job) -> tuple[Waiting, ...]:
     """Return what waits for its time alone, and not for the end of another run, in order."""
-    if not job.waiting:
-        return ()
     if job.policy.overlap is Overlap.ALLOW:
         return job.waiting if len(job.runs) < MAX_IN_FLIGHT else ()
     return () if job.runs else job.waiting[:1]

@@ -48,7 +48,10 @@ class Batches(Ticking, Retries):
         )
 
     def begin_batch(self, batch: Batch) -> None:
-        """Begin many flows."""
+        """Begin many flows, or none."""
+        if not batch.intents:
+            self.batch_ended(batch)
+            return
         number = next(each for each in count() if each not in self.batches)
         self.own("batches")[number] = batch
         self.advance(number)

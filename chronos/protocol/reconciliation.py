@@ -29,7 +29,7 @@ from chronos.protocol.flow_effects import (
 )
 from chronos.protocol.follow_ups import recovery
 from chronos.protocol.intents import Declare, Fire, Remove
-from chronos.protocol.wrong_clock import FirstSlots, stands_ahead
+from chronos.protocol.wrong_clock import stands_ahead
 
 # --- The table of a start -------------------------------------------------------------------
 
@@ -109,14 +109,14 @@ def differences(
 
     Source: contract, "Claim, run, re-arm"; incidents L2, L3, O1, O2, O3, S6, T3.
     """
-    is_believed, first_slots = belief is not Belief.DOUBTED, FirstSlots()
+    is_believed = belief is not Belief.DOUBTED
     known = {record.id for record in unreadable}
     wanting = []
     for job, liveness in jobs:
         known.add(job.id)
         wake_us = wake_at(job)
         disagrees = arms is not None and _disagrees(arms, job.id, wake_us)
-        if disagrees or (is_believed and _is_left(job, liveness, wake_us, now_us, first_slots)):
+        if disagrees or (is_believed and _is_left(job, liveness, wake_us, now_us)):
             wanting.append(job.id)
     if None not in known:
         wanting += [job_id for job_id in arms or () if job_id not in known]
@@ -133,12 +133,11 @@ def _is_left(
     liveness: Sequence[Liveness],
     wake_us: Instant | None,
     now_us: Instant,
-    first_slots: FirstSlots,
 ) -> bool:
     """Return whether nobody looks after the job any more, or a clock that was ahead has left it so."""
     is_overdue = wake_us is not None and wake_us <= now_us - CLOCK_MARGIN_US
-    is_behind = is_overdue or _is_abandoned(job, liveness, now_us)
-    return is_behind or stands_ahead(job, now_us, first_slots)
+    is_behind = is_overdue or (bool(job.runs) and _is_abandoned(job, liveness, now_us))
+    return is_behind or stands_ahead(job, now_us)
 
 
 def _is_abandoned(job: Job, liveness: Sequence[Liveness], now_us: Instant) -> bool:

@@ -83,7 +83,10 @@ class Tasks(Runs, Batches):
 
     def free_number(self) -> int:
         """Return a number for a new task."""
-        return next(number for number in count() if number not in self.tasks)
+        number = 0
+        while number in self.tasks:
+            number += 1
+        return number
 
     def go_on(self, number: int, task: Task, flow: Any, effects: Iterable[FlowEffect]) -> None:
         """Perform the effects of a task: one request; or an answer, with which it is over, and its runs."""
@@ -239,7 +242,7 @@ class Tasks(Runs, Batches):
                 return event
             return type(event)(event.job, self.liveness(event.job, event.liveness, number))
         if isinstance(event, JobsLoaded):
-            jobs = [(job, self.liveness(job, others)) for job, others in event.jobs]
+            jobs = [(job, self.liveness(job, others) if job.runs else ()) for job, others in event.jobs]
             self.saw(Saw(tuple(event.unreadable)))
             # A flow that has ended without agreement makes NAS agree no more.
             converging = task.converging - self.unsettled.keys()

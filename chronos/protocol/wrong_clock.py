@@ -11,23 +11,9 @@ from chronos.jobs.instants import Instant
 from chronos.jobs.job import LEASE_US, Job, Origin, Outcome, Run, Waiting
 from chronos.protocol.clocks import CLOCK_MARGIN_US, FIRST_DATE_US, Belief
 from chronos.protocol.draft import ran_after
-from chronos.protocol.job_changes import slots_of
 
 
-class FirstSlots(dict[tuple[object, ...], "Instant | None"]):
-    """The first slots after one instant: thousands of jobs have few schedules."""
-
-    def after(self, job: Job, instant_us: Instant) -> Instant | None:
-        """Return the first occurrence of *job* after *instant_us*, which is the same in all calls."""
-        if job.ran_ahead_us:
-            return following(job, instant_us)
-        key = slots_of(job)
-        if key not in self:
-            self[key] = following(job, instant_us)
-        return self[key]
-
-
-def stands_ahead(job: Job, now_us: Instant, first_slots: FirstSlots | None = None) -> bool:
+def stands_ahead(job: Job, now_us: Instant) -> bool:
     """Return whether the record of *job* says of itself that a clock was ahead when it was written.
 
     No clock that is right moves a job past its first slot after now, for longer than clocks may differ; nor
@@ -36,21 +22,26 @@ def stands_ahead(job: Job, now_us: Instant, first_slots: FirstSlots | None = Non
     Args:
         job: as stored.
         now_us: the present instant.
-        first_slots: what is known from other jobs, for the same instant.
     """
     latest_us = now_us + CLOCK_MARGIN_US
-    return now_us >= FIRST_DATE_US and (  # a machine that has no time yet shows an earlier one
-        _is_ahead_of_schedule(job, latest_us, FirstSlots() if first_slots is None else first_slots)
-        or any(run.lease_until_us > latest_us + LEASE_US for run in job.runs)
-        or any(waiting.not_before_us > latest_us + _longest_wait_us(job, waiting) for waiting in job.waiting)
-    )
+    if now_us < FIRST_DATE_US:  # a machine that has no time yet shows such a one
+        return False
+    if _is_ahead_of_schedule(job, latest_us):
+        return True
+    for run in job.runs:
+        if run.lease_until_us > latest_us + LEASE_US:
+            return True
+    for waiting in job.waiting:
+        if waiting.not_before_us > latest_us + _longest_wait_us(job, waiting):
+            return True
+    return False
 
 
-def _is_ahead_of_schedule(job: Job, latest_us: Instant, first_slots: FirstSlots) -> bool:
+def _is_ahead_of_schedule(job: Job, latest_us: Instant) -> bool:
     """Return whether *job* has passed over a slot of its own that comes after *latest_us*."""
     if job.next_us is None or job.next_us <= latest_us:
         return False
-    first_us = first_slots.after(job, latest_us)
+    first_us = following(job, latest_us)
     # What is no slot of the schedule was put there by somebody else, for reasons of their own.
     return first_us is not None and first_us < job.next_us == following(job, job.next_us - 1)
 
@@ -74,7 +65,7 @@ def put_back(job: Job, history: Iterable[Outcome], *, now_us: Instant, belief: B
     latest_us = now_us + CLOCK_MARGIN_US
     known = [outcome for outcome in history if outcome.origin is not Origin.MANUAL]
     ran_us, next_us, waiting = _attempted(job, known), job.next_us, job.waiting
-    if _is_ahead_of_schedule(job, latest_us, FirstSlots()):
+    if _is_ahead_of_schedule(job, latest_us):
         oldest_us = known[0].occurrence_us if known and belief is not Belief.CONFIRMED else now_us
         from_us = max(now_us, min(oldest_us, next_us or now_us))
         next_us = following(attrs.evolve(job, ran_ahead_us=tuple(ran_us)), from_us)
