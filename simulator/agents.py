@@ -24,6 +24,7 @@ class Agent:
         name: how the command line calls it.
         rules: the flows of its processes.
         step: what an event makes of a process.
+        turn: the same for many events of one instant.
         rings_us: when a process wants to be rung.
         pending: what a process has not finished.
     """
@@ -31,7 +32,8 @@ class Agent:
     name: str
     rules: Rules = RULES
     step: Callable[[Process, Event, Now], tuple[Process, tuple[Any, ...]]] = process.step
-    rings_us: Callable[[Process], int | None] = process.rings_us
+    turn: Callable[[Process, Now], process.ProcessTurn] = process.ProcessTurn
+    rings_us: Callable[[Process | process.ProcessTurn], int | None] = process.rings_us
     pending: Callable[[Process, Now], tuple[Pending, ...]] = pending.pending
 
     def begun(self, owner: str) -> Process:

@@ -16,6 +16,7 @@ from chronos.nas.exchange import Standing, not_yet
 from chronos.protocol import flow_effects, intents, process_effects, state
 from chronos.protocol.draft import Fired
 from chronos.protocol.flow_effects import Answer
+from chronos.protocol.process import ProcessTurn
 from chronos.protocol.process_effects import CallRunner, Perform, Reply, TellRunner
 from chronos.protocol.state import Now
 from chronos.testing.nas import TOKEN_LIFE_US
@@ -48,14 +49,14 @@ class Modelled(Life):
         self._standing = Standing()
         self._used: set[Relay] = set()
         self._wanted: deque[process_effects.Effect | _Cancelled] = deque()
-        self._is_performing = False
+        self._turn: ProcessTurn | None = None
         self._rings_us: int | None = None
         self._alarms = 0
 
     @property
     def process(self) -> state.Process:
         """What the process knows."""
-        return self._process
+        return self._process if self._turn is None else self._turn.process()
 
     def _now(self) -> Now:
         return Now(self._machine.now_us(), self._kernel.now_us, self._machine.is_told_to_stop)
@@ -121,27 +122,28 @@ class Modelled(Life):
     # --- steps ---
 
     def _happen(self, event: process_effects.Event) -> None:
-        """Let something happen to the process, and perform what it wants."""
-        self._step(event)
-        if self._is_performing:
+        """Let something happen to the process, and perform what it wants: in one turn, as long as it goes on."""
+        if self._turn is not None:
+            self._step(self._turn, event)
             return
-        self._is_performing = True
+        turn = self._turn = self._machine.agent.turn(self._process, self._now())
+        self._step(turn, event)
         while self._wanted and self.is_alive:
             effect = self._wanted.popleft()
             _PERFORM[type(effect)](self, effect)
-        self._is_performing = False
+        self._process, self._turn = turn.process(), None
         if self.is_alive:
             self._looked()
 
-    def _step(self, event: process_effects.Event) -> None:
-        self._process, effects = self._machine.agent.step(self._process, event, self._now())
+    def _step(self, turn: ProcessTurn, event: process_effects.Event) -> None:
+        turn.happen(event)
+        effects, turn.effects = turn.effects, []
         for effect in effects:
-            kind = type(effect)
-            if kind is process_effects.Tell:
+            if isinstance(effect, process_effects.Tell):
                 self._told(effect.event)
-            elif kind is not process_effects.Log:
+            elif not isinstance(effect, process_effects.Log):
                 self._wanted.append(effect)
-        self._set_alarm()
+        self._set_alarm(turn)
 
     def _came(self, number: int, event: flow_effects.Event) -> None:
         """An answer has come that was waited for."""
@@ -149,8 +151,8 @@ class Modelled(Life):
             self._let_go.append(self._asked.pop(number))
             self._happen(process_effects.Came(number, event))
 
-    def _set_alarm(self) -> None:
-        due_us = self._machine.agent.rings_us(self._process)
+    def _set_alarm(self, turn: ProcessTurn) -> None:
+        due_us = self._machine.agent.rings_us(turn)
         if due_us != self._rings_us:
             self._rings_us = due_us
             self._alarms += 1
@@ -178,7 +180,7 @@ class Modelled(Life):
             self._wait(effect.number, subject)
             self._kernel.after(SHARED_STORE_US, self._came, effect.number, event)
         else:
-            self._step(process_effects.Came(effect.number, event))
+            self._happen(process_effects.Came(effect.number, event))
 
     def _wait(self, number: Hashable, subject: int) -> None:
         self._asked[number] = subject
@@ -190,7 +192,7 @@ class Modelled(Life):
         wait_s = self._standing.wait_s(self._now_s())
         if wait_s:
             self._note_answer(is_list, subject, has_failed=True)
-            self._step(process_effects.Came(number, failure_of(not_yet(wait_s))))
+            self._happen(process_effects.Came(number, failure_of(not_yet(wait_s))))
             return
         self._wait(number, subject)
 

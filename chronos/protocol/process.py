@@ -76,14 +76,18 @@ def step(process: Process, event: Event, now: Now) -> tuple[Process, tuple[Effec
         ProtocolError: what came back is not what its flow waits for; the process stands as it was.
     """
     turn = ProcessTurn(process, now)
-    TRANSITIONS[type(event)](turn, event)
+    turn.happen(event)
     return turn.process(), tuple(turn.effects)
 
 
 class ProcessTurn(Tasks):
-    """A turn with all that can happen to a process."""
+    """A turn with all that can happen to a process. A step is a turn of one event."""
 
     __slots__ = ()
+
+    def happen(self, event: Event) -> None:
+        """Let something happen; what is to be performed then is added to `effects`."""
+        TRANSITIONS[type(event)](self, event)
 
     def asked(self, event: Asked) -> None:
         """Somebody asks for a flow."""
@@ -198,12 +202,13 @@ TRANSITIONS: dict[type, Callable[[ProcessTurn, Any], None]] = {
 }
 
 
-def rings_us(process: Process) -> int | None:
+def rings_us(process: Process | ProcessTurn) -> int | None:
     """Return when the process wants to be rung for its next timer, by the steady clock; None for never."""
     first_us = process.ticker.next_us
-    for retry in (process.lists, process.looks):
-        if retry is not None:
-            first_us = _earlier(first_us, retry.due_us)
+    if process.lists is not None:
+        first_us = _earlier(first_us, process.lists.due_us)
+    if process.looks is not None:
+        first_us = _earlier(first_us, process.looks.due_us)
     for running in process.runs.values():
         if running.end is None:
             first_us = _earlier(first_us, running.over_us)

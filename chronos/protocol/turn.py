@@ -73,7 +73,8 @@ class Turn:
         self._advancing: set[int] = set()
 
     def process(self) -> Process:
-        """Return the process as it stands now."""
+        """Return the process as it stands now; what happens to the turn later does not change it."""
+        self._own.clear()
         process = object.__new__(Process)
         process.__dict__.update(self.__dict__)
         return process
