@@ -163,15 +163,18 @@ def _unaccounted(move: StoreMove) -> str | None:
         places = (identity in after) + ended.count(identity)
         if places != 1 or after.get(identity, attempt) < attempt:
             return f"{_named(identity)} was open, and is now open or ended {places} times"
-    taken = [identity for identity in after if identity not in before]
-    if any(manual and at_us != new.last_manual_us for manual, at_us in taken):
-        return "a manual run was taken that nobody asked for"
     passed = [
         (outcome.occurrence_us, outcome.last_occurrence_us, outcome.count)
         for outcome, identity in zip(outcomes, ended, strict=True)
         if identity not in before
     ]
-    passed += [(at_us, at_us, 1) for manual, at_us in taken if not manual]
+    for identity in after:
+        if identity not in before:
+            manual, at_us = identity
+            if not manual:
+                passed.append((at_us, at_us, 1))
+            elif at_us != new.last_manual_us:
+                return "a manual run was taken that nobody asked for"
     if old.state is JobState.PAUSED:
         return None  # what passes while the schedule is out of force is nobody's
     return _slots_unaccounted(old, new, sorted(passed))
@@ -190,6 +193,8 @@ def _slots_unaccounted(old: Job, new: Job, passed: list[tuple[Instant, Instant, 
 
     Each of *passed* is a stretch: its first and last occurrence, and how many it has.
     """
+    if not passed and old.next_us == new.next_us:
+        return None
     slots = _slots(old)
     for first_us, last_us, count in passed:
         slot = next(slots, None)

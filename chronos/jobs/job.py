@@ -148,11 +148,14 @@ class Run:
 
     def is_same_as(self, other: Run) -> bool:
         """Return whether *other* is this attempt."""
-        return self.key == other.key
+        return self is other or self.key == other.key
 
     def is_among(self, runs: Iterable[Run]) -> bool:
         """Return whether this attempt is one of *runs*."""
-        return any(self.is_same_as(run) for run in runs)
+        for run in runs:
+            if self.is_same_as(run):
+                return True
+        return False
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)

@@ -111,11 +111,9 @@ class Tasks(Runs, Batches):
 
     def request(self, number: int, task: Task, flow: Any, effect: FlowEffect) -> None:
         """Ask the store, NAS or, where that cannot be had, the ticker."""
-        within_us, deadline_us = None, task.deadline_us
-        if isinstance(effect, _FOR_NAS):
-            if deadline_us is None:
-                deadline_us = self.present.steady_us + self.nas_timeout_us(task.intent)
-            within_us = max(0, deadline_us - self.present.steady_us)
+        deadline_us, is_for_nas = task.deadline_us, isinstance(effect, _FOR_NAS)
+        if is_for_nas and deadline_us is None:
+            deadline_us = self.present.steady_us + self.nas_timeout_us(task.intent)
         waiting = Task(
             flow=flow,
             purpose=task.purpose,
@@ -128,17 +126,27 @@ class Tasks(Runs, Batches):
             retry_after_us=task.retry_after_us,
             is_unheard=task.is_unheard,
         )
-        asks_ticker = within_us is not None and self.ticker.is_ticking and not self._asks_nas(waiting)
-        if within_us is not None and task.intent is not None and task.deadline_us is None:
-            self.note_converging(task.intent.job_id, is_by_ticker=asks_ticker)
         self.own("tasks")[number] = waiting
+        if is_for_nas:
+            self.request_of_nas(number, waiting, is_first=task.deadline_us is None)
+        else:
+            self.effects.append(Perform(number, effect))
+
+    def request_of_nas(self, number: int, task: Task, *, is_first: bool) -> None:
+        """Ask NAS, within the time that is left for a task, or the ticker."""
+        assert task.deadline_us is not None
+        within_us = max(0, task.deadline_us - self.present.steady_us)
+        asks_ticker = self.ticker.is_ticking and not self._asks_nas(task)
+        if is_first and task.intent is not None:
+            self.note_converging(task.intent.job_id, is_by_ticker=asks_ticker)
         if asks_ticker:
-            self.came_for(number, waiting, self.ask_ticker(effect))
+            self.came_for(number, task, self.ask_ticker(task.effect))
         elif within_us == 0:
             within_s = self.nas_timeout_us(task.intent) / SECOND_US
-            self.came_for(number, waiting, ArmFailed(f"NAS has not agreed within {within_s:g} s"))
+            self.came_for(number, task, ArmFailed(f"NAS has not agreed within {within_s:g} s"))
         else:
-            self.effects.append(Perform(number, effect, within_us))
+            assert task.effect is not None
+            self.effects.append(Perform(number, task.effect, within_us))
 
     def nas_timeout_us(self, intent: Intent | None) -> int:
         """Return how long a flow may ask NAS, in all."""
@@ -275,16 +283,16 @@ class Tasks(Runs, Batches):
         )
 
     def _liveness_of(self, run: Run, asking: int | None) -> Liveness:
-        is_alive = (
-            any(run.is_same_as(each.started.run) for each in self.runs.values())
-            or any(concerns(owed.intent, run) for owed in self.owed.values())
-            or any(
-                flows.holds(task.flow, run)
-                for number, task in self.tasks.items()
-                if number != asking and task.intent is not None
-            )
-        )
-        return Liveness.ALIVE if is_alive else Liveness.DEAD
+        for running in self.runs.values():
+            if run.is_same_as(running.started.run):
+                return Liveness.ALIVE
+        for owed in self.owed.values():
+            if concerns(owed.intent, run):
+                return Liveness.ALIVE
+        for number, task in self.tasks.items():
+            if number != asking and task.intent is not None and flows.holds(task.flow, run):
+                return Liveness.ALIVE
+        return Liveness.DEAD
 
     def tell_moved(self, effect: FlowEffect | None, event: FlowEvent) -> None:
         """Tell what the store has moved to."""

@@ -91,7 +91,7 @@ class Turn:
 
     def clock(self) -> Instant:
         """Return the present instant: NAS's, while this machine's clock is not believed."""
-        return clock_of(self.reading, self.present)
+        return self.present.wall_us if self.reading is None else clock_of(self.reading, self.present)
 
     def belief(self) -> Belief:
         """Return whether this machine's clock is believed."""
