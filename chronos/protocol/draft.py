@@ -308,7 +308,7 @@ class Draft:
         """Return the move from the job as it is stored to this draft; the same job when nothing changed."""
         job = self.job
         is_over = self.next_us is None and not self.runs and not self.waiting
-        fields: dict[str, Any] = {
+        draft: dict[str, Any] = {
             "schedule": self.schedule,
             "next_us": self.next_us,
             "state": JobState.COMPLETED if is_over else self.state,
@@ -319,10 +319,11 @@ class Draft:
             "last_manual_us": self.last_manual_us,
             "ran_ahead_us": job.ran_ahead_us and ran_after(self.next_us, job.ran_ahead_us),
         }
-        if not self.outcomes and all(getattr(job, name) == value for name, value in fields.items()):
+        is_same = not (self.outcomes or self.started) and all(getattr(job, name) == draft[name] for name in draft)
+        if is_same:
             return Move(job=job, verdict=verdict, reason=reason)
         return Move(
-            job=attrs.evolve(job, revision=job.revision + 1, **fields),
+            job=attrs.evolve(job, revision=job.revision + 1, **draft),
             verdict=verdict,
             reason=reason,
             outcomes=tuple(self.outcomes),

@@ -49,6 +49,9 @@ class Reconciliation:
     trouble: str = ""
 
 
+_DONE = Reconciliation(phase=Phase.DONE)
+
+
 def begin_reconciliation() -> tuple[Reconciliation, tuple[Effect, ...]]:
     """Return a new reconciliation, and its first effects."""
     return Reconciliation(), (ListArms(),)
@@ -76,12 +79,10 @@ def step_reconciliation(
         case Phase.LOADING, JobsLoaded(jobs=jobs, converging=converging, unreadable=unreadable):
             found = differences(jobs, reconciliation.arms, now_us, unreadable, belief)
             intents = tuple(intent for intent in found if intent.job_id not in converging)
-            done = attrs.evolve(reconciliation, phase=Phase.DONE)
             is_known = reconciliation.arms is not None
-            return done, (Begin(intents, settled=is_known, trouble=reconciliation.trouble),)
+            return _DONE, (Begin(intents, settled=is_known, trouble=reconciliation.trouble),)
         case Phase.LOADING, StoreFailed(reason=reason):
-            done = attrs.evolve(reconciliation, phase=Phase.DONE)
-            return done, (Begin((), settled=False, trouble=reason),)
+            return _DONE, (Begin((), settled=False, trouble=reason),)
     raise ProtocolError(f"{type(event).__name__} cannot happen while {reconciliation.phase}")
 
 
