@@ -6,12 +6,11 @@ An agent is a process and what an event makes of it. `chronos` is the production
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import attrs
 
 from chronos.protocol import pending, process
-from chronos.protocol.process_effects import Event
+from chronos.protocol.process_effects import Effect, Event
 from chronos.protocol.state import RULES, Now, Pending, Process, Rules, new_process
 from simulator.naive import NAIVE_RULES
 
@@ -23,15 +22,13 @@ class Agent:
     Attributes:
         name: how the command line calls it.
         rules: the flows of its processes.
-        step: what an event makes of a process.
-        turn: the same for many events of one instant.
+        turn: what happens to a process at one instant: its step, of one event or of many.
         rings_us: when a process wants to be rung.
         pending: what a process has not finished.
     """
 
     name: str
     rules: Rules = RULES
-    step: Callable[[Process, Event, Now], tuple[Process, tuple[Any, ...]]] = process.step
     turn: Callable[[Process, Now], process.ProcessTurn] = process.ProcessTurn
     rings_us: Callable[[Process | process.ProcessTurn], int | None] = process.rings_us
     pending: Callable[[Process, Now], tuple[Pending, ...]] = pending.pending
@@ -39,6 +36,12 @@ class Agent:
     def begun(self, owner: str) -> Process:
         """Return a new process of that name."""
         return new_process(owner, rules=self.rules)
+
+    def step(self, before: Process, event: Event, now: Now) -> tuple[Process, tuple[Effect, ...]]:
+        """Return *before* after *event*, and the effects to perform, as `chronos.protocol.process.step`."""
+        turn = self.turn(before, now)
+        turn.happen(event)
+        return turn.process(), tuple(turn.effects)
 
 
 CHRONOS = Agent(name="chronos")

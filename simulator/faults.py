@@ -183,6 +183,15 @@ NAS_OUTAGE = Fault(
     chances={6 * MINUTE_US: 0.03, HOUR_US: 0.02, 12 * HOUR_US: 0.01},
     incidents=("L2", "L14"),
 )
+NAS_REFUSAL = Fault(
+    name="nas.refusal",
+    words=(
+        "asked every six hours: NAS refuses the agent's identity for an hour or half a day; then there is a "
+        "new login, and the agent is started"
+    ),
+    chances={HOUR_US: 0.02, 12 * HOUR_US: 0.01},
+    incidents=("L4",),
+)
 CRASH = Fault(
     name="machine.crash",
     words="asked before each effect: the machine dies",
@@ -287,6 +296,7 @@ FAULTS: tuple[Fault[Any], ...] = (
     STORE_FAILURE,
     STOP,
     CHANGE,
+    NAS_REFUSAL,
 )
 
 # --- what varies as a matter of course --------------------------------------------------------

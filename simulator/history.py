@@ -48,6 +48,8 @@ class Kind(IntEnum):
     RECOVERED = 35
     DRAINED = 36
     TOLD_TO_STOP = 42
+    IDENTITY_REFUSED = 43
+    IDENTITY_ACCEPTED = 44
     RENEWED = 37
     STORE_FAILED = 38
     DUPLICATED = 39
@@ -112,6 +114,8 @@ _WORDS: dict[Kind, tuple[str, Callable[[int], str]]] = {
     Kind.RECOVERED: ("a starting process looks after the job", _NUMBER),
     Kind.DRAINED: ("machine {} drains", _MACHINE),
     Kind.TOLD_TO_STOP: ("the agent is told to run no jobs until {}", _INSTANT),
+    Kind.IDENTITY_REFUSED: ("NAS refuses the agent's identity until {}", _INSTANT),
+    Kind.IDENTITY_ACCEPTED: ("NAS accepts the agent's identity again", _NUMBER),
     Kind.RENEWED: ("the lease of the run of {} is renewed", _INSTANT),
     Kind.STORE_FAILED: ("the job store fails", _NUMBER),
     Kind.DUPLICATED: ("a message to NAS is duplicated", _NUMBER),

@@ -90,7 +90,7 @@ class Life(ABC):
 
     @abstractmethod
     def start(self, then: Callable[[bool], None]) -> None:
-        """Reconcile, as a starting process does; *then* is told whether everything is settled."""
+        """Reconcile, as a starting process does; *then* is told whether everything is settled, with NAS."""
 
     @abstractmethod
     def drain(self) -> None:
@@ -187,10 +187,10 @@ class Life(ABC):
                 self._watch.release(self._subject(each.intent.job_id))
 
     def _hold_all(self) -> None:
-        """Hold every job while a start looks at them."""
+        """Hold every job while a start looks at them, or the process fires them itself."""
         process = self.process
         lists = process.lists
-        holds = bool(process.batches) or (lists is not None and lists.is_busy)
+        holds = bool(process.batches) or process.ticker.is_running or (lists is not None and lists.is_busy)
         if not holds:
             for task in process.tasks.values():
                 if task.intent is None:
@@ -267,7 +267,7 @@ class Life(ABC):
         """Note that a runner is at work; return for how long it will be, microseconds."""
         kernel, subject = self._kernel, self._subject(started.job_id)
         kernel.record(Kind.STARTED, subject, started.run.occurrence_us)
-        self._watch.started(subject, started.run)
+        self._watch.started(subject, started.run, by_own_clock=self.process.ticker.is_ticking)
         self._watch.hold(subject)
         self.running[key] = Running(subject, started)
         duration_us, long_us = kernel.vary(faults.RUN, subject), kernel.fault(faults.LONG_RUN, subject)

@@ -10,6 +10,7 @@ import attrs
 
 from chronos.agent.effects import failure_of
 from chronos.contract.messages import status_of
+from chronos.errors import InvalidClient
 from chronos.fire.verify import time_problem
 from chronos.jobs.instants import SECOND_US
 from chronos.nas.exchange import Standing, not_yet
@@ -107,7 +108,8 @@ class Modelled(Life):
         self._happen(process_effects.Asked(ticket, intent))
 
     def start(self, then: Callable[[bool], None]) -> None:
-        """Reconcile."""
+        """Reconcile; there may have been a new login."""
+        self._standing.reset()
         ticket = object()
         self._starts[ticket] = then
         self._happen(process_effects.AskedToStart(ticket))
@@ -122,7 +124,7 @@ class Modelled(Life):
     # --- steps ---
 
     def _happen(self, event: process_effects.Event) -> None:
-        """Let something happen to the process, and perform what it wants: in one turn, as long as it goes on."""
+        """Let something happen to the process, and perform what it wants, all in one turn."""
         if self._turn is not None:
             self._step(self._turn, event)
             return
@@ -187,24 +189,35 @@ class Modelled(Life):
         self._watch.hold(subject)
 
     def _request(self, number: int, subject: int, wanted: flow_effects.Effect, within_us: int) -> None:
-        """Ask NAS, unless it has asked not to be called for a while."""
-        is_list = isinstance(wanted, flow_effects.ListArms)
-        wait_s = self._standing.wait_s(self._now_s())
-        if wait_s:
+        """Ask NAS, unless it has asked not to be called for a while, or refuses the agent."""
+        is_list, standing = isinstance(wanted, flow_effects.ListArms), self._standing
+        failed = self._not_asked()
+        if failed is not None:
             self._note_answer(is_list, subject, has_failed=True)
-            self._happen(process_effects.Came(number, failure_of(not_yet(wait_s))))
+            self._happen(process_effects.Came(number, failed))
             return
         self._wait(number, subject)
+        logins = standing.logins
 
         def close(event: flow_effects.Event) -> None:
             if self.is_alive:
                 has_failed = isinstance(event, flow_effects.ArmFailed)
-                if isinstance(event, flow_effects.ArmFailed) and event.retry_after_us:
-                    self._standing.close(self._now_s() + event.retry_after_us / SECOND_US)
+                if isinstance(event, process_effects.IdentityRefused):
+                    standing.refuse(logins)
+                elif isinstance(event, flow_effects.ArmFailed) and event.retry_after_us:
+                    standing.close(self._now_s() + event.retry_after_us / SECOND_US)
                 self._note_answer(is_list, subject, has_failed)
                 self._came(number, event)
 
         self._ask_nas(subject, wanted, within_us, close)
+
+    def _not_asked(self) -> flow_effects.ArmFailed | None:
+        """Return what a client of NAS says that may not ask it; None where it may."""
+        try:
+            wait_s = self._standing.wait_s(self._now_s())
+        except InvalidClient as error:
+            return process_effects.IdentityRefused(str(error))
+        return failure_of(not_yet(wait_s)) if wait_s else None
 
     def _from_store(self, subject: int, effect: flow_effects.Effect) -> flow_effects.Event:
         store = self._machine.store
@@ -258,7 +271,7 @@ class Modelled(Life):
         ticket, result = effect.ticket, effect.result
         if isinstance(result, state.Started):
             if not self._crashes(self._machine.subject):
-                self._starts.pop(ticket)(result.settled)
+                self._starts.pop(ticket)(result.settled and not self.process.is_refused)
             return
         subject, waits = self._waits[ticket]
         if self._crashes(subject):

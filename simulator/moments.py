@@ -49,6 +49,7 @@ class Start:
         started: the attempts at the job's latest occurrences that were started before.
         in_flight: how many runs of the job are in flight in living processes, without this one.
         now_us: true time.
+        by_own_clock: whether its process fires its jobs itself, with nobody's word but its machine's clock.
     """
 
     job: Job | None
@@ -56,6 +57,7 @@ class Start:
     started: Container[Attempt]
     in_flight: int
     now_us: Instant
+    by_own_clock: bool = False
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -11,6 +11,7 @@ import attrs
 
 from chronos.jobs.instants import SECOND_US, Instant
 from chronos.protocol.flow_effects import ArmAccepted, ArmFailed, ArmOutdated, ArmsListed, Event
+from chronos.protocol.process_effects import IdentityRefused
 from chronos.testing import nas
 from chronos.testing.nas import EMPTY, RELAY_TIMEOUT_US, OneShot, Promises, Reply, Row
 from simulator import faults
@@ -75,6 +76,10 @@ class NasServer:
         job_ids: the ids of the jobs, in the order of their subject numbers.
         fire: delivers a fire to the agent.
         horizon_us: the end of the calendar.
+
+    Attributes:
+        is_up: whether it can be reached.
+        refuses_identity: whether it refuses the agent's requests; what it has armed it fires all the same.
     """
 
     def __init__(
@@ -97,6 +102,7 @@ class NasServer:
         self._sweeping = [False] * len(job_ids)
         self._relays: list[list[OneShot]] = [[] for _ in job_ids]
         self.is_up = True
+        self.refuses_identity = False
         self.calls = {"provision": 0, "cancel": 0, "list": 0, "fire": 0}
         self.external = ExternalScheduler(
             kernel, self._subjects, relay=self._relay, spent=self._spent, horizon_us=horizon_us
@@ -168,9 +174,12 @@ class NasServer:
         self._reply(call, ArmsListed({shot.job_id: shot.fire_at_us for shot in shots if shot is not None}))
 
     def _is_reached(self, call: Call) -> bool:
-        """Return whether NAS is up and has time; otherwise the call fails."""
+        """Return whether NAS is up, knows the agent and has time; otherwise the call fails."""
         if not self.is_up:
             self._lose(call)
+            return False
+        if self.refuses_identity:
+            self._reply(call, IdentityRefused("NAS refuses the agent's identity"))
             return False
         retry_after_us = self._kernel.fault(faults.NAS_BUSY, call.subject)
         if retry_after_us is not None:

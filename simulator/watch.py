@@ -143,8 +143,8 @@ class Watch:
         for outcome in outcomes:
             self.results[outcome.result] += outcome.count
 
-    def started(self, subject: int, run: Run) -> None:
-        """A process starts *run*."""
+    def started(self, subject: int, run: Run, *, by_own_clock: bool) -> None:
+        """A process starts *run*; it may fire its jobs itself, by its machine's clock."""
         started = self._started[subject]
         start = Start(
             job=self.store[subject],
@@ -152,6 +152,7 @@ class Watch:
             started=started,
             in_flight=self._in_flight[subject],
             now_us=self.kernel.now_us,
+            by_own_clock=by_own_clock,
         )
         self._decide(subject, start)
         started.append(attempt_of(run))

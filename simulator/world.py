@@ -183,6 +183,7 @@ class World:
         self._host_fails()
         self._machines_die()
         self._agent_is_stopped()
+        self._identity_is_refused()
         self.people.live()
 
     def _heal(self) -> None:
@@ -190,6 +191,7 @@ class World:
         self.nas.is_up = True
         for machine in self.machines:
             machine.can_boot = True
+        self._identity_is_accepted()
         for subject in range(len(self._setting.jobs)):
             self.kernel.record(Kind.HEALED, subject)
 
@@ -262,6 +264,29 @@ class World:
         for machine in self.machines:
             machine.is_told_to_stop = False
             self._start(machine)
+
+    def _identity_is_refused(self) -> None:
+        """NAS refuses the agent, which fires its jobs itself for as long as its machine lives."""
+        kernel = self.kernel
+        if not kernel.faulty:
+            return
+        kernel.after(OUTAGE_EVERY_US, self._identity_is_refused)
+        refusal_us = kernel.fault(faults.NAS_REFUSAL)
+        if refusal_us is not None and not self.nas.refuses_identity:
+            self.watch.marks["identity-refused"] += 1
+            self._note_all(Kind.IDENTITY_REFUSED, kernel.now_us + refusal_us)
+            self.nas.refuses_identity = True
+            for _ in self.machines:
+                self.watch.hold_all()
+            kernel.after(refusal_us, self._identity_is_accepted)
+
+    def _identity_is_accepted(self) -> None:
+        """Whoever logs in again starts the agent, again and again until everything is settled."""
+        if self.nas.refuses_identity:
+            self.nas.refuses_identity = False
+            self._note_all(Kind.IDENTITY_ACCEPTED, 0)
+            for machine in self.machines:
+                self._start(machine)
 
     def _start(self, machine: Machine) -> None:
         tries = [1]

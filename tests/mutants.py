@@ -177,7 +177,7 @@ def agent_of(mutant: Mutant) -> Agent:
     return Agent(
         name=mutant.name,
         rules=Rules(begin=broken["flow"]["begin"], step=broken["flow"]["step"], **of_start),
-        step=broken["process"]["step"],
+        turn=broken["process"]["ProcessTurn"],
         rings_us=broken["process"]["rings_us"],
         pending=broken["pending"]["pending"],
     )
@@ -281,7 +281,7 @@ _WHEN_TO_BE_WOKEN = (
     Mutant(
         name="nobody is woken for what waits",
         module=due,
-        old="    for waiting in startable(job):",
+        old="    for waiting in startable(job) if job.waiting else ():",
         new="    for waiting in ():",
         rule="test_what_waits_for_its_time_asks_for_a_wake",
         is_found_by_machine=True,
@@ -872,7 +872,7 @@ _THREE_STEPS = (
     Mutant(
         name="a start does not look for ended processes",
         module=reconciliation,
-        old=" or _is_abandoned(job, liveness, now_us)",
+        old=" or (bool(job.runs) and _is_abandoned(job, liveness, now_us))",
         new="",
         rule="test_start_looks_at_every_run",
     ),
@@ -917,6 +917,13 @@ _WHAT_A_PROCESS_DOES = (
         case=DRAINED,
         found_by=(CONVERGES, NO_LOST_REARM),
         budget=(0, 0, 0),
+    ),
+    Mutant(
+        name="a start does not wait for what it leaves to others",
+        module=batches,
+        old="if other.intent is not None and other.intent.job_id in task.converging",
+        new="if False",
+        rule="test_start_that_leaves_a_job_to_another_flow_waits_for_its_end",
     ),
     Mutant(
         name="a run that has ended is forgotten before its end is stored",

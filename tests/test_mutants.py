@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import attrs
 import pytest
@@ -17,7 +18,7 @@ from simulator.properties import FOLLOWED_UP, NO_LOST_REARM
 from simulator.search.cases import Case
 from simulator.search.explore import search
 from simulator.search.space import Space
-from tests import test_machine, test_transitions
+from tests import test_machine, test_process, test_transitions
 from tests.mutants import (
     ACCEPTS_THE_ARM_ITSELF,
     BETWEEN,
@@ -38,6 +39,8 @@ from tests.mutants import (
 
 _OF_PROTOCOL = ("chronos.protocol.", "chronos.jobs.")
 
+_OF_RULES = (test_transitions, test_machine, test_process)
+
 ALL = (*MUTANTS, ACCEPTS_THE_ARM_ITSELF, FORGETS_WHAT_IS_OWED)
 
 
@@ -53,14 +56,23 @@ def test_test_of_a_rule_fails_for_the_mutant_that_breaks_it(
     mutant: Mutant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rule's own test holds for the protocol, and not for the protocol with the mistake."""
-    tests = next(module for module in (test_transitions, test_machine) if hasattr(module, mutant.rule))
+    tests = next(module for module in _OF_RULES if hasattr(module, mutant.rule))
     getattr(tests, mutant.rule)()
-    for name, broken in protocol_of(mutant).items():
-        if is_of_protocol(vars(tests).get(name)):
-            monkeypatch.setattr(tests, name, broken)
+    protocol = protocol_of(mutant)
+    for name, value in tuple(vars(tests).items()):
+        if is_of_protocol(value):
+            monkeypatch.setattr(tests, name, _broken(value, protocol))
     # One effect or run is unpacked where there is none, or the flow was done before its time.
     with pytest.raises((AssertionError, ValueError, flows.ProtocolError)):
         getattr(tests, mutant.rule)()
+
+
+def _broken(value: Any, protocol: dict[str, Any]) -> Any:
+    """Return a function or a module of the protocol with the mistake; what it stands on stays."""
+    if inspect.ismodule(value):
+        return protocol.get(value.__name__.rpartition(".")[2], value)
+    module = protocol.get(value.__module__.rpartition(".")[2])
+    return getattr(module, value.__name__, value)
 
 
 # A sceptic reads a history of so many events at one sitting.

@@ -156,6 +156,24 @@ def test_two_starts_at_once_are_both_answered(first: int) -> None:
     assert life.listed == 2
 
 
+def test_start_that_leaves_a_job_to_another_flow_waits_for_its_end() -> None:
+    """A start that comes while another one arms a job says what became of that arm, and no sooner."""
+    for is_nas_up in (True, False):
+        life = Life()
+        life.happen(AskedToStart("one"))
+        life.happen(AskedToStart("two"))
+        second_list = life.asked.pop()
+        while not isinstance(life.asked[0].effect, ProvisionArm):
+            life.answer()
+        life.happen(Came(second_list.number, ArmsListed({})))
+        life.answer(1)  # all jobs, for the second start
+        assert "two" not in life.replies
+        life.is_nas_up = is_nas_up
+        life.answer_all()
+        assert [life.replies[ticket].settled for ticket in ("one", "two")] == [is_nas_up, is_nas_up]
+        assert not life.process.batches
+
+
 def test_late_try_that_has_claimed_a_run_keeps_the_host_from_stopping() -> None:
     """The host need not wait for what is tried ever more slowly; for a claim it must (incident W1)."""
     life = Life()

@@ -343,6 +343,7 @@ SOMETIMES = {
     "store-failed-after-the-write",
     "token-refused-by-a-wrong-clock",
     "told-to-run-no-jobs",
+    "identity-refused",
     "waits",
 }
 
@@ -356,6 +357,18 @@ def test_every_interesting_situation_is_met() -> None:
         assert summary.verdict == "ok", told(summary)
         seen |= {mark for mark, count in summary.marks.items() if count}
     assert sorted(SOMETIMES - seen) == []
+
+
+def test_agent_that_nas_refuses_fires_its_jobs_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run is missed while NAS refuses its identity and the machine lives; after that, NAS has its arms."""
+    always = {each: each.weights for each in faults.VARIATIONS} | {faults.NAS_REFUSAL: (0.5, 0.3, 0.2)}
+    monkeypatch.setattr(faults, "weights", lambda *_, **__: always)
+    for seed, machines in ((1, 1), (2, 2)):
+        summary = simulate(plan("fleet-11", 8, "heavy", machines=machines), seed)
+        assert summary.verdict == "ok", told(summary)
+        assert summary.marks["identity-refused"] >= 3
+        assert summary.runs["missed"] == 0, told(summary)
+        assert summary.fires < summary.runs["completed"]  # the rest it has fired itself
 
 
 def test_published_contract_without_promises_loses_arms() -> None:

@@ -187,7 +187,9 @@ def whole_second(instant_us: Instant) -> Instant:
     Source: contract, `fire_at`; incident T1.
     """
     over_us = instant_us % SECOND_US
-    return instant_us if not over_us else min(instant_us - over_us + SECOND_US, LAST_US // SECOND_US * SECOND_US)
+    return (
+        instant_us if not over_us else min(instant_us - over_us + SECOND_US, LAST_US // SECOND_US * SECOND_US)
+    )
 
 
 # --- What is read -----------------------------------------------------------------------------

@@ -152,10 +152,7 @@ class Run:
 
     def is_among(self, runs: Iterable[Run]) -> bool:
         """Return whether this attempt is one of *runs*."""
-        for run in runs:
-            if self.is_same_as(run):
-                return True
-        return False
+        return any(self.is_same_as(run) for run in runs)
 
 
 @attrs.frozen(kw_only=True, cache_hash=True)

@@ -40,6 +40,11 @@ class Batches(Ticking, Retries):
             Batch(
                 purpose=task.purpose,
                 intents=found.intents,
+                awaits=frozenset(
+                    number
+                    for number, other in self.tasks.items()
+                    if other.intent is not None and other.intent.job_id in task.converging
+                ),
                 is_known=found.settled,
                 is_unheard=task.is_unheard,
                 trouble=found.trouble,
@@ -49,7 +54,7 @@ class Batches(Ticking, Retries):
 
     def begin_batch(self, batch: Batch) -> None:
         """Begin many flows, or none."""
-        if not batch.intents:
+        if not (batch.intents or batch.awaits):
             self.batch_ended(batch)
             return
         number = next(each for each in count() if each not in self.batches)
@@ -65,9 +70,19 @@ class Batches(Ticking, Retries):
             self.own("batches")[number] = begun
             self.begin(batch.intents[batch.begun], ForBatch(number))
         self._advancing.discard(number)
-        if not batch.at_work:
+        if not (batch.at_work or batch.awaits):
             self.own("batches").pop(number)
             self.batch_ended(batch)
+
+    def ended_elsewhere(self, task: int, *, is_settled: bool) -> None:
+        """A task is over, for which a start may wait that has left a job to it."""
+        for number, batch in tuple(self.batches.items()):
+            if task in batch.awaits:
+                self.own("batches")[number] = attrs.evolve(
+                    batch, awaits=batch.awaits - {task}, is_settled=batch.is_settled and is_settled
+                )
+                if number not in self._advancing:
+                    self.advance(number)
 
     def ended_of_batch(self, number: int, intent: Intent | None, answer: Answer | None) -> None:
         """One of many flows is over; one that ended with a bug has no answer."""

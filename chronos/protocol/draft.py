@@ -319,7 +319,9 @@ class Draft:
             "last_manual_us": self.last_manual_us,
             "ran_ahead_us": job.ran_ahead_us and ran_after(self.next_us, job.ran_ahead_us),
         }
-        is_same = not (self.outcomes or self.started) and all(getattr(job, name) == draft[name] for name in draft)
+        is_same = not (self.outcomes or self.started) and all(
+            getattr(job, name) == draft[name] for name in draft
+        )
         if is_same:
             return Move(job=job, verdict=verdict, reason=reason)
         return Move(

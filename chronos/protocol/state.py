@@ -280,6 +280,7 @@ class Batch:
         intents: all of them.
         begun: how many of them were begun.
         at_work: how many of these are not over yet.
+        awaits: of a start, the tasks that see to jobs in its place, and are not over yet.
         is_settled: whether each of those that are over was.
         is_known: of a start, whether it was seen what is armed and what the store wants.
         is_unheard: of a start, whether NAS did not answer, and the ticker did in its place.
@@ -293,6 +294,7 @@ class Batch:
     intents: tuple[Intent, ...]
     begun: int = 0
     at_work: int = 0
+    awaits: frozenset[int] = frozenset()
     is_settled: bool = True
     is_known: bool = True
     is_unheard: bool = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import count
 from typing import Any
 
 import attrs
@@ -105,6 +104,7 @@ class Tasks(Runs, Batches):
             else:
                 self.request(number, task, flow, effect)
         if answer is not None and task.intent is not None:
+            self.ended_elsewhere(number, is_settled=answer.settled)
             self.answered(task.purpose, task.intent, answer)
 
     # --- what is asked of the store, of NAS and of the ticker ---
@@ -343,6 +343,7 @@ class Tasks(Runs, Batches):
         task = self.own("tasks").pop(event.number, None)
         if task is None:
             return
+        self.ended_elsewhere(event.number, is_settled=False)
         match task.purpose:
             case ForCaller(ticket) | ForLook(ticket):
                 self.effects.append(Reply(ticket, None))

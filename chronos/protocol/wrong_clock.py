@@ -28,13 +28,11 @@ def stands_ahead(job: Job, now_us: Instant) -> bool:
         return False
     if _is_ahead_of_schedule(job, latest_us):
         return True
-    for run in job.runs:
-        if run.lease_until_us > latest_us + LEASE_US:
-            return True
-    for waiting in job.waiting:
-        if waiting.not_before_us > latest_us + _longest_wait_us(job, waiting):
-            return True
-    return False
+    if job.runs and max(run.lease_until_us for run in job.runs) > latest_us + LEASE_US:
+        return True
+    return bool(job.waiting) and any(
+        waiting.not_before_us > latest_us + _longest_wait_us(job, waiting) for waiting in job.waiting
+    )
 
 
 def _is_ahead_of_schedule(job: Job, latest_us: Instant) -> bool:

@@ -28,7 +28,7 @@ from chronos.testing.nas import TOKEN_LIFE_US
 from simulator import faults
 from simulator.faults import Spoiling
 from simulator.life import SHARED_STORE_US, Life
-from simulator.nas_server import Relay
+from simulator.nas_server import FAILED, Relay
 from simulator.wire.loop import Loop
 from simulator.wire.store import LivingStore, SharedStore
 from simulator.wire.transport import ACCESS_TOKEN, CALLBACK_URL, PORTAL_URL, Transport
@@ -299,7 +299,7 @@ class Wired(Life):
     async def _start(self, ticket: object) -> None:
         started = await self._scheduler.start()
         if not self._crashes(self.machine_subject):
-            self._starts.pop(ticket)(started.settled)
+            self._starts.pop(ticket)(started.settled and not self.process.is_refused)
 
     # --- effects ---
 
@@ -376,8 +376,7 @@ class Wired(Life):
     ) -> None:
         def close(event: flow_effects.Event) -> None:
             if self.is_alive:
-                is_no_answer = isinstance(event, flow_effects.ArmFailed) and not event.retry_after_us
-                answer(None if is_no_answer else event)
+                answer(None if event is FAILED else event)
                 self._loop.run()
 
         subject = self._subject(getattr(wanted, "job_id", None))

@@ -12,6 +12,7 @@ from chronos.contract import messages, wire
 from chronos.errors import ScheduleError
 from chronos.jobs.instants import SECOND_US, Instant, format_instant, parse_instant
 from chronos.protocol import flow_effects
+from chronos.protocol.process_effects import IdentityRefused
 
 PORTAL_URL = "https://portal.example"
 CALLBACK_URL = "https://agent.example"
@@ -107,6 +108,8 @@ def _written(wanted: flow_effects.Effect, event: flow_effects.Event) -> Answer:
     headers = {"content-type": "application/json"}
     message: wire.Message
     match event:
+        case IdentityRefused():
+            status, message = 403, messages.ErrorResponse(error="invalid_client")
         case flow_effects.ArmFailed(retry_after_us=retry_after_us):
             status, message = 503, messages.ErrorResponse(error="busy")
             headers["retry-after"] = str(retry_after_us // SECOND_US)
