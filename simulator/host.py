@@ -190,12 +190,19 @@ class Machine:
         return life.up_since_us + looks * LOOK_EVERY_US
 
     def _look(self, life: Life) -> None:
-        """Stop the machine when nothing has happened since the last look, and it is at work on nothing."""
-        if not life.is_alive:
-            return
+        """Look whether something has happened since the last look, after all else that happens now."""
         next_us = self._next_look_us(life)
         if next_us > self.kernel.now_us:
             self.kernel.at(next_us, self._look, life)
+        else:
+            self.kernel.after(0, self._looked, life)
+
+    def _looked(self, life: Life) -> None:
+        """Stop the machine when nothing has happened, and it is at work on nothing."""
+        if not life.is_alive:
+            return
+        if self._next_look_us(life) > self.kernel.now_us:
+            self._look(life)
             return
         if any(each.is_busy for each in life.pending()):
             life.is_watched = False  # until something happens
