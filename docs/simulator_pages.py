@@ -19,7 +19,7 @@ from chronos.cli import command_line as chronos_command_line
 from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US
 from chronos.jobs.job import Result
 from simulator import command_line as simulator_command_line
-from simulator import faults, fleet, watch, world
+from simulator import faults, fleet, marks, watch, world
 from simulator.properties import PROPERTIES, Expectation
 from simulator.report import document, terminal
 from simulator.scenario import SCENARIOS, Plan, Scenario, simulate
@@ -35,6 +35,9 @@ INCIDENTS = tuple(re.findall(r"\{\{ closes-(\w+) \}\}", (_HERE / "incidents.md")
 _EXPECTATIONS = {
     Expectation.ALWAYS: "Always: decided at every moment it can be, faults or not.",
     Expectation.EVENTUALLY: "Eventually: decided once faults are over and everything has settled.",
+    Expectation.SOMETIMES: (
+        "Sometimes: met in some history. A suite that never meets a situation proves nothing about it."
+    ),
 }
 
 
@@ -53,6 +56,19 @@ def properties_page() -> str:
         parts += [f"## {each.id}\n", f"*{each.expectation.capitalize()}.* {each.statement}\n"]
         if each.incidents:
             parts.append(f"Incidents: {incident_links(each.incidents, up='../')}.\n")
+    parts += [
+        f"## {Expectation.SOMETIMES.capitalize()}\n",
+        "The situations that a report counts as `marks`, and the simulations of the tests in which each is"
+        " met (`simulator/marks.py`).\n",
+        table(
+            ["Name", "What happens", "Met"],
+            (
+                [code(mark.name), mark.words, mark.where]
+                for mark in marks.MARKS
+                if mark.where is not marks.Where.NOWHERE
+            ),
+        ),
+    ]
     return "\n".join(parts)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from chronos.jobs.instants import SECOND_US, Instant
-from simulator import faults
+from simulator import faults, marks
 from simulator.agents import Agent
 from simulator.faults import Boot
 from simulator.history import Kind
@@ -110,7 +110,7 @@ class Machine:
             boot_us = self.kernel.vary(faults.BOOT, self.subject)
             slow = self.kernel.fault(faults.SLOW_BOOT, self.subject)
             if slow is not None:
-                self.watch.marks["slow-boot"] += 1
+                self.watch.met[marks.SLOW_BOOT] += 1
                 boot_us = slow.value
             self.kernel.after(boot_us, self._booted, slow is not Boot.STUCK)
         return True
@@ -140,7 +140,7 @@ class Machine:
             kernel = self.kernel
             self._clock_error_us = kernel.fault(faults.CLOCK, self.subject) or 0
             if self._clock_error_us:
-                self.watch.marks["clock-wrong-after-boot"] += 1
+                self.watch.met[marks.CLOCK_WRONG] += 1
                 self._clock_right_us = kernel.now_us + CLOCK_WRONG_FOR_US
             kernel.record(Kind.BOOTED, self.subject, self.index)
             owner = f"m{self.index}/{self._lives}"
@@ -161,7 +161,7 @@ class Machine:
     def replace(self) -> None:
         """Let the host replace a machine, as a deployment does: it drains for a while, and another boots."""
         if self.life is not None:
-            self.watch.marks["drained"] += 1
+            self.watch.met[marks.DRAINED] += 1
             self.kernel.record(Kind.DRAINED, self.subject, self.index)
             self.life.drain()
             self.kernel.after(DRAIN_US, self._replaced, self.life)

@@ -17,7 +17,7 @@ from chronos.jobs.job import Job, Liveness, Origin, Run, Verdict
 from chronos.protocol import flow_effects, intents, state
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.maps import Map
-from simulator import faults
+from simulator import faults, marks
 from simulator.history import Kind
 from simulator.moments import LeftOpen, is_left_open, is_relied_on, is_tried
 from simulator.nas_server import FAILED, Call, Relay
@@ -108,7 +108,7 @@ class Life(ABC):
         for subject in sorted(at_work.union(each.subject for each in self.running.values())):
             kernel.record(Kind.CRASHED, subject, self._machine.index)
         for running in self.running.values():
-            watch.marks["crash-during-a-run"] += 1
+            watch.met[marks.CRASH_DURING_A_RUN] += 1
             watch.ended(running.subject)
             watch.release(running.subject)
         for subject in (*self._asked.values(), *self._let_go):
@@ -138,7 +138,7 @@ class Life(ABC):
     def _mark_crash(self, task: state.Task) -> None:
         flow = task.flow
         if isinstance(task.intent, intents.Fire) and flow.phase == "arming" and flow.move.runs:
-            self._watch.marks["crash-between-claim-and-arm"] += 1
+            self._watch.met[marks.CRASH_BETWEEN_CLAIM_AND_ARM] += 1
 
     def relied_on(self) -> int:
         """Return how many tasks somebody relies on: no slow look, and no late try."""
@@ -180,7 +180,7 @@ class Life(ABC):
         before, self._held = self._held, owed
         for key, each in owed.items():
             if each.is_busy and not (key in before and before[key].is_busy):
-                self._watch.marks["settled-afterwards"] += 1
+                self._watch.met[marks.SETTLED_AFTERWARDS] += 1
                 self._watch.hold(self._subject(each.intent.job_id))
         for key, each in before.items():
             if each.is_busy and not (key in owed and owed[key].is_busy):
@@ -225,7 +225,7 @@ class Life(ABC):
 
     def _note_answer(self, is_list: bool, subject: int, has_failed: bool) -> None:
         if is_list:
-            self._watch.marks["list-failed"] += has_failed
+            self._watch.met[marks.LIST_FAILED] += has_failed
             self._kernel.record(Kind.LIST_FAILED if has_failed else Kind.LISTED, subject, self._machine.index)
         elif has_failed:
             self._kernel.record(Kind.ARM_FAILED, subject)
@@ -254,11 +254,11 @@ class Life(ABC):
         return False
 
     def _note_write(self, subject: int, old: Job | None, new: Job | None, has_moved: bool) -> None:
-        marks = self._watch.marks
+        met = self._watch.met
         if has_moved:
-            marks["waits"] += old is not None and new is not None and len(new.waiting) > len(old.waiting)
+            met[marks.WAITS] += old is not None and new is not None and len(new.waiting) > len(old.waiting)
         else:
-            marks["another-process-was-faster"] += 1
+            met[marks.ANOTHER_WAS_FASTER] += 1
             self._kernel.record(Kind.CONFLICT, subject)
 
     # --- runs ---
@@ -289,11 +289,11 @@ class Life(ABC):
         self._machine.nas.answered(relay, status)
 
     def _note_fire(self, relay: Relay, answer: Answer) -> None:
-        marks = self._watch.marks
-        if answer.settled:
-            marks[f"fire-answered-{answer.verdict}"] += 1
+        met = self._watch.met
+        if answer.settled and answer.verdict is not None:
+            met[marks.FIRE_ANSWERED[answer.verdict]] += 1
         elif answer.verdict is Verdict.ACCEPTED:
-            marks["run-started-though-the-arm-failed"] += 1
+            met[marks.STARTED_UNARMED] += 1
         for run in self._claims.pop(answer.job_id, ()):
             if run.attempt == 1:
                 self._watch.claimed(
@@ -305,23 +305,23 @@ class Life(ABC):
                 )
 
     def _refuse_token(self, relay: Relay, *, was_used: bool) -> None:
-        self._watch.marks["token-used-again" if was_used else "token-refused-by-a-wrong-clock"] += 1
+        self._watch.met[marks.TOKEN_USED_AGAIN if was_used else marks.TOKEN_OUT_OF_TIME] += 1
         self._kernel.record(Kind.REFUSED, relay.subject)
 
     def _told(self, event: events.Event) -> None:
         """Enter into the history what the process tells."""
-        kernel, marks = self._kernel, self._watch.marks
+        kernel, met = self._kernel, self._watch.met
         if isinstance(event, events.FlowEnded):
             self._flow_ended(event.intent, event.answer)
         elif isinstance(event, events.OccurrenceClaimed):
             run, subject = event.run, self._subject(event.job_id)
             kernel.record(Kind.CLAIMED, subject, run.occurrence_us)
-            marks[f"claimed-{run.origin}"] += 1
-            marks["claimed-again"] += run.attempt > 1
+            met[marks.CLAIMED[run.origin]] += 1
+            met[marks.CLAIMED_AGAIN] += run.attempt > 1
             self._claims.setdefault(event.job_id, []).append(run)
         elif isinstance(event, events.OccurrenceEnded):
             kernel.record(Kind.OUTCOME, self._subject(event.job_id), event.outcome.count)
-            marks[f"outcome-{event.outcome.result}"] += 1
+            met[marks.ENDED[event.outcome.result]] += 1
 
     def _flow_ended(self, intent: intents.Intent, answer: Answer) -> None:
         subject = self._subject(intent.job_id)
@@ -332,8 +332,8 @@ class Life(ABC):
         if answer.settled and not isinstance(intent, intents.Renew):
             self._watch.acknowledge(subject, answer.job)
         if isinstance(intent, intents.Renew):
-            self._watch.marks["lease-renewed"] += 1
+            self._watch.met[marks.LEASE_RENEWED] += 1
             self._kernel.record(Kind.RENEWED, subject, intent.run.occurrence_us)
         elif isinstance(intent, intents.Fire) and intent.fired.origin is Origin.RECOVERY:
-            self._watch.marks["recovered-at-start"] += 1
+            self._watch.met[marks.RECOVERED_AT_START] += 1
             self._kernel.record(Kind.RECOVERED, subject)

@@ -21,7 +21,7 @@ from chronos.protocol.process import ProcessTurn
 from chronos.protocol.process_effects import CallRunner, Perform, Reply, TellRunner
 from chronos.protocol.state import Now
 from chronos.testing.nas import TOKEN_LIFE_US
-from simulator import faults
+from simulator import faults, marks
 from simulator.faults import Write
 from simulator.history import Kind
 from simulator.life import SHARED_STORE_US, Life
@@ -92,7 +92,7 @@ class Modelled(Life):
     def _turn_away(self, relay: Relay) -> None:
         """Answer a fire without asking the process."""
         if self._crashes(relay.subject):
-            self._watch.marks["crash-between-arm-and-answer"] += 1
+            self._watch.met[marks.CRASH_BETWEEN_ARM_AND_ANSWER] += 1
             self._machine.nas.answered(relay, 502)
         else:
             self._answered(relay, 503, None)
@@ -240,7 +240,7 @@ class Modelled(Life):
         if failure is not None:
             kernel.record(Kind.STORE_FAILED, subject)
             if failure is Write.WRITTEN and store.swap(subject, effect):
-                self._watch.marks["store-failed-after-the-write"] += 1
+                self._watch.met[marks.STORE_FAILED_AFTER_THE_WRITE] += 1
             return _STORE_FAILED
         has_moved = store.swap(subject, effect)
         self._note_write(subject, effect.expected, effect.replacement, has_moved)
@@ -257,7 +257,7 @@ class Modelled(Life):
         self._wanted.append(_Cancelled(effect.key))
 
     def _cancelled(self, effect: _Cancelled) -> None:
-        self._watch.marks["run-timed-out"] += 1
+        self._watch.met[marks.RUN_TIMED_OUT] += 1
         self._run_is_over(effect.key)
 
     def _run_is_over(self, key: Hashable) -> None:
@@ -276,7 +276,7 @@ class Modelled(Life):
         subject, waits = self._waits[ticket]
         if self._crashes(subject):
             if isinstance(waits, Relay):
-                self._watch.marks["crash-between-arm-and-answer"] += 1
+                self._watch.met[marks.CRASH_BETWEEN_ARM_AND_ANSWER] += 1
             return
         del self._waits[ticket]
         self._let_go.append(subject)

@@ -14,7 +14,7 @@ from chronos.protocol.flow_effects import ArmAccepted, ArmFailed, ArmOutdated, A
 from chronos.protocol.process_effects import IdentityRefused
 from chronos.testing import nas
 from chronos.testing.nas import EMPTY, RELAY_TIMEOUT_US, OneShot, Promises, Reply, Row
-from simulator import faults
+from simulator import faults, marks
 from simulator.external import ExternalScheduler, Pending
 from simulator.history import Kind
 from simulator.kernel import Kernel
@@ -145,7 +145,7 @@ class NasServer:
         self._delete(subject, decision.delete)
         if decision.create is not None:
             if row.shot is not None and row.shot.fire_at_us == decision.create.fire_at_us:
-                self._watch.marks["armed-again-while-delivered"] += 1
+                self._watch.met[marks.ARMED_AGAIN] += 1
             if self._kernel.fault(faults.NAS_CREATE, subject):
                 self._crash_before_create(subject, decision.create)
                 self._lose(call)
@@ -183,7 +183,7 @@ class NasServer:
             return False
         retry_after_us = self._kernel.fault(faults.NAS_BUSY, call.subject)
         if retry_after_us is not None:
-            self._watch.marks["asked-to-ask-later"] += 1
+            self._watch.met[marks.ASKED_LATER] += 1
             self._reply(call, ArmFailed("NAS asks to be asked later", retry_after_us))
             return False
         return True
@@ -194,7 +194,7 @@ class NasServer:
 
     def _answer(self, call: Call, reply: Reply) -> None:
         if reply.outdated is not None:
-            self._watch.marks["older-revision-refused"] += 1
+            self._watch.met[marks.OLDER_REVISION_REFUSED] += 1
             self._kernel.record(Kind.OUTDATED, call.subject, reply.outdated)
             self._reply(call, ArmOutdated(reply.outdated))
         else:
@@ -210,14 +210,14 @@ class NasServer:
     def _create(self, subject: int, shot: OneShot) -> None:
         kernel = self._kernel
         if shot.fire_at_us <= kernel.now_us and not self._promises.fires_past_at_once:
-            self._watch.marks["past-arm-never-fires"] += 1
+            self._watch.met[marks.PAST_ARM_NEVER_FIRES] += 1
             return
         kernel.record(Kind.CREATED, subject, shot.fire_at_us)
         is_held = self.external.create(
             shot, at_us=shot.fire_at_us, keeps_names=not self._promises.names_by_generation
         )
         if not is_held:
-            self._watch.marks["arm-swallowed-by-dedup-window"] += 1
+            self._watch.met[marks.ARM_SWALLOWED] += 1
             kernel.record(Kind.SWALLOWED, subject, shot.fire_at_us)
 
     def _delete(self, subject: int, shot: OneShot | None) -> None:
@@ -225,19 +225,19 @@ class NasServer:
         if shot is None:
             return
         if self._kernel.fault(faults.NAS_DELETE, subject):
-            self._watch.marks["replaced-one-shot-not-deleted"] += 1
+            self._watch.met[marks.NOT_DELETED] += 1
         else:
             self.external.delete(shot)
 
     def _crash_before_create(self, subject: int, shot: OneShot) -> None:
-        self._watch.marks["nas-crashed-before-the-one-shot"] += 1
+        self._watch.met[marks.NAS_CRASHED] += 1
         self._kernel.record(Kind.CREATE_FAILED, subject, shot.fire_at_us)
         if self._promises.sweeps_missing:
             self._sweep_later(subject)
 
     def _spent(self, shot: OneShot) -> None:
         subject = self._subjects[shot.job_id]
-        self._watch.marks["retries-spent"] += 1
+        self._watch.met[marks.RETRIES_SPENT] += 1
         self._kernel.record(Kind.SPENT, subject, shot.fire_at_us)
         if self._promises.sweeps_undelivered and self._rows[subject].shot == shot:
             self._sweep_later(subject)
@@ -258,7 +258,7 @@ class NasServer:
         if not self.is_up:
             self._sweep_later(subject)
             return
-        self._watch.marks["missing-one-shot-swept"] += 1
+        self._watch.met[marks.SWEPT] += 1
         self._rows[subject], again = nas.swept(self._rows[subject])
         if again is not None:
             self._kernel.record(Kind.SWEPT, subject, again.fire_at_us)
@@ -273,7 +273,7 @@ class NasServer:
             self._kernel.record(Kind.RELAY_LOST, subject)
             self.external.failed(pending)
         elif not nas.forwards(self._promises, self._rows[subject], shot):
-            self._watch.marks["older-relay-dropped"] += 1
+            self._watch.met[marks.OLDER_RELAY_DROPPED] += 1
             self._kernel.record(Kind.RELAY_DROPPED, subject, shot.fire_at_us)
             self.external.succeeded(pending)
         else:
@@ -287,7 +287,7 @@ class NasServer:
         self.calls["fire"] += 1
         self._relays[subject].append(relay.pending.shot)
         if len(self._relays[subject]) > 1:
-            self._watch.marks["fire-overlaps-its-retry"] += 1
+            self._watch.met[marks.FIRE_OVERLAPS] += 1
         self._kernel.record(Kind.RELAYED, subject, relay.pending.shot.fire_at_us)
         if self._network.request(subject, self._fire, relay) is None:
             self._kernel.record(Kind.FIRE_LOST, subject, relay.pending.shot.fire_at_us)
@@ -297,7 +297,7 @@ class NasServer:
         """The agent has answered a fire; carry that to NAS."""
         self._kernel.record(Kind.ANSWERED, relay.subject, status)
         if self._network.reply(relay.subject, self._close, relay, 200 <= status < 300) is None:
-            self._watch.marks["answer-to-a-fire-lost"] += 1
+            self._watch.met[marks.ANSWER_LOST] += 1
             self._kernel.record(Kind.ANSWER_LOST, relay.subject, status)
 
     def _timed_out(self, relay: Relay) -> None:
@@ -316,7 +316,7 @@ class NasServer:
             row = self._rows[subject]
             self._rows[subject] = nas.delivered(self._promises, row, shot)
             if row.shot is not None and self._rows[subject].shot is None and row.shot != shot:
-                self._watch.marks["clean-up-deleted-the-new-arm"] += 1
+                self._watch.met[marks.NEW_ARM_DELETED] += 1
             self.external.succeeded(relay.pending)
         else:
             self.external.failed(relay.pending)

@@ -16,7 +16,7 @@ from chronos.jobs.schedule import Interval
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.intents import Create, Edit, Intent, Pause, Remove, Resume, RunNow
 from chronos.protocol.job_changes import Changes
-from simulator import faults
+from simulator import faults, marks
 from simulator.faults import Change
 from simulator.history import Kind
 from simulator.host import Machine
@@ -124,7 +124,7 @@ class People:
         def begin(life: Life) -> None:
             job = self._watch.store[subject]
             if job is not None and job.runs:
-                self._watch.marks["changed-during-a-run"] += 1
+                self._watch.met[marks.CHANGED_DURING_A_RUN] += 1
             life.ask(subject, intent, lambda answer: self._answered(request, answer))
 
         machine.wake(begin, subject)
@@ -136,7 +136,7 @@ class People:
         if answer is not None and answer.settled:
             self._done(request)
         else:
-            self._watch.marks["change-repeated"] += 1
+            self._watch.met[marks.CHANGE_REPEATED] += 1
             self._kernel.after(AGAIN_US, self._again, request, request.tries)
 
     def _again(self, request: Request, tries: int) -> None:

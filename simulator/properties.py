@@ -303,6 +303,7 @@ class Expectation(StrEnum):
 
     ALWAYS = "always"
     EVENTUALLY = "eventually"
+    SOMETIMES = "sometimes"
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -311,7 +312,8 @@ class Property:
 
     Attributes:
         id: how reports name it.
-        expectation: at every moment, or once faults are over and everything has settled.
+        expectation: at every moment, or once faults are over and everything has settled. (What is met
+            sometimes, in some history, is a `simulator.marks.Mark`.)
         statement: the sentence.
         conditions: decide it at a moment of each kind, and return the reason when it does not hold.
         incidents: what happened in production where it did not hold.

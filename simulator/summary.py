@@ -67,7 +67,11 @@ def summarize(
         agent_up_seconds=sum(machine.up_us for machine in machines) // 1_000_000,
         nas_calls={name: count for name, count in nas.calls.items() if name != "fire"},
         lateness_ms=_lateness_ms(watch),
-        marks=dict(sorted(watch.marks.items())),
+        marks={
+            name: count
+            for name, count in sorted((mark.name, count) for mark, count in watch.met.items())
+            if count
+        },
         digest=kernel.digest(),
     )
 

@@ -19,6 +19,7 @@ from chronos.jobs.job import Job, Outcome, Result, Run
 from simulator import properties
 from simulator.history import render
 from simulator.kernel import Kernel
+from simulator.marks import Mark
 from simulator.moments import AtRest, Attempt, LeftOpen, Moment, Settled, Start, Stop, StoreMove, attempt_of
 
 # The hops of an occurrence's lateness, in their order.
@@ -75,7 +76,7 @@ class Watch:
         self.job_ids = [job.id for job in jobs]
         self.store: list[Job | None] = list(jobs)
         self.violations: list[Violation] = []
-        self.marks: Counter[str] = Counter()
+        self.met: Counter[Mark] = Counter()
         self.results: Counter[Result] = Counter()
         self.lateness_us: dict[str, array[int]] = {hop: array("q") for hop in HOPS}
         self.runs_started = 0

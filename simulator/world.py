@@ -16,7 +16,7 @@ import attrs
 from chronos.jobs.instants import HOUR_US, MINUTE_US, Instant
 from chronos.jobs.job import Job
 from chronos.testing.nas import Promises
-from simulator import faults
+from simulator import faults, marks
 from simulator.agents import Agent
 from simulator.history import Kind
 from simulator.host import Live, Machine
@@ -202,7 +202,7 @@ class World:
         kernel.after(OUTAGE_EVERY_US, self._nas_fails)
         outage_us = kernel.fault(faults.NAS_OUTAGE)
         if outage_us is not None:
-            self.watch.marks["nas-outage"] += 1
+            self.watch.met[marks.NAS_OUTAGE] += 1
             self._note_all(Kind.NAS_DOWN, kernel.now_us + outage_us)
             self.nas.is_up = False
             kernel.after(outage_us, self._nas_returns)
@@ -218,7 +218,7 @@ class World:
         kernel.after(OUTAGE_EVERY_US, self._host_fails)
         outage_us = kernel.fault(faults.HOST_OUTAGE)
         if outage_us is not None:
-            self.watch.marks["host-outage"] += 1
+            self.watch.met[marks.HOST_OUTAGE] += 1
             self._note_all(Kind.HOST_DOWN, kernel.now_us + outage_us)
             for machine in self.machines:
                 machine.crash()
@@ -252,7 +252,7 @@ class World:
         kernel.after(OUTAGE_EVERY_US, self._agent_is_stopped)
         stop_us = kernel.fault(faults.STOP)
         if stop_us is not None:
-            self.watch.marks["told-to-run-no-jobs"] += 1
+            self.watch.met[marks.TOLD_TO_RUN_NO_JOBS] += 1
             self._note_all(Kind.TOLD_TO_STOP, kernel.now_us + stop_us)
             for machine in self.machines:
                 machine.is_told_to_stop = True
@@ -273,7 +273,7 @@ class World:
         kernel.after(OUTAGE_EVERY_US, self._identity_is_refused)
         refusal_us = kernel.fault(faults.NAS_REFUSAL)
         if refusal_us is not None and not self.nas.refuses_identity:
-            self.watch.marks["identity-refused"] += 1
+            self.watch.met[marks.IDENTITY_REFUSED] += 1
             self._note_all(Kind.IDENTITY_REFUSED, kernel.now_us + refusal_us)
             self.nas.refuses_identity = True
             for _ in self.machines:

@@ -16,6 +16,7 @@ from chronos.jobs.instants import MINUTE_US, SECOND_US
 from chronos.protocol.flow_effects import ArmsListed
 from chronos.testing import HARDENED, LocalNas, nas
 from chronos.testing.nas import EMPTY, RELAY_TIMEOUT_US, OneShot, Promises, Row
+from simulator import marks
 from simulator.agents import CHRONOS
 from simulator.kernel import Kernel, RecordedChoices
 from simulator.nas_server import Call, NasServer, Relay
@@ -184,8 +185,8 @@ class Timed:
 
     def __init__(self, promises: Promises) -> None:
         self.kernel = Kernel(RecordedChoices([]), start_us=0, subjects=1)
-        self.marks = Counter[str]()
-        watch: Any = SimpleNamespace(marks=self.marks, hold=lambda _: None, release=lambda _: None)
+        self.met = Counter[marks.Mark]()
+        watch: Any = SimpleNamespace(met=self.met, hold=lambda _: None, release=lambda _: None)
         self.relays: list[Relay] = []
         self.nas = NasServer(
             self.kernel,
@@ -227,7 +228,7 @@ def test_timed_nas_fires_again_what_was_armed_during_its_delivery() -> None:
     timed.nas.answered(timed.relays[0], 200)
     timed.kernel.run(timed.kernel.now_us + 5 * SECOND_US)
     assert [relay.pending.shot.generation for relay in timed.relays] == [1, 2]
-    assert timed.marks["armed-again-while-delivered"] == 1
+    assert timed.met[marks.ARMED_AGAIN] == 1
 
 
 def test_timed_nas_without_the_promise_fires_it_no_more() -> None:

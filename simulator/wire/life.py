@@ -25,7 +25,7 @@ from chronos.protocol import flow_effects, intents, process_effects, state
 from chronos.protocol.flow_effects import Answer
 from chronos.testing.keys import SigningKeys
 from chronos.testing.nas import TOKEN_LIFE_US
-from simulator import faults
+from simulator import faults, marks
 from simulator.faults import Spoiling
 from simulator.life import SHARED_STORE_US, Life
 from simulator.nas_server import FAILED, Relay
@@ -245,7 +245,7 @@ class Wired(Life):
             self._refuse_token(relay, was_used=was_used)
             answer = None
         elif self._crashes(subject):
-            self._watch.marks["crash-between-arm-and-answer"] += 1
+            self._watch.met[marks.CRASH_BETWEEN_ARM_AND_ANSWER] += 1
             return
         else:
             answer = self._answers.pop(relay.pending.shot.job_id, None)
@@ -259,7 +259,7 @@ class Wired(Life):
         body = json.dumps({"job_id": shot.job_id, "fire_at": format_instant(shot.fire_at_us)}).encode()
         kind, token = b"application/json", self._token(relay, relay.minted_us)
         if spoiled is not None:
-            self._watch.marks[f"wire-fire-{spoiled.value}"] += 1
+            self._watch.met[marks.FIRE_SPOILED[spoiled]] += 1
         if spoiled is Spoiling.TORN:
             body = body[: len(body) // 2]
         elif spoiled is Spoiling.KIND:
@@ -344,7 +344,7 @@ class Wired(Life):
 
     def note_late_failure(self) -> None:
         """A swap has failed, and has written."""
-        self._watch.marks["store-failed-after-the-write"] += 1
+        self._watch.met[marks.STORE_FAILED_AFTER_THE_WRITE] += 1
 
     async def through_nas(
         self, job_id: str | None, within_s: float | None, call: Coroutine[Any, Any, T]
@@ -388,7 +388,7 @@ class Wired(Life):
         spoiled = self.kernel.fault(faults.WIRE_ANSWER, subject)
         if spoiled is None:
             return answer
-        self._watch.marks[f"wire-answer-{spoiled.value}"] += 1
+        self._watch.met[marks.ANSWER_SPOILED[spoiled]] += 1
         if spoiled is Spoiling.TORN:
             return status, headers, content[: len(content) // 2]
         return status, {"content-type": "text/html"}, b"<html><body>a page of a proxy</body></html>"
@@ -408,7 +408,7 @@ class Wired(Life):
             await asyncio.sleep(duration_us / SECOND_US)
         except asyncio.CancelledError:
             if self.is_alive:
-                self._watch.marks["run-timed-out"] += 1
+                self._watch.met[marks.RUN_TIMED_OUT] += 1
             raise
         finally:
             succeeded = self.is_alive and self._run_ended(key)
