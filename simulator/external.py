@@ -1,7 +1,6 @@
 """The external scheduler: makes one call for each one-shot, at least once, and gives up after a while.
 
-What a name is good for once it has been used is decided here: within its deduplication window the
-scheduler answers a second creation with success and does nothing.
+What it decides is in `chronos.testing.nas`: when it repeats a call, which name it takes for a former one.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from chronos.testing.nas import DEDUP_WINDOW_US, RETRY_DELAYS_US, OneShot
+from chronos.testing.nas import OneShot, UsedNames, repeat_delay_us
 from simulator import faults
 from simulator.kernel import Kernel
 
@@ -55,7 +54,7 @@ class ExternalScheduler:
         self._spent = spent
         self._horizon_us = horizon_us
         self._held: dict[tuple[str | int, ...], Pending] = {}
-        self._used_until_us: dict[tuple[str | int, ...], int] = {}
+        self._used_names = UsedNames()
         self._names_of: dict[str, set[tuple[str | int, ...]]] = {}
 
     def create(self, shot: OneShot, *, at_us: int, keeps_names: bool) -> bool:
@@ -67,10 +66,8 @@ class ExternalScheduler:
             keeps_names: whether the name may come again, so that its window must be remembered.
         """
         kernel = self._kernel
-        if keeps_names:
-            if self._used_until_us.get(shot.name, 0) > kernel.now_us:
-                return self.holds(shot)
-            self._used_until_us[shot.name] = max(at_us, kernel.now_us) + DEDUP_WINDOW_US
+        if keeps_names and not self._used_names.takes(shot, at_us, kernel.now_us):
+            return self.holds(shot)
         pending = self._held[shot.name] = Pending(shot)
         self._names_of.setdefault(shot.job_id, set()).add(shot.name)
         if at_us <= self._horizon_us:
@@ -106,11 +103,12 @@ class ExternalScheduler:
         if not pending.is_live:
             return
         pending.failures += 1
-        if pending.failures > len(RETRY_DELAYS_US):
+        delay_us = repeat_delay_us(pending.failures)
+        if delay_us is None:
             self.delete(pending.shot)
             self._spent(pending.shot)
-            return
-        self._kernel.after(RETRY_DELAYS_US[pending.failures - 1], self._call, pending)
+        else:
+            self._kernel.after(delay_us, self._call, pending)
 
     def _call(self, pending: Pending) -> None:
         if not pending.is_live:

@@ -7,7 +7,7 @@ simulation and the exhaustive search perform the same decisions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import attrs
 
@@ -197,6 +197,33 @@ def swept(row: Row) -> tuple[Row, OneShot | None]:
 def sweep_delay_us(row: Row) -> int:
     """Return after how long the row is swept (again), microseconds."""
     return SWEEP_DELAYS_US[min(row.sweeps, len(SWEEP_DELAYS_US) - 1)]
+
+
+# --- The external scheduler -------------------------------------------------------------------
+
+
+def repeat_delay_us(failures: int, delays_us: Sequence[int] = RETRY_DELAYS_US) -> int | None:
+    """Return after how long the external scheduler repeats a call; None when it gives the one-shot up.
+
+    Args:
+        failures: how many calls for it were not answered 2xx, one at least.
+        delays_us: how long it waits after each, microseconds.
+    """
+    return delays_us[failures - 1] if failures <= len(delays_us) else None
+
+
+class UsedNames:
+    """The names that the external scheduler remembers: it takes a second one-shot of one for the first."""
+
+    def __init__(self) -> None:
+        self._until_us: dict[tuple[str | int, ...], Instant] = {}
+
+    def takes(self, shot: OneShot, at_us: Instant, now_us: Instant) -> bool:
+        """Return whether *shot*, for *at_us*, is a new one; its name is remembered then."""
+        if self._until_us.get(shot.name, now_us) > now_us:
+            return False
+        self._until_us[shot.name] = max(at_us, now_us) + DEDUP_WINDOW_US
+        return True
 
 
 _ACCEPTED = Reply()

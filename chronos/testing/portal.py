@@ -29,7 +29,7 @@ from chronos.jobs.instants import (
 from chronos.testing import nas
 from chronos.testing.faults import Faults
 from chronos.testing.keys import SigningKeys
-from chronos.testing.nas import EMPTY, OneShot, Promises, Row
+from chronos.testing.nas import EMPTY, OneShot, Promises, Row, UsedNames
 
 logger = logging.getLogger("chronos.testing")
 
@@ -157,7 +157,7 @@ class Portal:
         self._callback_urls: dict[str, str] = {}
         self._held: list[Held] = []
         self._relays: list[OneShot] = []
-        self._names_used_until_us: dict[tuple[str | int, ...], Instant] = {}
+        self._used_names = UsedNames()
         self._numbers, self._token_numbers = count(), count(1)
         self._lock = threading.RLock()
 
@@ -307,10 +307,8 @@ class Portal:
         now_us = self.clock()
         if shot.fire_at_us < now_us and not self.promises.fires_past_at_once:
             return
-        if not self.promises.names_by_generation:
-            if self._names_used_until_us.get(shot.name, now_us) > now_us:
-                return  # taken for the one-shot that had this name before
-            self._names_used_until_us[shot.name] = max(shot.fire_at_us, now_us) + nas.DEDUP_WINDOW_US
+        if not (self.promises.names_by_generation or self._used_names.takes(shot, shot.fire_at_us, now_us)):
+            return
         self._held.append(Held(at_us=shot.fire_at_us, number=next(self._numbers), shot=shot))
 
     def _let_go(self, shot: OneShot) -> None:
@@ -349,9 +347,9 @@ class Portal:
             if row.shot is None or row.shot.name != held.shot.name:  # it was deleted meanwhile
                 return
             failures, now_us = held.failures + 1, self.clock()
-            if failures <= len(self._retry_delays_us):
-                again_us = now_us + self._retry_delays_us[failures - 1]
-                self._hold_again(held, again_us, failures=failures)
+            delay_us = nas.repeat_delay_us(failures, self._retry_delays_us)
+            if delay_us is not None:
+                self._hold_again(held, now_us + delay_us, failures=failures)
             elif self.promises.sweeps_undelivered and row.shot == held.shot:
                 self._hold_again(held, now_us + nas.sweep_delay_us(row), is_sweep=True)
 
