@@ -25,7 +25,8 @@ class Store:
 
     def swap(self, subject: int, effect: SwapJob) -> bool:
         """Make the move if the job still is the expected one."""
-        if self.jobs[subject] != effect.expected:
+        stored = self.jobs[subject]
+        if stored is not effect.expected and stored != effect.expected:
             return False
         self.watch.swapped(subject, effect.expected, effect.replacement, effect.outcomes)
         if effect.outcomes:

@@ -147,6 +147,10 @@ class Draft:
         """
         first_us = self.next_us
         assert first_us is not None
+        second_us = following(self.job, first_us)
+        if second_us is None or second_us > until_us:  # nearly always
+            self.next_us = second_us
+            return None, (first_us,)
         # One more of them, which is the last of the others, if there are any.
         later = passed(self.job, first_us, until_us, newest + 1)
         known = (first_us, *later.newest)[-newest - 1 :]
