@@ -237,16 +237,33 @@ def next_after(schedule: Schedule, instant_us: Instant) -> Instant | None:
     Source: this module's first lines for clock changes; contract, "Claim, run, re-arm".
     """
     if isinstance(schedule, Cron):
-        # With seconds a chunk is a minute instead of an hour, so that none holds more than 61 slots.
-        width_us = MINUTE_US if schedule.expr.count(" ") == 5 else HOUR_US
-        slots = _chunk(schedule.expr, schedule.tz, instant_us // width_us, width_us)
-        following = bisect_right(slots, instant_us)
-        return slots[following] if following < len(slots) else None
+        since_us, slot_us = _GAPS.get((schedule.expr, schedule.tz), _NO_GAP)
+        return slot_us if since_us <= instant_us < slot_us else _next_of_cron(schedule, instant_us)
     if isinstance(schedule, Interval):
         elapsed_us = (instant_us - schedule.anchor_us) % schedule.period_us
         slot = instant_us - elapsed_us + schedule.period_us
         return slot if slot <= LAST_US else None
     return schedule.at_us if schedule.at_us > instant_us else None
+
+
+# Of an expression in a time zone: two instants between which it has no slot, and the later one is its next.
+# Time goes on, and asks for the same slot again and again.
+_GAPS: dict[tuple[str, str], tuple[Instant, Instant]] = {}
+_NO_GAP = (0, 0)
+_MOST_GAPS = 4_096
+
+
+def _next_of_cron(schedule: Cron, instant_us: Instant) -> Instant | None:
+    # With seconds a chunk is a minute instead of an hour, so that none holds more than 61 slots.
+    width_us = MINUTE_US if schedule.expr.count(" ") == 5 else HOUR_US
+    slots = _chunk(schedule.expr, schedule.tz, instant_us // width_us, width_us)
+    following = bisect_right(slots, instant_us)
+    if following == len(slots):
+        return None
+    if len(_GAPS) >= _MOST_GAPS:
+        _GAPS.clear()
+    _GAPS[schedule.expr, schedule.tz] = instant_us, slots[following]
+    return slots[following]
 
 
 def slots_after(schedule: Schedule, after_us: Instant) -> Iterator[Instant]:
