@@ -7,7 +7,6 @@ import heapq
 import random
 from array import array
 from bisect import bisect
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from itertools import chain
 from typing import Any, Protocol, TypeVar
@@ -52,7 +51,7 @@ class RandomChoices:
 
     def __init__(self, seed: int, weights: Weights) -> None:
         self._seed = seed
-        self._draws: dict[tuple[str, int], Callable[[], float]] = {}
+        self._draws: dict[str, dict[int, Callable[[], float]]] = {}
         self._tables: dict[str, list[float] | None] = dict.fromkeys(each.name for each in faults.DECISIONS)
         for decision, row in weights.items():
             if len(row) != len(decision.options):
@@ -74,11 +73,10 @@ class RandomChoices:
         return int(self._draw(label, subject) * options) if label in _PICKS and options > 1 else 0
 
     def _draw(self, label: str, subject: int) -> float:
-        draw = self._draws.get((label, subject))
-        if draw is None:
-            draw = random.Random(f"{label} of {subject}, seed {self._seed}").random
-            self._draws[label, subject] = draw
-        return draw()
+        draws = self._draws.setdefault(label, {})
+        if subject not in draws:
+            draws[subject] = random.Random(f"{label} of {subject}, seed {self._seed}").random
+        return draws[subject]()
 
 
 class RecordedChoices:
@@ -121,7 +119,7 @@ class Kernel:
         self._order = 0
         self._hashes = [hashlib.blake2b(digest_size=16) for _ in range(subjects)]
         self._entries: list[list[tuple[int, int, int]]] = [[] for _ in range(subjects)]
-        self._recent: list[deque[tuple[int, int, int]]] = [deque(maxlen=RECENT) for _ in range(subjects)]
+        self._hashed: list[list[tuple[int, int, int]]] = [[] for _ in range(subjects)]
 
     def at(self, when_us: int, handler: Callable[..., None], *arguments: Any) -> None:
         """Let *handler* happen at *when_us*; events of one instant happen in the order of this call."""
@@ -164,15 +162,14 @@ class Kernel:
 
     def record(self, kind: int, subject: int, value: int = 0) -> None:
         """Enter into the history that *kind* happened to *subject* just now."""
-        entry, entries = (self.now_us, kind, value), self._entries[subject]
-        self._recent[subject].append(entry)
+        entries = self._entries[subject]
         if len(entries) >= _CHUNK and entries[-1][0] < self.now_us:
             self._flush(subject)
-        entries.append(entry)
+        entries.append((self.now_us, kind, value))
 
     def recent(self, subject: int) -> tuple[tuple[int, int, int], ...]:
         """Return the latest entries about *subject*: instants, kinds and values, oldest first."""
-        return tuple(self._recent[subject])
+        return tuple((self._hashed[subject] + self._entries[subject])[-RECENT:])
 
     def digest(self) -> str:
         """Return the hash of the history so far: of each subject's own, one after the other.
@@ -187,6 +184,7 @@ class Kernel:
 
     def _flush(self, subject: int) -> None:
         entries = self._entries[subject]
+        self._hashed[subject] = (self._hashed[subject] + entries[-RECENT:])[-RECENT:]
         entries.sort()
         self._hashes[subject].update(array("q", chain.from_iterable(entries)).tobytes())
         entries.clear()
