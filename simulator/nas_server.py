@@ -21,9 +21,8 @@ from simulator.kernel import Kernel
 from simulator.network import Network
 from simulator.watch import Watch
 
-_ACCEPTED = ArmAccepted(echoed=False)
-_ECHOED = ArmAccepted(echoed=True)
 FAILED = ArmFailed()
+"""There is no answer; every other event is one, with NAS's time in it."""
 
 
 @attrs.define(eq=False)
@@ -171,7 +170,8 @@ class NasServer:
         self.calls["list"] += 1
         rows = zip(self._rows, self._relays, strict=True)
         shots = (nas.listed(self._promises, row, relays=relays) for row, relays in rows)
-        self._reply(call, ArmsListed({shot.job_id: shot.fire_at_us for shot in shots if shot is not None}))
+        arms = {shot.job_id: shot.fire_at_us for shot in shots if shot is not None}
+        self._reply(call, ArmsListed(arms, self._date_us()))
 
     def _is_reached(self, call: Call) -> bool:
         """Return whether NAS is up, knows the agent and has time; otherwise the call fails."""
@@ -179,14 +179,19 @@ class NasServer:
             self._lose(call)
             return False
         if self.refuses_identity:
-            self._reply(call, IdentityRefused("NAS refuses the agent's identity"))
+            self._reply(call, IdentityRefused("NAS refuses the agent's identity", date_us=self._date_us()))
             return False
         retry_after_us = self._kernel.fault(faults.NAS_BUSY, call.subject)
         if retry_after_us is not None:
             self._watch.met[marks.ASKED_LATER] += 1
-            self._reply(call, ArmFailed("NAS asks to be asked later", retry_after_us))
+            self._reply(call, ArmFailed("NAS asks to be asked later", retry_after_us, self._date_us()))
             return False
         return True
+
+    def _date_us(self) -> Instant:
+        """Return the time that an answer carries: as HTTP has it, in whole seconds."""
+        now_us = self._kernel.now_us
+        return now_us - now_us % SECOND_US
 
     def _lose(self, call: Call) -> None:
         """Let the caller wait in vain until its deadline."""
@@ -196,9 +201,9 @@ class NasServer:
         if reply.outdated is not None:
             self._watch.met[marks.OLDER_REVISION_REFUSED] += 1
             self._kernel.record(Kind.OUTDATED, call.subject, reply.outdated)
-            self._reply(call, ArmOutdated(reply.outdated))
+            self._reply(call, ArmOutdated(reply.outdated, self._date_us()))
         else:
-            self._reply(call, _ECHOED if reply.echoed else _ACCEPTED)
+            self._reply(call, ArmAccepted(echoed=reply.echoed, date_us=self._date_us()))
 
     def _reply(self, call: Call, event: Event) -> None:
         arrives_us = self._network.reply(call.subject, call.close, event)

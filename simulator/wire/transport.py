@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from email.utils import format_datetime
 from typing import Any, TypeAlias
 
 import httpx
 
 from chronos.contract import messages, wire
 from chronos.errors import ScheduleError
-from chronos.jobs.instants import SECOND_US, Instant, format_instant, parse_instant
+from chronos.jobs.instants import SECOND_US, Instant, datetime_of, format_instant, parse_instant
 from chronos.protocol import flow_effects
 from chronos.protocol.process_effects import IdentityRefused
 
@@ -106,6 +107,9 @@ def _armed(arm: tuple[str, Instant | None]) -> messages.Armed:
 def _written(wanted: flow_effects.Effect, event: flow_effects.Event) -> Answer:
     """Return the HTTP answer by which NAS says what became of a request."""
     headers = {"content-type": "application/json"}
+    date_us: Instant | None = getattr(event, "date_us", None)
+    if date_us is not None:
+        headers["date"] = format_datetime(datetime_of(date_us), usegmt=True)
     message: wire.Message
     match event:
         case IdentityRefused():
