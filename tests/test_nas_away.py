@@ -15,6 +15,7 @@ import pytest
 
 from chronos.agent.asyncio import AsyncScheduler
 from chronos.agent.effects import failure_of
+from chronos.agent.scheduler import Scheduler
 from chronos.errors import NasUnavailable
 from chronos.jobs.instants import HOUR_US
 from chronos.jobs.job import LEASE_US, Origin, Run
@@ -121,17 +122,17 @@ def test_wait_that_nas_asks_for_ends_no_sooner(wait_s: float) -> None:
 
 
 class Away:
-    """An async client of a NAS that is away."""
+    """A client of a NAS that is away."""
 
     def __init__(self) -> None:
         self.asked = 0
 
-    async def provision(self, *_: Any, **__: Any) -> Any:
+    def provision(self, *_: Any, **__: Any) -> Any:
         raise NasUnavailable("away")
 
     cancel = provision
 
-    async def list_arms(self, **_: Any) -> Any:
+    def list_arms(self, **_: Any) -> Any:
         self.asked += 1
         raise NasUnavailable("away")
 
@@ -139,12 +140,24 @@ class Away:
         """There is nothing to forget."""
 
 
+class AsyncAway(Away):
+    """The same for asyncio."""
+
+    async def provision(self, *_: Any, **__: Any) -> Any:
+        raise NasUnavailable("away")
+
+    cancel = provision
+
+    async def list_arms(self, **_: Any) -> Any:
+        super().list_arms()
+
+
 def test_sleep_of_the_machine_counts_as_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop's clock stands still meanwhile: the alarm is set anew by the next step (incident W4)."""
     monkeypatch.setattr(follow_ups, "FOLLOW_UP_DELAYS_US", (HOUR_US, HOUR_US, HOUR_US))
 
     async def live() -> None:
-        nas, slept_us = Away(), 0
+        nas, slept_us = AsyncAway(), 0
         scheduler = AsyncScheduler(MemoryStore(), nas, lambda _: None)
         scheduler._steady = lambda: time.monotonic_ns() // 1_000 + slept_us
         await scheduler.start()
@@ -155,6 +168,20 @@ def test_sleep_of_the_machine_counts_as_waiting(monkeypatch: pytest.MonkeyPatch)
         await scheduler.drain(0)
 
     asyncio.run(live())
+
+
+def test_sleep_of_the_machine_counts_as_waiting_with_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait in a thread does not count it either; the next step rings for all that has become due (W4)."""
+    monkeypatch.setattr(follow_ups, "FOLLOW_UP_DELAYS_US", (HOUR_US, HOUR_US, HOUR_US))
+    slept_us, nas = 0, Away()
+    scheduler = Scheduler(MemoryStore(), nas, lambda _: None)
+    scheduler._steady = lambda: time.monotonic_ns() // 1_000 + slept_us
+    scheduler.start()
+    assert nas.asked == 1
+    slept_us = HOUR_US
+    scheduler.status()  # which asks once itself
+    until(lambda: nas.asked == 3)
+    scheduler.drain(0)
 
 
 def test_newer_recovery_of_a_job_stands_for_the_older_one_and_each_end_for_itself() -> None:

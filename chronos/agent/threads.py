@@ -199,7 +199,8 @@ class InThreads(Base[Nas]):
         """See to it that somebody rings when the process wants that; one thread does, while it does."""
         due_us, waits_until_us = rings_us(self._process), self._rings_us
         if waits_until_us is not None:
-            if due_us is None or due_us < waits_until_us:
+            # A wait does not count the time for which the machine has slept.
+            if due_us is None or due_us < waits_until_us or due_us <= self._steady():
                 self._alarm.notify()
         elif due_us is not None:
             self._rings_us = due_us
