@@ -1,4 +1,4 @@
-"""What a scheduler tells its hooks: what happened, as values.
+"""The events that a scheduler tells its hooks, as values.
 
 A hook is called with one of these, in the order in which things happen and while the scheduler
 waits: it must be quick and must not call the scheduler. What it raises is logged and ignored.

@@ -344,8 +344,8 @@ _WHAT_IS_TAKEN = (
     Mutant(
         name="the next occurrence is counted from the clock",
         module=draft,
-        old="self.next_us = following(self.job, known[-1])",
-        new="self.next_us = following(self.job, known[-1]) and until_us + 1",
+        old="self.next_us = following(self.job, known[-1]) if later.count else second_us",
+        new="self.next_us = second_us and until_us + 1",
         rule="test_claim_advances_from_the_scheduled_time",
         is_found_by_machine=True,
         case=CLOSE,

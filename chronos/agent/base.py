@@ -1,4 +1,4 @@
-"""What the two schedulers have in common: how they are made, what each request means, and what is told.
+"""The common part of both schedulers: how they are made, what each request means, and which events they tell.
 
 A scheduler holds one `chronos.protocol.state.Process` and performs what it asks for. It decides nothing.
 """
@@ -138,7 +138,7 @@ class Base(Generic[N]):
     # --- the process ---
 
     def _step(self, event: ProcessEvent) -> list[ProcessEffect]:
-        """Let something happen to the process, tell who looks on, and return what is to be performed."""
+        """Let an event happen to the process, tell the hooks, and return the effects to perform."""
         if not isinstance(event, Broke | RunBroke | CannotRing):
             self._now = self._read_now()
         self._process, effects = step(self._process, event, self._now)
@@ -189,7 +189,7 @@ class Base(Generic[N]):
         return pending(self._process, self._present())
 
     def _ticket_of(self, effect: Perform) -> object:
-        """Return the ticket under which somebody waits for what *effect* leads to; None for nobody."""
+        """Return the ticket of the caller who waits for *effect*; None without one."""
         task = self._process.tasks.get(effect.number)
         purpose = None if task is None else task.purpose
         return purpose.ticket if isinstance(purpose, state.ForCaller | state.ForLook) else None

@@ -1,4 +1,4 @@
-"""Calling what may block or may be async: what a host supplies, and what must not take too long."""
+"""Calls of functions that a host supplies: they may block, be async, or take too long."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 
 async def call(function: Callable[[A], R | Awaitable[R]], argument: A) -> R:
-    """Call what a host supplied, sync or async; what is sync may block, and gets a thread of its own."""
+    """Call a function of the host, sync or async; a sync one may block, and gets a thread of its own."""
     plain: Callable[[A], Any] = function
     is_async = inspect.iscoroutinefunction(plain)
     result = plain(argument) if is_async else await in_own_thread(plain, argument, name="chronos-call")

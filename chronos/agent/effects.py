@@ -138,7 +138,7 @@ def _date_us(answer: object) -> Instant | None:
 
 
 def read(ask: Callable[[JobStore], T], store: JobStore) -> T:
-    """Return what *ask* finds in the store, for somebody who is told of errors.
+    """Return what *ask* finds in the store, for a caller who is told of errors.
 
     Raises:
         StoreError: the store could not be read, whatever it raised.

@@ -1,6 +1,6 @@
 """How a scheduler with threads of its own performs a process, one step at a time; it decides nothing.
 
-What somebody asks for is done in the thread that asks; a run, and what nobody waits for, in others.
+A request is performed in the thread of its caller; runs, and effects without a caller, in others.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class InThreads(Base[Nas]):
             return left
 
     def _note_contexts(self, before: state.Process) -> None:
-        """Remember the present context for what is owed since this step, and forget what is not any more."""
+        """Remember the present context for work that is owed since this step; forget that of settled work."""
         after = self._process
         if after.owed is before.owed and after.lists is before.lists:
             return

@@ -98,7 +98,7 @@ class Batches(Ticking, Retries):
             self.advance(number)
 
     def batch_ended(self, batch: Batch) -> None:
-        """All are over: tell who waits, or go on with what they were for."""
+        """All are over: answer the caller, or go on with the purpose of the batch."""
         if batch.is_declared:
             assert isinstance(batch.purpose, ForCaller)
             self.effects.append(Reply(batch.purpose.ticket, batch.answers))

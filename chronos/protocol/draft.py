@@ -16,7 +16,9 @@ from chronos.jobs.due import following, passed
 from chronos.jobs.instants import Instant, moment_or_none
 from chronos.jobs.job import LEASE_US, Job, JobState, Move, Origin, Outcome, Result, Run, Verdict, Waiting
 from chronos.jobs.policy import MAX_ATTEMPTS, MAX_IN_FLIGHT, OnInterrupt, Overlap
+from chronos.jobs.schedule import Slots
 
+_NO_SLOTS = Slots(0, ())
 _SPENT = "the job has started as often as it shall"
 
 
@@ -148,13 +150,13 @@ class Draft:
         first_us = self.next_us
         assert first_us is not None
         second_us = following(self.job, first_us)
-        if second_us is None or second_us > until_us:  # nearly always
-            self.next_us = second_us
-            return None, (first_us,)
-        # One more of them, which is the last of the others, if there are any.
-        later = passed(self.job, first_us, until_us, newest + 1)
+        if second_us is None or second_us > until_us:
+            later = _NO_SLOTS  # nearly always
+        else:
+            # One more of them, which is the last of the others, if there are any.
+            later = passed(self.job, first_us, until_us, newest + 1)
         known = (first_us, *later.newest)[-newest - 1 :]
-        self.next_us = following(self.job, known[-1])
+        self.next_us = following(self.job, known[-1]) if later.count else second_us
         if later.count < newest:
             return None, known
         return Stretch(first_us, known[0], later.count + 1 - newest), known[1:]
@@ -283,7 +285,7 @@ class Draft:
         )
 
     def drop(self, waiting: Waiting, result: Result, reason: str) -> None:
-        """End what waits without another attempt; what was attempted before has failed all the same."""
+        """End a waiting occurrence without another attempt; after an attempt it has failed all the same."""
         self.waiting = tuple(other for other in self.waiting if other is not waiting)
         was_attempted = waiting.attempt > 1
         so_far = f"; attempt {waiting.attempt - 1} did not succeed" if was_attempted else ""

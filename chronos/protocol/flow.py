@@ -440,7 +440,7 @@ def _close(
     """Answer, and start the run that was claimed.
 
     A process that was suspended since it decided may find a lease over: then others may have taken
-    the run for interrupted, and it is not started. Whoever asked comes back and finds what became of it;
+    the run for interrupted, and it is not started. The caller comes back and finds its outcome;
     so does NAS after a fire that came too early.
     """
     job_id = flow.intent.job_id

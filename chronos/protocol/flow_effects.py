@@ -1,4 +1,4 @@
-"""What a flow asks of the store, of NAS and of its process; and what comes back.
+"""The effects of a flow: requests to the store, to NAS and to its process; and the events that answer them.
 
 A reconciliation asks in the same words.
 """
@@ -83,7 +83,7 @@ class StartRun:
 
 @attrs.frozen(kw_only=True, cache_hash=True)
 class Answer:
-    """Tell whoever asked. `settled` says that the store and NAS agree: nobody need ask again.
+    """Answer the caller. `settled` says that the store and NAS agree: the caller need not ask again.
 
     A verdict of None means that the store could not be moved. `trouble` says what the store or NAS had
     against it, where that is known: it is for the agent's own people. `retry_after_us` says how long it

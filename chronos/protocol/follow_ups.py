@@ -1,4 +1,4 @@
-"""What a process still owes after a flow, and when that is tried again."""
+"""The work that a flow leaves unfinished, and when it is tried again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from chronos.protocol.draft import Fired
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.intents import Finish, Fire, Intent, Renew, concerns
 
-# When a process tries again to settle what nobody else will come back for: the end or the renewal
+# When a process tries again to settle work that nobody else repeats: the end or the renewal
 # of a run, a recovery. The host keeps the machine for that long, and no longer; a process that lives on
 # goes on trying, ever more slowly.
 FOLLOW_UP_DELAYS_US = (5 * SECOND_US, 15 * SECOND_US, 45 * SECOND_US)
@@ -26,9 +26,9 @@ LONGEST_FOLLOW_UP_DELAY_US = 300 * SECOND_US
 def follow_up(intent: Intent, answer: Answer, now_us: Instant) -> Intent | None:
     """Return what a process still owes after *answer*, to be begun after the next follow-up delay.
 
-    A fire is repeated by NAS. The end of a run, its renewal and a recovery have nobody who repeats
-    them: what was not stored is tried again as it is, and what was stored but not armed is converged
-    like a recovery. So is a change, whose author may not ask again. None when nothing is owed.
+    A fire is repeated by NAS. Nobody repeats the end of a run, its renewal or a recovery: one that was
+    not stored is tried again as it is, and one that was stored but not armed is converged like a
+    recovery. So is a change, whose author may not ask again. None when nothing is owed.
     """
     if isinstance(intent, Finish) and intent.confirm and answer.verdict is Verdict.LOST:
         # Its first try may have been stored although the store failed. Then nobody has started what

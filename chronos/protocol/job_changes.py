@@ -1,4 +1,4 @@
-"""What people change of a job, and what an agent declares.
+"""The changes of a job: those of people, and the declarations of an agent.
 
 Each is a transition, as those of `chronos.protocol.transitions`: values in, a `Move` out.
 """
@@ -106,7 +106,7 @@ def _check_period(_: object, __: object, schedule: Schedule | None) -> None:
 
 @attrs.frozen(kw_only=True, cache_hash=True)
 class Changes:
-    """What to change of a job; what is None stays as it is.
+    """The fields to change of a job; a field that is None stays as it is.
 
     Attributes:
         schedule: when it shall be due.
@@ -209,7 +209,7 @@ def declare(job: Job | None, *, wanted: Job, is_relative: bool, now_us: Instant)
 def pause(job: Job | None, *, note: str, now_us: Instant) -> Move:
     """Put the schedule of a job out of force; its runs in flight go on. Source: incident D6.
 
-    What is due and was not taken yet is skipped, and so is what waits.
+    Due occurrences that were not taken yet are skipped, and so are those that wait.
     """
     if job is None:
         return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
@@ -258,7 +258,7 @@ def remove(job: Job | None) -> Move:
     return Move(job=None, verdict=Verdict.CHANGED, reason="removed")
 
 
-# --- What is the same, and what was taken ------------------------------------------------------
+# --- Repeated requests, and taken occurrences ----------------------------------------------------
 
 
 def _asked_for(job: Job) -> tuple[object, ...]:

@@ -20,7 +20,7 @@ from chronos.protocol.state import (
 
 
 def pending(process: Process, now: Now) -> tuple[Pending, ...]:
-    """Return what is unfinished, and why. What runs on though its time is over keeps nobody waiting.
+    """Return the unfinished work, and the reasons. A run beyond its time limit keeps nobody waiting.
 
     Args:
         process: of which process.

@@ -4,11 +4,11 @@ A flow sees to one job. A process performs many of them, and what takes time bes
 `ProcessTurn`, whose parts have a module each:
 
 | `runs` | renews the leases of its runs, and ends those whose time is over |
-| `retries` | tries again what a flow still owes; asks again what is armed, and for the time |
+| `retries` | repeats unfinished work of flows; asks again for the list of arms, and for the time |
 | `ticking` | fires its jobs itself where NAS cannot be had |
 | `batches` | performs many flows, a few at once: those of a start, those of a declaration |
 | `tasks` | lets each flow go on, from request to answer |
-| `process` | takes what is asked of it, and what its timers ring for |
+| `process` | takes the requests of callers, and the timers |
 
 All of that is decided there and nowhere else.
 
@@ -73,7 +73,7 @@ def step(process: Process, event: Event, now: Now) -> tuple[Process, tuple[Effec
         now: when.
 
     Raises:
-        ProtocolError: what came back is not what its flow waits for; the process stands as it was.
+        ProtocolError: the event is none that its flow waits for; the process stands as it was.
     """
     turn = ProcessTurn(process, now)
     turn.happen(event)
@@ -151,7 +151,7 @@ class ProcessTurn(Tasks):
             self.lists = attrs.evolve(self.lists, due_us=soon_us)
 
     def asked_for_arms(self, event: AskedForArms) -> None:
-        """Ask what is armed, for somebody who only looks."""
+        """Ask for the list of arms, for a caller who only looks."""
         task = Task(flow=None, purpose=ForLook(event.ticket))
         self.request(self.free_number(), task, None, ListArms())
 

@@ -1,4 +1,4 @@
-"""What happens to a process, and what it wants done."""
+"""The events of a process, and its effects."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Broke:
 
 @attrs.frozen
 class AskedForArms:
-    """Somebody wants to know what is armed; comes back as `ArmsListed` or `ArmFailed`."""
+    """A caller asks for the list of arms; comes back as `ArmsListed` or `ArmFailed`."""
 
     ticket: Hashable
 

@@ -1,4 +1,4 @@
-"""What a process tries again and again: what it owes, what is armed, what time it is."""
+"""The retries of a process: of unfinished flows, of the list of arms, and of the time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from chronos.protocol.turn import Turn, try_after_us
 
 
 class Retries(Turn):
-    """The part of a turn that sees to what is tried again."""
+    """The part of a turn that sees to the retries."""
 
     __slots__ = ()
 
     def owe(self, owed: Owed, answer: Answer) -> None:
-        """Note what is owed, in place of what it makes needless."""
+        """Note unfinished work, in place of older work that it makes needless."""
         delay_us = max(try_after_us(owed.tries), answer.retry_after_us)
         if self.is_draining:
             delay_us = min(delay_us, state.DRAINING_DELAY_US)
@@ -30,13 +30,13 @@ class Retries(Turn):
         )
 
     def owe_no_more(self, is_settled: Callable[[str], bool]) -> None:
-        """Forget what would only make NAS agree on jobs on which it does."""
+        """Forget the work that would only make NAS agree on jobs on which it agrees already."""
         for key, owed in tuple(self.owed.items()):
             if isinstance(owed.intent, Fire) and is_settled(owed.intent.job_id):
                 self.own("owed").pop(key)
 
     def try_owed(self) -> None:
-        """Try again what is due, a few at once; the end of a run first: nobody renews its lease any more."""
+        """Begin the retries that are due, a few at once; the end of a run first, since its lease runs out."""
         due = [(key, owed) for key, owed in self.owed.items() if owed.due_us <= self.present.steady_us]
         due.sort(key=lambda each: (not isinstance(each[1].intent, Finish), each[1].due_us))
         for key, owed in due[: max(0, state.CONCURRENCY - tries_at_work(self.tasks))]:
@@ -44,11 +44,11 @@ class Retries(Turn):
             self.begin(owed.intent, ForOwed(owed))
 
     def tried(self, owed: Owed, answer: Answer) -> None:
-        """What is owed was tried; see whether it still is."""
+        """A retry has ended; see whether its work is still owed."""
         still = follow_ups.follow_up(owed.intent, answer, self.clock())
         if still is None or self._is_needless(still):
             return
-        # What NAS did not want to be asked yet was no try, as long as that does not go on for ever.
+        # A refused request with `Retry-After` does not count as a try, as long as the patience lasts.
         is_put_off = answer.retry_after_us > 0 and self.present.steady_us < owed.patience_until_us
         left = attrs.evolve(owed, intent=still, tries=min(owed.tries + (not is_put_off), MOST_TRIES))
         if left.tries == len(follow_ups.FOLLOW_UP_DELAYS_US) and not is_put_off:
@@ -86,5 +86,5 @@ class Retries(Turn):
 
 
 def tries_at_work(tasks: Mapping[int, Task]) -> int:
-    """Return how many tries of what is owed are going on."""
+    """Return how many retries of unfinished work are going on."""
     return sum(isinstance(task.purpose, ForOwed) for task in tasks.values())

@@ -119,7 +119,7 @@ class Started:
         settled: whether the store agrees on every job with what fires the jobs: NAS, or the in-process
             ticker where NAS cannot be had, which `pending()` tells. When False, `pending()` says why;
             the scheduler goes on trying for a while, unless it is told to run no jobs.
-        trouble: why it could not be read what NAS has armed, or what the store holds; empty when it could.
+        trouble: why the arms or the jobs could not be read; empty when they could.
     """
 
     flows: int
@@ -139,7 +139,7 @@ class ForCaller:
 
 @attrs.frozen
 class ForLook:
-    """Somebody wants to know what is armed, and waits under this ticket; it has no flow."""
+    """A caller waits for the list of arms under this ticket; there is no flow."""
 
     ticket: Hashable
 
@@ -170,7 +170,7 @@ class ForTicker:
 
 
 class ForList:
-    """It asks again what is armed, since nobody could say."""
+    """It asks for the list of arms again, after a failure."""
 
 
 class ForClock:
@@ -282,7 +282,7 @@ class Batch:
         at_work: how many of these are not over yet.
         awaits: of a start, the tasks that see to jobs in its place, and are not over yet.
         is_settled: whether each of those that are over was.
-        is_known: of a start, whether it was seen what is armed and what the store wants.
+        is_known: of a start, whether both arms and jobs could be read.
         is_unheard: of a start, whether NAS did not answer, and the ticker did in its place.
         trouble: why it was not.
         retry_after_us: how long NAS is not to be asked again.
@@ -321,7 +321,7 @@ class Process:
         batches: those of which many were asked for at once, by number.
         runs: the runs in flight, by key.
         overtime: what goes on though its time is over, by key: how that is listed.
-        owed: what is tried again, by what makes it needless.
+        owed: the work that is tried again, by the key under which newer work replaces it.
         lists: what is armed, while that is asked again; None while it is known.
         looks: NAS's time, while that is asked again; None while the clock is believed.
         unsettled: why the store and NAS may disagree on a job, by its id; "" stands for all.

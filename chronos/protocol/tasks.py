@@ -185,7 +185,7 @@ class Tasks(Runs, Batches):
         self.came_for(event.number, *self.heard(task, event.event))
 
     def heard(self, task: Task, event: FlowEvent) -> tuple[Task, FlowEvent]:
-        """Return what NAS said, or what follows where it refuses the agent's identity; with the task."""
+        """Return NAS's answer with the task; after a refusal of the agent's identity, the ticker's answer."""
         if not isinstance(event, _OF_NAS):
             return task, event
         self.hear(task.sent_us, event.date_us)
@@ -319,7 +319,7 @@ class Tasks(Runs, Batches):
         self.tell(events.FlowEnded(intent=intent, answer=answer))
 
     def answered(self, purpose: Purpose, intent: Intent, answer: Answer) -> None:
-        """Do what the flow was performed for, and see to it that what it still owes is done."""
+        """Serve the purpose of a flow that has ended, and note the work that it leaves unfinished."""
         if isinstance(purpose, ForOwed):
             self.tried(purpose.owed, answer)
             return

@@ -1,8 +1,8 @@
 """What happens to a job: a fire, a run by hand, the end of a run. What people change is in `job_changes`.
 
 A transition takes a job as it is stored and the present instant, and returns a `Move`: the job as
-it shall be stored, the occurrences that end with that, the runs that start, and what to tell whoever
-asked. Nothing is performed here; `chronos.protocol.flow` makes the move with one compare-and-set.
+it shall be stored, the occurrences that end with that, the runs that start, and the answer for the
+caller. Nothing is performed here; `chronos.protocol.flow` makes the move with one compare-and-set.
 
 Most of them are three steps on a `Draft` of the job: look after the runs in flight, take what is due
 from the schedule, start what may start.
@@ -86,7 +86,7 @@ def fire(
 
 
 def _claim(draft: Draft, fire_at_us: Instant, owner: str, fired: Fired) -> Move:
-    """Take what is due, and start what may start.
+    """Take the due occurrences, and start those that may start.
 
     Returns:
         `ACCEPTED` with runs to start, or with an occurrence that waits for its turn; or, with nothing
@@ -154,7 +154,7 @@ def finish(
     now_us: Instant,
     may_start: bool = True,
 ) -> Move:
-    """Decide what the end of *run* does to its job: its outcome or its retry, and what waited for it.
+    """Decide what the end of *run* does to its job: outcome or retry, and the start of a waiting occurrence.
 
     Only the owner of the run may end it: when another process has declared the run interrupted,
     or the job is gone, the record stays as it is and the verdict is `LOST`.
@@ -267,7 +267,7 @@ def _drop_late(draft: Draft) -> tuple[Verdict, str] | None:
 
 
 def _take_due(draft: Draft, horizon_us: Instant, fired: Fired) -> tuple[Verdict, str]:
-    """Take what is due by *horizon_us* from the schedule; what does not run has its outcome.
+    """Take the occurrences up to *horizon_us* from the schedule; those that do not run get their outcome.
 
     Returns:
         What to say when nothing starts.
