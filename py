@@ -1,2 +1,0 @@
-#!/bin/sh
-exec env PYTHONPATH=/tmp/t3 /work/main/.venv/bin/python "$@"
