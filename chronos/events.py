@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-import attrs
-
 from chronos.jobs.job import Outcome, Run
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.intents import Intent
+from chronos.values import value
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class OccurrenceClaimed:
     """An occurrence was claimed for an attempt, durably; its run starts once NAS was asked."""
 
@@ -24,7 +23,7 @@ class OccurrenceClaimed:
     run: Run
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class RunStarted:
     """The runner is called."""
 
@@ -32,7 +31,7 @@ class RunStarted:
     run: Run
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class RunEnded:
     """The runner has returned or raised, or its time is over; `detail` says why it failed. Not stored yet."""
 
@@ -42,7 +41,7 @@ class RunEnded:
     detail: str
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class OccurrenceEnded:
     """An occurrence, or a stretch of them, has its outcome, durably."""
 
@@ -50,7 +49,7 @@ class OccurrenceEnded:
     outcome: Outcome
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class FlowEnded:
     """A fire, a change, the end of a run or a renewal was answered, also without being looked into."""
 
@@ -58,7 +57,7 @@ class FlowEnded:
     answer: Answer
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class FellBack:
     """NAS refuses the agent's identity; the in-process ticker fires the jobs from now on."""
 

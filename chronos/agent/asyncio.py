@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
@@ -15,7 +15,6 @@ from chronos.agent.base import Base
 from chronos.agent.declaring import JobSpec
 from chronos.agent.effects import Failed, question, read, request
 from chronos.agent.runner import run_job_async
-from chronos.agent.status import Status, status_of
 from chronos.errors import NasUnavailable
 from chronos.jobs.instants import SECOND_US, Instant
 from chronos.jobs.job import Job, Outcome
@@ -45,6 +44,9 @@ from chronos.protocol.process_effects import (
 )
 from chronos.protocol.state import Pending, Started
 from chronos.stores import JobStore, told_apart
+
+if TYPE_CHECKING:
+    from chronos.agent.status import Status
 
 T = TypeVar("T")
 
@@ -167,7 +169,7 @@ class AsyncScheduler(Base[AsyncNas]):
         listed = await self._ask(AskedForArms)
         records, newest = await self._read(base.seen)
         self._happen(Saw(told_apart(records)[1]))
-        return status_of(self._process, self._read_now(), self._refused, listed, records, newest)
+        return self._status(listed, records, newest)
 
     def pending(self) -> tuple[Pending, ...]:
         """As `Scheduler.pending`."""

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
 
@@ -19,8 +19,8 @@ from chronos.agent.declaring import JobSpec, checked_id, checked_set
 from chronos.agent.effects import event_of
 from chronos.agent.log import log_event, log_line
 from chronos.agent.owner import is_dead, new_owner
+from chronos.agent.refused import RefusedFires
 from chronos.agent.runner import RunContext, Runner
-from chronos.agent.status import RefusedFires
 from chronos.clock import now_us, steady_us
 from chronos.errors import ScheduleError
 from chronos.jobs.data import json_of, value_of
@@ -52,6 +52,9 @@ from chronos.protocol.process_effects import Effect as ProcessEffect
 from chronos.protocol.process_effects import Event as ProcessEvent
 from chronos.protocol.state import RULES, Now, Pending, new_process
 from chronos.stores import JobStore, told_apart
+
+if TYPE_CHECKING:
+    from chronos.agent.status import Status
 
 logger = logging.getLogger("chronos.scheduler")
 
@@ -134,6 +137,16 @@ class Base(Generic[N]):
         """
         arguments.text("why", why)
         self._refused = self._refused.one_more(self._clock(), why)
+
+    def _status(
+        self,
+        listed: object,
+        records: tuple[Job | Unreadable, ...],
+        newest: Mapping[str, Outcome | Unreadable],
+    ) -> Status:
+        from chronos.agent.status import status_of  # most starts of an agent are never asked
+
+        return status_of(self._process, self._read_now(), self._refused, listed, records, newest)
 
     # --- the process ---
 

@@ -11,8 +11,6 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import attrs
-
 from chronos.agent.runner import words_of
 from chronos.errors import InvalidClient, JobsFileError, StaleRevision, StoreError, one_line
 from chronos.jobs.instants import SECOND_US, Instant
@@ -42,13 +40,14 @@ from chronos.protocol.flow_effects import (
 )
 from chronos.protocol.process_effects import IdentityRefused
 from chronos.stores import JobStore, told_apart
+from chronos.values import value
 
 logger = logging.getLogger("chronos.scheduler")
 
 T = TypeVar("T")
 
 
-@attrs.frozen
+@value
 class Failed:
     """What was asked raised an exception."""
 

@@ -24,7 +24,7 @@ import socket
 import sys
 from pathlib import Path
 
-import attrs
+from chronos.values import value
 
 # The kernel's fixed number for the first namespace of process numbers, that of the machine itself
 # (PROC_PID_INIT_INO in the kernel's proc_ns.h).
@@ -34,7 +34,7 @@ _FIRST_NAMESPACE = "4026531836"
 _NAMELESS = frozenset({"", "localhost", "localhost.localdomain", "(none)"})
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class _Identity:
     """What a name says of its process. A part that the system could not tell is empty.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -12,7 +13,6 @@ from chronos import arguments
 from chronos.agent import base
 from chronos.agent.declaring import JobSpec
 from chronos.agent.effects import read
-from chronos.agent.status import Status, status_of
 from chronos.agent.threads import InThreads
 from chronos.jobs.instants import Instant
 from chronos.jobs.job import Job, Outcome
@@ -30,6 +30,9 @@ from chronos.protocol.process_effects import (
 )
 from chronos.protocol.state import Pending, Started
 from chronos.stores import told_apart
+
+if TYPE_CHECKING:
+    from chronos.agent.status import Status
 
 
 class Scheduler(InThreads):
@@ -337,7 +340,7 @@ class Scheduler(InThreads):
         records, newest = read(base.seen, self._store)
         self._happen(Saw(told_apart(records)[1]))
         with self._changed:
-            return status_of(self._process, self._read_now(), self._refused, listed, records, newest)
+            return self._status(listed, records, newest)
 
     def pending(self) -> tuple[Pending, ...]:
         """Return what is unfinished, and why. The host may stop the machine when none of it `is_busy`.

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-import attrs
-
+from chronos.agent.refused import RefusedFires
 from chronos.jobs.due import wake_at
 from chronos.jobs.instants import Instant, datetime_of, format_instant, moment_or_none
 from chronos.jobs.job import Job, JobState, Lateness, Outcome, Unreadable, lateness
@@ -16,38 +15,12 @@ from chronos.protocol.pending import pending, why_doubted
 from chronos.protocol.state import Now, Pending, Process, clock_of
 from chronos.protocol.words import because
 from chronos.stores import told_apart
+from chronos.values import value
 
 _UNSAID = "NAS could not say what is armed"
 
 
-@attrs.frozen(kw_only=True)
-class RefusedFires:
-    """The fires that the endpoint turned away since the process began: no job ran for them.
-
-    Attributes:
-        count: how many.
-        last_us: when the last one came, epoch microseconds, UTC; None when none did.
-        why: what was wrong with the last one, such as the audience of its token.
-    """
-
-    count: int = 0
-    last_us: Instant | None = None
-    why: str = ""
-
-    last = moment_or_none()
-
-    def one_more(self, at_us: Instant, why: str) -> RefusedFires:
-        """Return the same with one more, which came at *at_us*."""
-        return RefusedFires(count=self.count + 1, last_us=at_us, why=why)
-
-    def __str__(self) -> str:
-        if self.last_us is None:
-            return "no fire was refused"
-        were = "1 fire was refused" if self.count == 1 else f"{self.count} fires were refused, the last"
-        return f"{were} at {format_instant(self.last_us)}: {self.why}"
-
-
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class JobStatus:
     """How one job stands.
 
@@ -71,7 +44,7 @@ class JobStatus:
     wake = moment_or_none()
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Status:
     """How everything stands.
 
@@ -142,7 +115,7 @@ def status_of(
     )
 
 
-@attrs.frozen
+@value
 class _View:
     """What is known besides the store: the process, the fires that were refused, and the arms."""
 

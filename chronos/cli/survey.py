@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
-
 from chronos.cli.console import BadUsage
 from chronos.cli.options import STANDARD_INPUT, read_jobs
 from chronos.errors import JobsFileError
@@ -20,11 +18,12 @@ from chronos.jobs.schedule import Cron, Interval, Schedule
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.stores import told_apart, unreadable
 from chronos.stores.record import read_document, read_history
+from chronos.values import value
 
 _SQLITE = b"SQLite format 3\0"
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Survey:
     """What a store holds.
 

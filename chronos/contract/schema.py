@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
-
 from chronos.contract.wire import Field, Message, brief, fields_of
+from chronos.values import value
 
 
 def json_schema(cls: type[Message]) -> dict[str, Any]:
@@ -46,7 +45,7 @@ def example(cls: type[Message]) -> dict[str, Any]:
     return {field.name: field.example for field in fields_of(cls)}
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Vector:
     """One example of what `decode` reads or refuses, for whoever writes the other side.
 

@@ -15,6 +15,7 @@ import attrs
 
 from chronos.errors import LocalMessageError as LocalMessageError
 from chronos.errors import RemoteMessageError as RemoteMessageError
+from chronos.values import value
 
 # The largest integer that every JSON reader keeps exact (RFC 8259, section 6).
 MAX_INTEGER = 2**53 - 1
@@ -23,7 +24,7 @@ MAX_INTEGER = 2**53 - 1
 # --- What the contract says -------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Kind:
     """What a field may hold.
 
@@ -59,7 +60,7 @@ class Part(StrEnum):
     ITEM = "part of another message"
 
 
-@attrs.frozen
+@value
 class Endpoint:
     """A method and a path, below NAS's base URL or the agent's callback URL."""
 
@@ -67,7 +68,7 @@ class Endpoint:
     path: str
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class About:
     """What the contract says of a message as a whole.
 
@@ -86,7 +87,7 @@ class About:
     since: str = "1.0"
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Field:
     """What the contract says of one field.
 
@@ -108,7 +109,7 @@ class Field:
     since: str
 
 
-@attrs.frozen
+@value
 class Message:
     """A wire message; those of `chronos.contract.messages` are all there are.
 

@@ -18,6 +18,7 @@ import attrs
 
 from chronos.agent.calls import call
 from chronos.nas.client import USER_AGENT
+from chronos.values import value
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ Fetch: TypeAlias = Callable[[str], "Mapping[str, Any] | Awaitable[Mapping[str, A
 """Returns the JWKS at a URL. What it raises means that there is none at the moment."""
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@value(kw_only=True, eq=False)
 class Key:
     """A public key that may verify a fire.
 

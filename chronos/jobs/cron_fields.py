@@ -15,6 +15,8 @@ from typing import TypeAlias
 
 import attrs
 
+from chronos.values import value
+
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _WEEKDAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
 
@@ -31,7 +33,7 @@ _NTH_WEEKDAY = re.compile(rf"(?P<value>{_VALUE})#[1-5]", re.ASCII)
 _SHOWN = 6
 
 
-@attrs.frozen
+@value
 class Field:
     """One field of an expression: its values, and what it is a part of, in words."""
 

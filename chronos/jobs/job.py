@@ -26,6 +26,7 @@ from chronos.jobs.instants import (
 )
 from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import Schedule
+from chronos.values import value
 
 # The contract's lease. A run renews it while it is in flight, every third of it (two renewals
 # may fail before the lease is over).
@@ -102,7 +103,7 @@ def is_data(_: object, _field: attrs.Attribute[Any], value: str) -> None:
     check_json(value)
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Run:
     """One attempt at one occurrence, claimed by one process.
 
@@ -155,7 +156,7 @@ class Run:
         return any(self.is_same_as(run) for run in runs)
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Waiting:
     """An occurrence that was taken from the schedule, or asked for, and waits for an attempt.
 
@@ -180,7 +181,7 @@ class Waiting:
         return (self.origin is Origin.MANUAL, self.occurrence_us)
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Job:
     """What the scheduler knows of a job; everything else in its record belongs to the agent.
 
@@ -241,7 +242,7 @@ class Job:
     last_manual = moment_or_none()
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Unreadable:
     """A record of the store that cannot be read. It stays as it is, and so does its arm, until it is mended.
 
@@ -260,7 +261,7 @@ class Unreadable:
     problem: str
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Outcome:
     """The end of an occurrence, or of a stretch of occurrences that ended alike.
 
@@ -300,7 +301,7 @@ class Outcome:
     claimed = moment_or_none()
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Lateness:
     """How late an occurrence was claimed, in all and by hop, microseconds.
 
@@ -344,7 +345,7 @@ def lateness(outcome: Outcome) -> Lateness | None:
     )
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Move:
     """A change of one job, decided and not yet made.
 

@@ -28,6 +28,7 @@ from chronos.contract import messages, wire
 from chronos.errors import InvalidClient, NasError, NasRefused, NasUnavailable, ScheduleError, StaleRevision
 from chronos.jobs.instants import Instant, format_instant, instant_of, needed, parse_instant, whole_second
 from chronos.nas.answer import date_of, read_answer
+from chronos.values import value
 
 # Who calls comes back by itself: a scheduler after 5, 15 and 45 s, a redelivered fire after 10 s and
 # more. Two more sends outlast what passes in a moment, such as a restart or a kept connection that
@@ -48,7 +49,7 @@ T = TypeVar("T")
 # --- Steps and their outcomes -----------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class FetchToken:
     """Get the agent's access token; the outcome is what the provider returned, or `NasUnavailable`.
 
@@ -61,7 +62,7 @@ class FetchToken:
     within_s: float | None = None
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Send:
     """Send a request; the outcome is a `Reply`, or `NasUnavailable`.
 
@@ -78,14 +79,14 @@ class Send:
     within_s: float | None = None
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Pause:
     """Wait for *pause_s* seconds; the outcome is None."""
 
     pause_s: float
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Reply:
     """An HTTP answer, of any status.
 
@@ -105,7 +106,7 @@ Outcome: TypeAlias = str | Reply | NasUnavailable | None
 Exchange: TypeAlias = Generator[Step, Outcome, T]
 
 
-@attrs.frozen
+@value
 class ArmAnswer:
     """NAS has done as it was asked.
 
@@ -131,7 +132,7 @@ class ArmList(dict[str, "Instant | None"]):
 # --- Exchanges --------------------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Terms:
     """What a client's exchanges go by.
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from datetime import timedelta
 from enum import StrEnum
 
-import attrs
-
 from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, Instant
+from chronos.values import value
 
 # How far two clocks may differ. What NAS did not say has come is taken only when it is overdue by that
 # much: an agent whose clock is ahead must not run a job early.
@@ -43,7 +42,7 @@ class Belief(StrEnum):
     DOUBTED = "doubted"
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Reading:
     """One comparison of the local clock with NAS's.
 

@@ -17,12 +17,13 @@ from chronos.jobs.instants import Instant, moment_or_none
 from chronos.jobs.job import LEASE_US, Job, JobState, Move, Origin, Outcome, Result, Run, Verdict, Waiting
 from chronos.jobs.policy import MAX_ATTEMPTS, MAX_IN_FLIGHT, OnInterrupt, Overlap
 from chronos.jobs.schedule import Slots
+from chronos.values import value
 
 _NO_SLOTS = Slots(0, ())
 _SPENT = "the job has started as often as it shall"
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Fired:
     """How a fire came.
 
@@ -46,7 +47,7 @@ BY_NAS = Fired()
 """NAS sent it; nothing more is known."""
 
 
-@attrs.frozen
+@value
 class Stretch:
     """Occurrences of a schedule that follow each other."""
 

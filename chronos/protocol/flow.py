@@ -65,6 +65,7 @@ from chronos.protocol.intents import (
     concerns,
 )
 from chronos.protocol.wrong_clock import put_back, stands_ahead
+from chronos.values import value
 
 # How often a flow starts over because another process changed the job between its read and its
 # write. Each time somebody made progress, so that more than a few in a row is a broken store.
@@ -92,7 +93,7 @@ class Phase(StrEnum):
     DONE = "done"
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Flow:
     """One piece of work on one job.
 

@@ -8,24 +8,23 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-import attrs
-
 from chronos.jobs.data import NO_DATA
 from chronos.jobs.instants import Instant, span
 from chronos.jobs.job import Job, Liveness, Outcome, Run, Unreadable, Verdict
 from chronos.protocol.intents import Intent
+from chronos.values import value
 
 # --- What the shell performs ------------------------------------------------------------------
 
 
-@attrs.frozen(cache_hash=True)
+@value(cache_hash=True)
 class LoadJob:
     """Read a job. Comes back as `JobLoaded`, `JobUnreadable` or `StoreFailed`."""
 
     job_id: str
 
 
-@attrs.frozen(cache_hash=True)
+@value(cache_hash=True)
 class LoadHistory:
     """Read the outcomes that the store keeps of a job.
 
@@ -35,7 +34,7 @@ class LoadHistory:
     job_id: str
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class SwapJob:
     """Store `replacement` and the outcomes, all or nothing, if the job still is `expected`.
 
@@ -49,7 +48,7 @@ class SwapJob:
     outcomes: tuple[Outcome, ...] = ()
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class ProvisionArm:
     """Arm the job at one instant. Comes back as `ArmAccepted`, `ArmOutdated` or `ArmFailed`."""
 
@@ -58,7 +57,7 @@ class ProvisionArm:
     revision: int
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class CancelArm:
     """Disarm the job. Comes back like a provision."""
 
@@ -66,7 +65,7 @@ class CancelArm:
     revision: int
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class StartRun:
     """Run the job; its end is a `Finish` with the same `confirm`. Nothing comes back to the flow.
 
@@ -81,7 +80,7 @@ class StartRun:
     data_json: str = NO_DATA
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Answer:
     """Answer the caller. `settled` says that the store and NAS agree: the caller need not ask again.
 
@@ -101,17 +100,17 @@ class Answer:
     retry_after = span()
 
 
-@attrs.frozen
+@value
 class ListArms:
     """Ask NAS what is armed. Comes back as `ArmsListed` or `ArmFailed`."""
 
 
-@attrs.frozen
+@value
 class LoadJobs:
     """Read all jobs. Comes back as `JobsLoaded` or `StoreFailed`."""
 
 
-@attrs.frozen(cache_hash=True)
+@value(cache_hash=True)
 class Begin:
     """Begin these flows, in any order. Nothing comes back to the reconciliation.
 
@@ -140,7 +139,7 @@ Effect: TypeAlias = (
 # --- What has happened ------------------------------------------------------------------------
 
 
-@attrs.frozen(cache_hash=True)
+@value(cache_hash=True)
 class JobLoaded:
     """The job as stored, and what is known of the owner of each of its runs, in their order."""
 
@@ -148,26 +147,26 @@ class JobLoaded:
     liveness: tuple[Liveness, ...] = ()
 
 
-@attrs.frozen(cache_hash=True)
+@value(cache_hash=True)
 class JobUnreadable:
     """The record of the job cannot be read, and nothing was changed; `reason` says what is wrong with it."""
 
     reason: str
 
 
-@attrs.frozen(cache_hash=True)
+@value(cache_hash=True)
 class HistoryLoaded:
     """The outcomes that the store keeps of the job, the oldest first."""
 
     outcomes: tuple[Outcome, ...]
 
 
-@attrs.frozen
+@value
 class JobSwapped:
     """The store moved."""
 
 
-@attrs.frozen(cache_hash=True)
+@value(cache_hash=True)
 class SwapConflicted:
     """The store did not move: another process changed the job, and here it is."""
 
@@ -175,14 +174,14 @@ class SwapConflicted:
     liveness: tuple[Liveness, ...] = ()
 
 
-@attrs.frozen
+@value
 class StoreFailed:
     """The store answered with an error, `reason`; a write may have happened all the same."""
 
     reason: str = ""
 
 
-@attrs.frozen(cache_hash=True)
+@value(cache_hash=True)
 class ArmAccepted:
     """NAS agrees. `echoed` says that it repeated the revision: it keeps the promises of contract 1.1.
 
@@ -193,7 +192,7 @@ class ArmAccepted:
     date_us: Instant | None = None
 
 
-@attrs.frozen(cache_hash=True)
+@value(cache_hash=True)
 class ArmOutdated:
     """NAS has seen a newer revision of this job, and names it. Nothing was armed or cancelled."""
 
@@ -201,7 +200,7 @@ class ArmOutdated:
     date_us: Instant | None = None
 
 
-@attrs.frozen(cache_hash=True)
+@value(cache_hash=True)
 class ArmFailed:
     """NAS refused, was not reached or did not answer; the effect may have happened all the same.
 
@@ -213,7 +212,7 @@ class ArmFailed:
     date_us: Instant | None = None
 
 
-@attrs.frozen
+@value
 class ArmsListed:
     """What NAS has armed: the instant of each job, None when NAS's text for it is no instant."""
 
@@ -221,7 +220,7 @@ class ArmsListed:
     date_us: Instant | None = None
 
 
-@attrs.frozen
+@value
 class JobsLoaded:
     """All jobs as stored, each with what is known of the owners of its runs.
 

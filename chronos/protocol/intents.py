@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TypeAlias
 
-import attrs
-
 from chronos.jobs.instants import Instant, moment, moment_or_none
 from chronos.jobs.job import Job, Run
 from chronos.protocol.draft import BY_NAS, Fired
 from chronos.protocol.job_changes import Changes
+from chronos.values import value
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Fire:
     """Answer a fire that names `fire_at_us`; with origin `RECOVERY`, the one that nobody sent.
 
@@ -28,7 +27,7 @@ class Fire:
     fire_at = moment()
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Finish:
     """End a run, and start what waited for that unless `may_start` is False.
 
@@ -43,7 +42,7 @@ class Finish:
     may_start: bool = True
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class RunNow:
     """Start a run by hand; `asked_us` is its identity, None for one of its own that nobody repeats."""
 
@@ -53,7 +52,7 @@ class RunNow:
     asked = moment_or_none()
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Renew:
     """Extend the lease of a run in flight."""
 
@@ -61,7 +60,7 @@ class Renew:
     run: Run
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Create:
     """Add a job."""
 
@@ -69,7 +68,7 @@ class Create:
     job: Job
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Edit:
     """Change what a job's owner decides."""
 
@@ -77,7 +76,7 @@ class Edit:
     changes: Changes
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Pause:
     """Put a job's schedule out of force."""
 
@@ -85,7 +84,7 @@ class Pause:
     note: str = ""
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Resume:
     """Put a paused job's schedule in force again, with the slots it had or counted from now."""
 
@@ -93,14 +92,14 @@ class Resume:
     from_now: bool = False
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Remove:
     """Take a job out of the store."""
 
     job_id: str
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Declare:
     """Make a job be what the agent declares: create it, or edit what differs.
 

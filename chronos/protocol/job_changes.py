@@ -18,6 +18,7 @@ from chronos.jobs.schedule import Cron, Interval, Once, Schedule, in_whole_secon
 from chronos.jobs.zones import zone_of
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Draft, Stretch
+from chronos.values import value
 
 # --- A new job --------------------------------------------------------------------------------
 
@@ -104,7 +105,7 @@ def _check_period(_: object, __: object, schedule: Schedule | None) -> None:
         in_whole_seconds(schedule)
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Changes:
     """The fields to change of a job; a field that is None stays as it is.
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import TypeAlias
 
-import attrs
-
 from chronos import events
 from chronos.jobs.job import Job, Unreadable
 from chronos.protocol.flow_effects import Answer, ArmFailed, StartRun
@@ -14,16 +12,17 @@ from chronos.protocol.flow_effects import Effect as FlowEffect
 from chronos.protocol.flow_effects import Event as FlowEvent
 from chronos.protocol.intents import Declare, Intent
 from chronos.protocol.state import Started
+from chronos.values import value
 
 # --- What happens to a process ----------------------------------------------------------------
 
 
-@attrs.frozen
+@value
 class IdentityRefused(ArmFailed):
     """NAS refuses the agent's identity: no arm of any job can be had from it."""
 
 
-@attrs.frozen
+@value
 class Asked:
     """Somebody asks for a flow, and waits for its answer under *ticket*."""
 
@@ -31,14 +30,14 @@ class Asked:
     intent: Intent
 
 
-@attrs.frozen
+@value
 class AskedToStart:
     """Somebody asks the process to make NAS agree with the store; comes back as `Started`. Ends a drain."""
 
     ticket: Hashable
 
 
-@attrs.frozen
+@value
 class AskedToReconcile:
     """Somebody has changed jobs past the process, which is to make NAS agree with the store.
 
@@ -48,7 +47,7 @@ class AskedToReconcile:
     ticket: Hashable
 
 
-@attrs.frozen
+@value
 class AskedToDeclare:
     """Somebody declares jobs; *jobs* are those in the store. Comes back as a mapping of answers by job id."""
 
@@ -58,12 +57,12 @@ class AskedToDeclare:
     removes_others: bool = False
 
 
-@attrs.frozen
+@value
 class AskedToDrain:
     """The host is about to stop: fires are turned away, and what waits waits no longer."""
 
 
-@attrs.frozen
+@value
 class Came:
     """The effect of a task has come back, with what happened."""
 
@@ -71,33 +70,33 @@ class Came:
     event: FlowEvent
 
 
-@attrs.frozen
+@value
 class Broke:
     """The task cannot go on: a bug, or nobody to perform its effect."""
 
     number: int
 
 
-@attrs.frozen
+@value
 class AskedForArms:
     """A caller asks for the list of arms; comes back as `ArmsListed` or `ArmFailed`."""
 
     ticket: Hashable
 
 
-@attrs.frozen
+@value
 class RunBroke:
     """There is nobody to call the runner, or the call was taken back: the run goes on nowhere."""
 
     key: Hashable
 
 
-@attrs.frozen
+@value
 class CannotRing:
     """There is nobody to ring: nothing that waits goes on by itself."""
 
 
-@attrs.frozen
+@value
 class RunEnded:
     """The runner of a run has returned or raised; *detail* says why it failed."""
 
@@ -106,12 +105,12 @@ class RunEnded:
     detail: str = ""
 
 
-@attrs.frozen
+@value
 class Rang:
     """A timer has come; see `Process.rings_us`."""
 
 
-@attrs.frozen
+@value
 class Saw:
     """Somebody has read all records of the store; these are no jobs."""
 
@@ -138,7 +137,7 @@ Event: TypeAlias = (
 # --- What a process wants done ----------------------------------------------------------------
 
 
-@attrs.frozen
+@value
 class Perform:
     """Perform an effect at the store or at NAS; comes back as `Came`.
 
@@ -150,7 +149,7 @@ class Perform:
     within_us: int | None = None
 
 
-@attrs.frozen
+@value
 class CallRunner:
     """Run the job; its end comes back as `RunEnded`, whenever that is."""
 
@@ -158,14 +157,14 @@ class CallRunner:
     started: StartRun
 
 
-@attrs.frozen
+@value
 class TellRunner:
     """The time of a run is over: tell its runner."""
 
     key: Hashable
 
 
-@attrs.frozen
+@value
 class Reply:
     """Tell who asked under *ticket*; None when the work ended with a bug."""
 
@@ -173,14 +172,14 @@ class Reply:
     result: Answer | Started | Mapping[str, Answer] | FlowEvent | None
 
 
-@attrs.frozen
+@value
 class Tell:
     """Tell whoever looks on."""
 
     event: events.Event
 
 
-@attrs.frozen
+@value
 class Log:
     """Write a line for the agent's people: `level` is a word of `logging`, `extra` has more fields."""
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 
-import attrs
-
 from chronos.jobs.due import wake_at
 from chronos.jobs.instants import Instant
 from chronos.jobs.job import CLOCK_ALLOWANCE_US, Job, Liveness, Unreadable
@@ -30,11 +28,12 @@ from chronos.protocol.flow_effects import (
 from chronos.protocol.follow_ups import recovery
 from chronos.protocol.intents import Declare, Fire, Remove
 from chronos.protocol.wrong_clock import stands_ahead
+from chronos.values import value
 
 # --- The table of a start -------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Reconciliation:
     """What a starting process does: one list call, then one flow for each difference.
 

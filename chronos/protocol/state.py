@@ -22,6 +22,7 @@ from chronos.protocol.flow_effects import Effect as FlowEffect
 from chronos.protocol.intents import Finish, Fire, Intent
 from chronos.protocol.maps import Map
 from chronos.protocol.ticker import Ticker
+from chronos.values import value
 
 # How long a flow may ask NAS, in all: as long as the client takes for a request and, with a fresh
 # token, for one more. A relay waits some 30 s for the answer to a fire, and the machine may just
@@ -44,7 +45,7 @@ MOST_TRIES = 8
 CONCURRENCY = 8
 
 
-@attrs.frozen
+@value
 class Now:
     """The present, as a process sees it.
 
@@ -64,7 +65,7 @@ def is_answering(intent: Intent | None) -> bool:
     return isinstance(intent, Fire) and intent.fired.origin is Origin.SCHEDULE
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Rules:
     """The flows that a process performs; those of `chronos.protocol.flow`, unless somebody tries others.
 
@@ -92,7 +93,7 @@ RULES = Rules()
 # --- The parts of a process -------------------------------------------------------------------
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Pending:
     """Something that is not finished.
 
@@ -110,7 +111,7 @@ class Pending:
     is_waiting: bool = False
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Started:
     """What a start did.
 
@@ -130,35 +131,35 @@ class Started:
 # Why a flow or a reconciliation is performed: what is done with its end.
 
 
-@attrs.frozen
+@value
 class ForCaller:
     """Somebody waits for the answer under this ticket."""
 
     ticket: Hashable
 
 
-@attrs.frozen
+@value
 class ForLook:
     """A caller waits for the list of arms under this ticket; there is no flow."""
 
     ticket: Hashable
 
 
-@attrs.frozen
+@value
 class ForBatch:
     """It is one of the many that a start, or a declaration, has begun."""
 
     number: int
 
 
-@attrs.frozen
+@value
 class ForRun:
     """It renews the lease of a run in flight, or ends the run."""
 
     key: Hashable
 
 
-@attrs.frozen
+@value
 class ForOwed:
     """It tries again what is owed."""
 
@@ -181,7 +182,7 @@ TICKER, LIST, CLOCK = ForTicker(), ForList(), ForClock()
 Purpose: TypeAlias = ForCaller | ForLook | ForBatch | ForRun | ForOwed | ForTicker | ForList | ForClock
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Task:
     """A flow or a reconciliation in progress.
 
@@ -210,7 +211,7 @@ class Task:
     is_unheard: bool = False
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Owed:
     """Something that this process still has to do.
 
@@ -234,7 +235,7 @@ class Owed:
         return self.tries < len(follow_ups.FOLLOW_UP_DELAYS_US)
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Running:
     """A run in flight.
 
@@ -253,7 +254,7 @@ class Running:
     end: Finish | None = None
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Retry:
     """Something that is asked again and again, ever more slowly.
 
@@ -271,7 +272,7 @@ class Retry:
         return self.tries < len(follow_ups.FOLLOW_UP_DELAYS_US)
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Batch:
     """Many flows of which a few are performed at once.
 
@@ -304,7 +305,7 @@ class Batch:
     is_declared: bool = False
 
 
-@attrs.frozen(kw_only=True, slots=False, unsafe_hash=False)
+@value(kw_only=True, slots=False, unsafe_hash=False)
 class Process:
     """A process of an agent, between two events.
 

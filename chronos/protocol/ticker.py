@@ -22,6 +22,7 @@ from chronos.protocol.flow_effects import (
     ProvisionArm,
 )
 from chronos.protocol.maps import Map
+from chronos.values import value
 
 # The built-in ticker of agents looks at its jobs once a minute.
 LOOK_EVERY_US = MINUTE_US
@@ -30,7 +31,7 @@ LOOK_EVERY_US = MINUTE_US
 REPEAT_AFTER_US = 5 * SECOND_US
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Ticker:
     """The arms of one process.
 

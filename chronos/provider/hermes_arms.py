@@ -26,9 +26,10 @@ from chronos.protocol.intents import Fire
 from chronos.protocol.reconciliation import Reconciliation
 from chronos.protocol.state import Rules
 from chronos.provider.hermes_jobs import HermesJob
+from chronos.values import value
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Rearm:
     """Make NAS agree with a job as Hermes has it; where there is none, its arm is cancelled.
 
@@ -45,7 +46,7 @@ class Rearm:
     is_answering: bool = False
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
+@value(kw_only=True, cache_hash=True)
 class Flow:
     """A `Rearm` in progress, and the flow that performs it."""
 

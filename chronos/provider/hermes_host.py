@@ -23,6 +23,7 @@ from chronos.provider.hermes_jobs import HermesJob, read_hermes_job
 from chronos.provider.settings import Settings, settings_from
 from chronos.stores import unreadable
 from chronos.stores.record import id_of
+from chronos.values import value
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 _FRESH_S = 10**9
 
 
-@attrs.frozen
+@value
 class Host:
     """What Hermes gives a start: when to end, and what its own ticker is started with."""
 

@@ -18,13 +18,14 @@ from chronos.jobs.instants import SECOND_US, Instant, parse_instant, whole_secon
 from chronos.jobs.job import CLOCK_ALLOWANCE_US, LEASE_US, Job, JobState, Run
 from chronos.jobs.schedule import Once
 from chronos.stores.record import FileFacts, read_job
+from chronos.values import value
 
 # When a fire finds a one-shot that it cannot have, the next one comes once the lease of whoever has
 # it is over, by every clock. Source: contract, "Claim, run, re-arm".
 GUARD_US = LEASE_US + CLOCK_ALLOWANCE_US
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class HermesJob:
     """A job as Hermes has it.
 

@@ -10,17 +10,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import attrs
-
 from chronos.contract.messages import callback_url_problem
 from chronos.errors import SettingsError
+from chronos.values import value
 
 _URL = re.compile(r"https?://[^/\s]\S*")
 _USER = re.compile(r"https?://[^/?#\s]*@")
 _AUDIENCE = re.compile(r"agent:\S+")
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class VerifierSettings:
     """What fires are verified by; the arguments of `chronos.FireVerifier`.
 
@@ -35,7 +34,7 @@ class VerifierSettings:
     jwks_url: str
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Settings:
     """The configuration of managed cron.
 

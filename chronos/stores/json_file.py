@@ -33,6 +33,7 @@ from chronos.stores.layout import TOO_DEEP, encode_file
 from chronos.stores.reader import offset_of
 from chronos.stores.record import Document, FileFacts, read_document, read_history, read_job
 from chronos.stores.rewrite import new_record, stamp, write_job
+from chronos.values import value
 
 # Seconds that a swap waits for other processes. One change takes some milliseconds; who holds the
 # lock for longer is stopped or broken, and the fire must be answered well within its half minute.
@@ -42,7 +43,7 @@ LOCK_WAIT_S = 10.0
 _LOCK_POLL_S = 0.005
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class _Version:
     """What the file was when it was read; and the texts of its records, where this process wrote them."""
 

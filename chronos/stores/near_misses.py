@@ -15,11 +15,12 @@ from functools import lru_cache
 import attrs
 
 from chronos.stores.reader import Reader
+from chronos.values import value
 
 _SEPARATORS = re.compile(r"[\W_]+")
 
 
-@attrs.frozen(eq=False)
+@value(eq=False)
 class Names:
     """The fields of one kind of object.
 

@@ -18,9 +18,10 @@ from chronos.jobs.instants import SECOND_US
 from chronos.jobs.policy import CatchUp, OnInterrupt, Overlap, Policy
 from chronos.stores.near_misses import Names, plain
 from chronos.stores.reader import Reader, counted, put, written_in
+from chronos.values import value
 
 
-@attrs.frozen
+@value
 class _Choice:
     """One choice: the object that holds it (empty: `policy` itself), its key there, its name in `Policy`."""
 

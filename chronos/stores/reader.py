@@ -19,6 +19,7 @@ from chronos.errors import JobsFileError, ScheduleError
 from chronos.jobs.instants import DAY_US, Instant, format_instant, parse_instant
 from chronos.jobs.zones import zone_of
 from chronos.stores.layout import BYTE_ORDER_MARK
+from chronos.values import value
 
 # Up to here a fraction of a minute written as a JSON number comes back as the same microsecond
 # (2**51 us are 71 years). An interval that is longer is a mistake.
@@ -29,7 +30,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Word = TypeVar("_Word", bound=StrEnum)
 
 
-@attrs.frozen
+@value
 class NoNumber:
     """What stands in a file in the place of a number, and is none of JSON: why, in words."""
 
@@ -78,7 +79,7 @@ def no_number(value: object) -> NoNumber | None:
     return None
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Reader:
     """An object of the file, with its place for messages.
 

@@ -32,9 +32,10 @@ from chronos.stores.layout import texts_of_records
 from chronos.stores.policy import read_policy
 from chronos.stores.reader import NoNumber, Reader, no_number, offset_of, parse_object, shown
 from chronos.stores.schedule_field import read_schedule
+from chronos.values import value
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class FileFacts:
     """What the reading of a record depends on besides the record.
 
@@ -51,7 +52,7 @@ class FileFacts:
     now_us: Instant | None = None
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Document:
     """A jobs file that was read.
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from chronos.jobs.instants import DAY_US, MINUTE_US, SECOND_US, Instant
+from chronos.values import value
 
 # After how long NAS looks again for a one-shot that is missing, or whose retries were spent; the
 # last delay repeats. An outage of an hour must not cost more than another one.
@@ -32,7 +33,7 @@ RETRY_DELAYS_US = (10 * SECOND_US, 30 * SECOND_US, 2 * MINUTE_US, 10 * MINUTE_US
 DEDUP_WINDOW_US = DAY_US
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Promises:
     """What a NAS promises beyond the published contract. Each one closes an incident.
 
@@ -75,7 +76,7 @@ MINIMAL = Promises(
 BUILDS = {"minimal": MINIMAL, "hardened": HARDENED}
 
 
-@attrs.frozen(cache_hash=True)
+@value(cache_hash=True)
 class OneShot:
     """One call that the external scheduler is asked to make: for a job, at an instant.
 
@@ -88,7 +89,7 @@ class OneShot:
     name: tuple[str | int, ...]
 
 
-@attrs.frozen(cache_hash=True)
+@value(cache_hash=True)
 class Row:
     """What NAS keeps for a job.
 
@@ -108,7 +109,7 @@ class Row:
 EMPTY = Row()
 
 
-@attrs.frozen(cache_hash=True)
+@value(cache_hash=True)
 class Reply:
     """NAS's answer to the agent: accepted, or `outdated` with the newest revision."""
 
@@ -116,7 +117,7 @@ class Reply:
     outdated: int | None = None
 
 
-@attrs.frozen
+@value
 class Decision:
     """What NAS does with a message: its row afterwards, the answer, one-shots to create and to delete."""
 

@@ -30,6 +30,7 @@ from chronos.testing import nas
 from chronos.testing.faults import Faults
 from chronos.testing.keys import SigningKeys
 from chronos.testing.nas import EMPTY, OneShot, Promises, Row, UsedNames
+from chronos.values import value
 
 logger = logging.getLogger("chronos.testing")
 
@@ -40,7 +41,7 @@ class AnswerLost(Exception):
     """The one who asked hears nothing."""
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Request:
     """A request of the agent.
 
@@ -64,7 +65,7 @@ class Request:
     fire_at = moment_or_none()
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Delivery:
     """One attempt to deliver a fire.
 
@@ -91,7 +92,7 @@ class Delivery:
         return self.status is not None and 200 <= self.status < 300
 
 
-@attrs.frozen(kw_only=True)
+@value(kw_only=True)
 class Answer:
     """An HTTP answer of NAS."""
 
