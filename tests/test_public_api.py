@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import chronos
-from chronos import ChronosError, ScheduleError, errors, events, provider
+from chronos import ChronosError, ScheduleError, errors, events, provider, values
 from chronos.contract import wire
 
 CHRONOS = Path(chronos.__file__).parent
@@ -169,6 +169,7 @@ def all_below(cls: type[Exception]) -> Iterator[type[Exception]]:
     [
         Path(errors.__file__),
         Path(events.__file__),
+        Path(values.__file__),
         *(each for name in PURE_PACKAGES for each in sorted((CHRONOS / name).glob("*.py"))),
     ],
     ids=lambda path: f"{path.parent.name}/{path.name}",
@@ -183,7 +184,7 @@ def test_the_protocol_is_pure(module: Path) -> None:
         elif isinstance(node, ast.ImportFrom):
             names = [node.module or ""]
         for name in names:
-            is_own = name.startswith(PURE_PREFIXES) or name in ("chronos", "chronos.errors")
+            is_own = name.startswith(PURE_PREFIXES) or name in ("chronos", "chronos.errors", "chronos.values")
             assert is_own or name.split(".")[0] in PURE, name
         if isinstance(node, ast.Attribute):
             assert node.attr not in ("now", "utcnow", "today"), f"{module.name} reads a clock"
