@@ -39,9 +39,7 @@ class Agent:
 
     def step(self, before: Process, event: Event, now: Now) -> tuple[Process, tuple[Effect, ...]]:
         """Return *before* after *event*, and the effects to perform, as `chronos.protocol.process.step`."""
-        turn = self.turn(before, now)
-        turn.happen(event)
-        return turn.process(), tuple(turn.effects)
+        return self.turn(before, now).after(event)
 
 
 CHRONOS = Agent(name="chronos")

@@ -18,6 +18,7 @@ from chronos.jobs.job import Job
 from chronos.testing.nas import Promises
 from simulator import faults, marks
 from simulator.agents import Agent
+from simulator.faults import Fault
 from simulator.history import Kind
 from simulator.host import Live, Machine
 from simulator.kernel import Choices, Kernel
@@ -179,11 +180,11 @@ class World:
 
     def _break(self) -> None:
         self.kernel.faulty = True
-        self._nas_fails()
-        self._host_fails()
+        self._ask_for(faults.NAS_OUTAGE, self._nas_fails)
+        self._ask_for(faults.HOST_OUTAGE, self._host_fails)
         self._machines_die()
-        self._agent_is_stopped()
-        self._identity_is_refused()
+        self._ask_for(faults.STOP, self._agent_is_stopped)
+        self._ask_for(faults.NAS_REFUSAL, self._identity_is_refused)
         self.people.live()
 
     def _heal(self) -> None:
@@ -195,35 +196,32 @@ class World:
         for subject in range(len(self._setting.jobs)):
             self.kernel.record(Kind.HEALED, subject)
 
-    def _nas_fails(self) -> None:
+    def _ask_for(self, fault: Fault[int], begin: Callable[[int], None]) -> None:
+        """Ask again and again whether *fault* strikes; *begin* is told for how long, microseconds."""
         kernel = self.kernel
-        if not kernel.faulty:
-            return
-        kernel.after(OUTAGE_EVERY_US, self._nas_fails)
-        outage_us = kernel.fault(faults.NAS_OUTAGE)
-        if outage_us is not None:
-            self.watch.met[marks.NAS_OUTAGE] += 1
-            self._note_all(Kind.NAS_DOWN, kernel.now_us + outage_us)
-            self.nas.is_up = False
-            kernel.after(outage_us, self._nas_returns)
+        if kernel.faulty:
+            kernel.after(OUTAGE_EVERY_US, self._ask_for, fault, begin)
+            lasts_us = kernel.fault(fault)
+            if lasts_us is not None:
+                begin(lasts_us)
+
+    def _nas_fails(self, outage_us: int) -> None:
+        self.watch.met[marks.NAS_OUTAGE] += 1
+        self._note_all(Kind.NAS_DOWN, self.kernel.now_us + outage_us)
+        self.nas.is_up = False
+        self.kernel.after(outage_us, self._nas_returns)
 
     def _nas_returns(self) -> None:
         self.nas.is_up = True
         self._note_all(Kind.NAS_UP, 0)
 
-    def _host_fails(self) -> None:
-        kernel = self.kernel
-        if not kernel.faulty:
-            return
-        kernel.after(OUTAGE_EVERY_US, self._host_fails)
-        outage_us = kernel.fault(faults.HOST_OUTAGE)
-        if outage_us is not None:
-            self.watch.met[marks.HOST_OUTAGE] += 1
-            self._note_all(Kind.HOST_DOWN, kernel.now_us + outage_us)
-            for machine in self.machines:
-                machine.crash()
-                machine.can_boot = False
-            kernel.after(outage_us, self._host_returns)
+    def _host_fails(self, outage_us: int) -> None:
+        self.watch.met[marks.HOST_OUTAGE] += 1
+        self._note_all(Kind.HOST_DOWN, self.kernel.now_us + outage_us)
+        for machine in self.machines:
+            machine.crash()
+            machine.can_boot = False
+        self.kernel.after(outage_us, self._host_returns)
 
     def _host_returns(self) -> None:
         for machine in self.machines:
@@ -245,19 +243,13 @@ class World:
         if self.kernel.faulty:
             machine.crash()
 
-    def _agent_is_stopped(self) -> None:
-        kernel = self.kernel
-        if not kernel.faulty:
-            return
-        kernel.after(OUTAGE_EVERY_US, self._agent_is_stopped)
-        stop_us = kernel.fault(faults.STOP)
-        if stop_us is not None:
-            self.watch.met[marks.TOLD_TO_RUN_NO_JOBS] += 1
-            self._note_all(Kind.TOLD_TO_STOP, kernel.now_us + stop_us)
-            for machine in self.machines:
-                machine.is_told_to_stop = True
-                self.watch.hold_all()
-            kernel.after(stop_us, self._stop_is_lifted)
+    def _agent_is_stopped(self, stop_us: int) -> None:
+        self.watch.met[marks.TOLD_TO_RUN_NO_JOBS] += 1
+        self._note_all(Kind.TOLD_TO_STOP, self.kernel.now_us + stop_us)
+        for machine in self.machines:
+            machine.is_told_to_stop = True
+            self.watch.hold_all()
+        self.kernel.after(stop_us, self._stop_is_lifted)
 
     def _stop_is_lifted(self) -> None:
         """Whoever lifts a stop starts the agent, again and again until everything is settled."""
@@ -265,20 +257,16 @@ class World:
             machine.is_told_to_stop = False
             self._start(machine)
 
-    def _identity_is_refused(self) -> None:
+    def _identity_is_refused(self, refusal_us: int) -> None:
         """NAS refuses the agent, which fires its jobs itself for as long as its machine lives."""
-        kernel = self.kernel
-        if not kernel.faulty:
+        if self.nas.refuses_identity:
             return
-        kernel.after(OUTAGE_EVERY_US, self._identity_is_refused)
-        refusal_us = kernel.fault(faults.NAS_REFUSAL)
-        if refusal_us is not None and not self.nas.refuses_identity:
-            self.watch.met[marks.IDENTITY_REFUSED] += 1
-            self._note_all(Kind.IDENTITY_REFUSED, kernel.now_us + refusal_us)
-            self.nas.refuses_identity = True
-            for _ in self.machines:
-                self.watch.hold_all()
-            kernel.after(refusal_us, self._identity_is_accepted)
+        self.watch.met[marks.IDENTITY_REFUSED] += 1
+        self._note_all(Kind.IDENTITY_REFUSED, self.kernel.now_us + refusal_us)
+        self.nas.refuses_identity = True
+        for _ in self.machines:
+            self.watch.hold_all()
+        self.kernel.after(refusal_us, self._identity_is_accepted)
 
     def _identity_is_accepted(self) -> None:
         """Whoever logs in again starts the agent, again and again until everything is settled."""

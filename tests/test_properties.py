@@ -12,6 +12,7 @@ from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, parse_instant
 from chronos.jobs.job import LEASE_US, Job, JobState, Origin, Outcome, Result, Run, Verdict, Waiting
 from chronos.jobs.policy import MAX_IN_FLIGHT, Overlap, Policy
 from chronos.jobs.schedule import Interval, Once
+from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.follow_ups import recovery
 from chronos.protocol.intents import Finish, Fire, Intent, Pause, Renew
@@ -282,6 +283,14 @@ def test_run_starts_at_its_time_or_later() -> None:
     assert early(run_of(), slot(0)) is None
     assert early(run_of(), slot(0) - 1) is not None
     assert early(run_of(origin=Origin.MANUAL), slot(0) - 1) is None
+
+
+def test_process_that_fires_its_jobs_itself_is_early_by_no_more_than_clocks_may_differ() -> None:
+    """It has no other clock than its machine's."""
+    latest = start_of(run_of(), now_us=slot(0) - CLOCK_MARGIN_US, by_own_clock=True)
+    assert properties.NOT_EARLY.violation(latest) is None
+    too_early = attrs.evolve(latest, now_us=latest.now_us - 1)
+    assert properties.NOT_EARLY.violation(too_early) is not None
 
 
 # --- when the store moves -----------------------------------------------------------------------

@@ -152,7 +152,7 @@ def edit(job: Job | None, *, changes: Changes, now_us: Instant) -> Move:
     if wanted == job:
         return Move(job=job, verdict=Verdict.CHANGED, reason="already so")
     draft = Draft(wanted, now_us)
-    has_other_slots = slots_of(wanted) != slots_of(job)
+    has_other_slots = _slots_of(wanted) != _slots_of(job)
     if has_other_slots or wanted.times != job.times:
         if has_other_slots:
             draft.skip_due(job, "the schedule was changed before anybody took it")
@@ -308,6 +308,6 @@ def _taken_until(job: Job, now_us: Instant) -> Instant:
     return taken[0] if taken else until_us
 
 
-def slots_of(job: Job) -> tuple[object, ...]:
+def _slots_of(job: Job) -> tuple[object, ...]:
     """Return what the slots of *job* depend on."""
     return job.schedule, job.policy.starts_us, job.policy.ends_us

@@ -75,9 +75,7 @@ def step(process: Process, event: Event, now: Now) -> tuple[Process, tuple[Effec
     Raises:
         ProtocolError: the event is none that its flow waits for; the process stands as it was.
     """
-    turn = ProcessTurn(process, now)
-    turn.happen(event)
-    return turn.process(), tuple(turn.effects)
+    return ProcessTurn(process, now).after(event)
 
 
 class ProcessTurn(Tasks):
@@ -88,6 +86,11 @@ class ProcessTurn(Tasks):
     def happen(self, event: Event) -> None:
         """Let something happen; what is to be performed then is added to `effects`."""
         TRANSITIONS[type(event)](self, event)
+
+    def after(self, event: Event) -> tuple[Process, tuple[Effect, ...]]:
+        """Return the process after *event*, and all effects of the turn."""
+        self.happen(event)
+        return self.process(), tuple(self.effects)
 
     def asked(self, event: Asked) -> None:
         """Somebody asks for a flow."""
