@@ -9,30 +9,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from chronos.jobs.job import Outcome, Run
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.intents import Intent
-from chronos.values import value
 
 
-@value(kw_only=True)
-class OccurrenceClaimed:
+class OccurrenceClaimed(Struct, frozen=True, kw_only=True):
     """An occurrence was claimed for an attempt, durably; its run starts once NAS was asked."""
 
     job_id: str
     run: Run
 
 
-@value(kw_only=True)
-class RunStarted:
+class RunStarted(Struct, frozen=True, kw_only=True):
     """The runner is called."""
 
     job_id: str
     run: Run
 
 
-@value(kw_only=True)
-class RunEnded:
+class RunEnded(Struct, frozen=True, kw_only=True):
     """The runner has returned or raised, or its time is over; `detail` says why it failed. Not stored yet."""
 
     job_id: str
@@ -41,24 +39,21 @@ class RunEnded:
     detail: str
 
 
-@value(kw_only=True)
-class OccurrenceEnded:
+class OccurrenceEnded(Struct, frozen=True, kw_only=True):
     """An occurrence, or a stretch of them, has its outcome, durably."""
 
     job_id: str
     outcome: Outcome
 
 
-@value(kw_only=True)
-class FlowEnded:
+class FlowEnded(Struct, frozen=True, kw_only=True):
     """A fire, a change, the end of a run or a renewal was answered, also without being looked into."""
 
     intent: Intent
     answer: Answer
 
 
-@value(kw_only=True)
-class FellBack:
+class FellBack(Struct, frozen=True, kw_only=True):
     """NAS refuses the agent's identity; the in-process ticker fires the jobs from now on."""
 
     reason: str

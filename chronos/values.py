@@ -1,44 +1,17 @@
-"""How the values of this library are made: by `attrs`, frozen, with a `repr` that is written once for all.
+"""How the values of this library are made.
 
-The machine of an agent starts anew for each fire, and the methods of a class are compiled at each start. Of
-those that `attrs` writes, `repr` takes nearly half of the time, and most starts never show a value.
+A plain value is a `msgspec.Struct`, frozen: it is made, compared and hashed by compiled code, and a process
+makes some dozen of them at each step. A value that checks or converts what it is given, or that describes
+its fields, is a class of `attrs`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import attrs
-
-if TYPE_CHECKING:
-    from attrs import frozen as value
+if TYPE_CHECKING:  # the checker knows the fields of a struct through this one
+    from dataclasses import replace as evolve
 else:
+    from msgspec.structs import replace as evolve
 
-    def value(cls: type | None = None, **options: Any) -> Any:
-        """Make a class of frozen values, as `attrs.frozen` does, with the same options but `repr`."""
-
-        def made(given: type) -> type:
-            finished = attrs.frozen(given, repr=False, **options)
-            if "__repr__" not in vars(given):
-                finished.__repr__ = _shown
-            return finished
-
-        return made if cls is None else made(cls)
-
-
-def _shown(self: Any) -> str:
-    """Return how `attrs` shows a value."""
-    fields = (
-        f"{field.name}={_show_of(field)(getattr(self, field.name))}"
-        for field in attrs.fields(type(self))
-        if field.repr
-    )
-    return f"{type(self).__qualname__.rpartition('>.')[2]}({', '.join(fields)})"
-
-
-def _show_of(field: attrs.Attribute[Any]) -> Callable[[Any], str]:
-    return repr if field.repr is True else field.repr  # type: ignore[return-value]
-
-
-__all__ = ["value"]
+__all__ = ["evolve"]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from inspect import getdoc
 
-import attrs
+from msgspec.structs import asdict
 from writing import as_json, attributes_of, badges, block, code, folded, incident_links, slug, table
 
 from chronos.contract import kinds, messages, schema, wire
@@ -140,7 +140,7 @@ def downloads() -> dict[str, str]:
     for cls in messages.REGISTRY:
         name = cls.__name__
         schemas[name] = schema.json_schema(cls)
-        vectors[name] = [attrs.asdict(vector) for vector in schema.vectors(cls)]
+        vectors[name] = [asdict(vector) for vector in schema.vectors(cls)]
         files[f"contract/schemas/{name}.json"] = as_json(schemas[name]) + "\n"
         files[f"contract/vectors/{name}.json"] = as_json(vectors[name]) + "\n"
     files["contract/schemas/all.json"] = as_json(schemas) + "\n"

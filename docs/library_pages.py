@@ -9,8 +9,8 @@ from writing import attributes_of, code, prose, table
 from chronos import errors, stores
 from chronos.agent import telemetry
 from chronos.jobs import data, instants, job, policy
+from chronos.protocol import clocks, follow_ups
 from chronos.protocol import flow as flows
-from chronos.protocol import follow_ups, transitions
 from chronos.stores import rewrite
 from chronos.testing import Faults
 
@@ -98,7 +98,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "min_grace": lambda: _span(policy.MIN_GRACE_US),
     "max_grace": lambda: _span(policy.MAX_GRACE_US),
     "max_conflicts": lambda: str(flows.MAX_CONFLICTS),
-    "recovery_margin": lambda: _seconds(transitions.CLOCK_MARGIN_US),
+    "recovery_margin": lambda: _seconds(clocks.CLOCK_MARGIN_US),
     "follow_ups": _follow_ups,
     "instruments": _instruments,
     "history_length": lambda: str(stores.HISTORY_LENGTH),

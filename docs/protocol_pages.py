@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, get_args
 
-import attrs
 from state_diagram import sequence, states
 from writing import attributes_of, code, first_line, prose, table
 
@@ -55,6 +54,7 @@ from chronos.protocol.flow_effects import (
 from chronos.protocol.intents import Create, Edit, Finish, Fire, Intent, Pause, Remove, Renew, Resume, RunNow
 from chronos.protocol.job_changes import Changes
 from chronos.protocol.reconciliation import begin_reconciliation, step_reconciliation
+from chronos.values import evolve
 
 _OWNER = "this process"
 _AT_US = 500_000 * HOUR_US
@@ -79,15 +79,15 @@ def _jobs() -> Iterator[Job | None]:
     due = Job(id="job", schedule=Interval(period_us=HOUR_US, anchor_us=0), next_us=_AT_US)
     retried = Policy(on_interrupt=OnInterrupt.RETRY)
     yield due
-    yield attrs.evolve(due, next_us=_AT_US + 9 * HOUR_US)
-    yield attrs.evolve(due, state=JobState.PAUSED)
-    yield attrs.evolve(due, state=JobState.COMPLETED, next_us=None)
+    yield evolve(due, next_us=_AT_US + 9 * HOUR_US)
+    yield evolve(due, state=JobState.PAUSED)
+    yield evolve(due, state=JobState.COMPLETED, next_us=None)
     for owner in (_OWNER, "another process"):
-        in_flight = attrs.evolve(due, next_us=_AT_US + HOUR_US, runs=(_run(owner),))
+        in_flight = evolve(due, next_us=_AT_US + HOUR_US, runs=(_run(owner),))
         yield in_flight
-        yield attrs.evolve(in_flight, policy=retried)
-        yield attrs.evolve(in_flight, next_us=None)
-        yield attrs.evolve(in_flight, waiting=(_WAITING,), policy=Policy(overlap=Overlap.QUEUE))
+        yield evolve(in_flight, policy=retried)
+        yield evolve(in_flight, next_us=None)
+        yield evolve(in_flight, waiting=(_WAITING,), policy=Policy(overlap=Overlap.QUEUE))
     yield None
 
 
@@ -137,7 +137,7 @@ def _walk() -> Found:
     for intent in _intents():
         first = flows.begin(intent, owner=_OWNER, now_us=_AT_US)[0]
         # The second one has been overtaken as often as a flow puts up with.
-        reached_now = {first, attrs.evolve(first, conflicts=flows.MAX_CONFLICTS)}
+        reached_now = {first, evolve(first, conflicts=flows.MAX_CONFLICTS)}
         for _ in range(_DEPTH):
             reached = set()
             for flow in reached_now:

@@ -29,7 +29,7 @@ class Agent:
 
     name: str
     rules: Rules = RULES
-    turn: Callable[[Process, Now], process.ProcessTurn] = process.ProcessTurn
+    turn: Callable[[Process, Now], process.ProcessTurn] = process.ProcessTurn.of
     rings_us: Callable[[Process | process.ProcessTurn], int | None] = process.rings_us
     pending: Callable[[Process, Now], tuple[Pending, ...]] = pending.pending
 

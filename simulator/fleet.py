@@ -13,6 +13,7 @@ from chronos.jobs.due import following
 from chronos.jobs.instants import Instant, parse_instant
 from chronos.jobs.job import Job, JobState
 from chronos.stores.record import read_document
+from chronos.values import evolve
 
 
 @attrs.frozen(kw_only=True)
@@ -96,5 +97,5 @@ def _from(job: Job, start_us: Instant) -> Job:
         return job
     next_us = following(job, start_us - 1)
     if next_us is None:
-        return attrs.evolve(job, next_us=None, runs=(), waiting=(), state=JobState.COMPLETED)
-    return attrs.evolve(job, next_us=next_us, runs=(), waiting=())
+        return evolve(job, next_us=None, runs=(), waiting=(), state=JobState.COMPLETED)
+    return evolve(job, next_us=next_us, runs=(), waiting=())

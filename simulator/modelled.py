@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
 
-import attrs
+from msgspec import Struct
 
 from chronos.agent.effects import failure_of
 from chronos.contract.messages import status_of
@@ -34,8 +34,7 @@ _SWAPPED = flow_effects.JobSwapped()
 _STORE_FAILED = flow_effects.StoreFailed()
 
 
-@attrs.frozen
-class _Cancelled:
+class _Cancelled(Struct, frozen=True):
     """A runner hears that its time is over."""
 
     key: Hashable

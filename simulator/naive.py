@@ -8,7 +8,7 @@ lost by the order of its steps alone (incidents L1, L5, L6, L7, O1, O2, O4, D6).
 
 from __future__ import annotations
 
-import attrs
+from msgspec import Struct
 
 from chronos.jobs.due import wake_at
 from chronos.jobs.instants import Instant
@@ -52,10 +52,10 @@ from chronos.protocol.intents import (
     RunNow,
 )
 from chronos.protocol.state import Rules
+from chronos.values import evolve
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
-class NaiveFlow:
+class NaiveFlow(Struct, frozen=True, kw_only=True, cache_hash=True):
     """One piece of work on one job, in the wrong order."""
 
     intent: Intent
@@ -85,7 +85,7 @@ def step(flow: NaiveFlow, event: Event, now_us: Instant) -> Step:
                 replacement=move.job,
                 outcomes=move.outcomes,
             )
-            return attrs.evolve(flow, phase=Phase.SWAPPING, move=move), (swap,)
+            return evolve(flow, phase=Phase.SWAPPING, move=move), (swap,)
         case JobSwapped():
             assert flow.move is not None
             return _after_move(flow, flow.move)
@@ -141,7 +141,7 @@ def _decide(flow: NaiveFlow, event: JobLoaded | SwapConflicted, now_us: Instant)
 
 def _after_move(flow: NaiveFlow, move: Move) -> Step:
     """Answer a fire at once; arm after everything else."""
-    flow, job = attrs.evolve(flow, move=move), move.job
+    flow, job = evolve(flow, move=move), move.job
     match flow.intent:
         case Fire() | RunNow() if move.runs:
             done, answers = _done(flow, move.verdict, job=job)
@@ -158,7 +158,7 @@ def _arm(flow: NaiveFlow, job: Job | None) -> Step:
     job_id = flow.intent.job_id
     is_wanted = job is not None and (job.state is JobState.SCHEDULED or isinstance(flow.intent, Finish))
     next_us = job.next_us if job is not None and is_wanted else None
-    armed = attrs.evolve(flow, phase=Phase.ARMING)
+    armed = evolve(flow, phase=Phase.ARMING)
     if job is not None and next_us is not None:
         return armed, (ProvisionArm(job_id=job_id, fire_at_us=next_us, revision=job.revision),)
     return armed, (CancelArm(job_id=job_id, revision=0 if job is None else job.revision),)
@@ -172,11 +172,10 @@ def _done(flow: NaiveFlow, verdict: Verdict, *, job: Job | None = None, settled:
         settled=settled,
         job=job,
     )
-    return attrs.evolve(flow, phase=Phase.DONE), (answer,)
+    return evolve(flow, phase=Phase.DONE), (answer,)
 
 
-@attrs.frozen(kw_only=True, cache_hash=True)
-class NaiveStart:
+class NaiveStart(Struct, frozen=True, kw_only=True, cache_hash=True):
     """What a starting process does: it asks what is armed, and believes that for as long as it lives."""
 
     phase: Phase
@@ -200,9 +199,9 @@ def step_reconciliation(
             wanting = _wanting(tuple(jobs), dict(start.arms))
             overdue = Fired(origin=Origin.RECOVERY)
             intents = tuple(Fire(job_id=job_id, fire_at_us=now_us, fired=overdue) for job_id in wanting)
-            return attrs.evolve(start, phase=Phase.DONE), (Begin(intents, settled=True),)
+            return evolve(start, phase=Phase.DONE), (Begin(intents, settled=True),)
     # NAS could not say: there will be another start.
-    return attrs.evolve(start, phase=Phase.DONE), (Begin((), settled=True),)
+    return evolve(start, phase=Phase.DONE), (Begin((), settled=True),)
 
 
 def _wanting(jobs: tuple[tuple[Job, tuple[Liveness, ...]], ...], armed: dict[str, Instant]) -> list[str]:

@@ -16,6 +16,7 @@ from chronos.jobs.schedule import Interval
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.intents import Create, Edit, Intent, Pause, Remove, Resume, RunNow
 from chronos.protocol.job_changes import Changes
+from chronos.values import evolve
 from simulator import faults, marks
 from simulator.faults import Change
 from simulator.history import Kind
@@ -104,7 +105,7 @@ class People:
         next_us = following(job, self._kernel.now_us)
         if next_us is None:
             return None
-        fresh = attrs.evolve(job, next_us=next_us, runs=(), waiting=(), revision=0)
+        fresh = evolve(job, next_us=next_us, runs=(), waiting=(), revision=0)
         return Create(job_id=job.id, job=fresh)
 
     def _ask(self, subject: int, intent: Callable[[], Intent | None], then: Callable[[], None]) -> None:

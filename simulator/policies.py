@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 
-import attrs
-
 from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, Instant
 from chronos.jobs.job import Job
 from chronos.jobs.policy import CatchUp, OnInterrupt, Overlap, Policy
+from chronos.values import evolve
 
 # Where the policies of a run come from: the jobs themselves, or chance.
 SOURCES = ("own", "random")
@@ -45,4 +44,4 @@ def _with_policy(job: Job, chance: random.Random, start_us: Instant) -> Job:
         time_limit_us=chance.choice((None, None, 15 * SECOND_US, 5 * MINUTE_US, HOUR_US)),
         ends_us=ends_us if is_ended and (job.next_us or start_us) < ends_us else None,
     )
-    return attrs.evolve(job, policy=policy, times=times if is_counted and job.times is None else job.times)
+    return evolve(job, policy=policy, times=times if is_counted and job.times is None else job.times)

@@ -43,6 +43,7 @@ from chronos.protocol import flow as flows
 from chronos.protocol.intents import Intent, Pause
 from chronos.protocol.state import Rules
 from chronos.testing.nas import HARDENED, Promises
+from chronos.values import evolve
 from simulator.agents import Agent
 from simulator.properties import (
     CONVERGES,
@@ -111,7 +112,7 @@ FAILING = _case(
     (0, 400, 500),
     policy=Policy(attempts=2, retry_delay_us=50 * SECOND_US),
 )
-BETWEEN = attrs.evolve(
+BETWEEN = evolve(
     _case("an occurrence between two seconds", (0, 200, 201, 400)),
     job=Job(
         id=JOB_ID,
@@ -119,8 +120,8 @@ BETWEEN = attrs.evolve(
         next_us=200 * SECOND_US + SECOND_US // 2,
     ),
 )
-DRAINED = attrs.evolve(_case("the host drains a machine", (0, 600, 1200)), is_drained=True)
-REFUSED = attrs.evolve(
+DRAINED = evolve(_case("the host drains a machine", (0, 600, 1200)), is_drained=True)
+REFUSED = evolve(
     _case("NAS refuses the agent's identity for a while", (0, 200)), is_logged_out=True, processes=1
 )
 PAUSED = _case("somebody pauses the job", (0, 200), change=Pause(job_id=JOB_ID))
@@ -128,7 +129,7 @@ PAUSED = _case("somebody pauses the job", (0, 200), change=Pause(job_id=JOB_ID))
 
 # With the promise (L13), an agent that arms the very instant of the fire that it accepts is fired again
 # and again, and loses nothing.
-TAKES_A_DELIVERY_FOR_AN_ARM = attrs.evolve(HARDENED, sets_deliveries_apart=False)
+TAKES_A_DELIVERY_FOR_AN_ARM = evolve(HARDENED, sets_deliveries_apart=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -769,7 +770,7 @@ _THREE_STEPS = (
         old="    return (flow if flow.phase is Phase.SWAPPING else",
         new=(
             "    if move.runs:\n"
-            "        flow = attrs.evolve(flow, phase=Phase.SWAPPING, move=attrs.evolve(move, runs=()))\n"
+            "        flow = evolve(flow, phase=Phase.SWAPPING, move=evolve(move, runs=()))\n"
             "        job_id = flow.intent.job_id\n"
             "        starts = (StartRun(job_id=job_id, run=run, confirm=True) for run in move.runs)\n"
             "        return flow, (*starts, effect)\n"
@@ -837,8 +838,8 @@ _THREE_STEPS = (
     Mutant(
         name="a run starts though its job was removed meanwhile",
         module=flows,
-        old="    newest = attrs.evolve(move, job=job, runs=held)",
-        new="    newest = attrs.evolve(move, job=job)",
+        old="    newest = evolve(move, job=job, runs=held)",
+        new="    newest = evolve(move, job=job)",
         rule="test_run_of_a_job_that_was_removed_meanwhile_is_not_started",
     ),
     Mutant(
@@ -886,7 +887,7 @@ _WHAT_A_PROCESS_DOES = (
         new=(
             "        self.is_draining, self.looks = True, None\n"
             "        for key, running in tuple(self.runs.items()):\n"
-            "            self.own('runs')[key] = attrs.evolve(running, renew_us=None)\n"
+            "            self.own('runs')[key] = evolve(running, renew_us=None)\n"
         ),
         case=DRAINED,
         found_by=(NO_OVERLAP,),
@@ -928,7 +929,7 @@ _WHAT_A_PROCESS_DOES = (
     Mutant(
         name="a run that has ended is forgotten before its end is stored",
         module=runs,
-        old='        self.own("runs")[key] = attrs.evolve(running, end=finish)\n',
+        old='        self.own("runs")[key] = evolve(running, end=finish)\n',
         new='        self.own("runs").pop(key)\n',
         case=CLOSE,
         found_by=(SAFE_SLEEP,),

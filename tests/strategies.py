@@ -15,6 +15,7 @@ from typing import Any, Union, get_args, get_origin
 import attrs
 from hypothesis import reject
 from hypothesis import strategies as st
+from msgspec import NODEFAULT, Struct, structs
 
 from chronos.jobs.data import json_of
 from chronos.jobs.instants import DAY_US, MINUTE_US, parse_instant
@@ -23,6 +24,7 @@ from chronos.jobs.policy import MAX_CATCH_UP, MAX_RETRY_DELAY_US, MAX_TIME_LIMIT
 from chronos.jobs.schedule import Cron, Interval, next_after
 from chronos.stores.reader import MAX_DURATION_US
 from chronos.stores.rewrite import LONGEST_REASON
+from chronos.values import evolve
 
 FIRST_US = parse_instant("0001-01-01T00:00:00+00:00")
 LAST_US = parse_instant("9999-12-31T23:59:59.999999+00:00")
@@ -99,12 +101,12 @@ _PLAIN: dict[object, st.SearchStrategy[Any]] = {
 
 @cache
 def values(kind: Any) -> st.SearchStrategy[Any]:
-    """Return what draws values of a type: an attrs class, a choice, an enumeration, a plain type."""
+    """Return what draws values of a type: a class, a choice, an enumeration, a plain type."""
     if kind in EXPLICIT:
         return EXPLICIT[kind]
     if kind in _PLAIN:
         return _PLAIN[kind]
-    if attrs.has(kind):
+    if attrs.has(kind) or (isinstance(kind, type) and issubclass(kind, Struct)):
         return _instances(kind)
     if get_origin(kind) in (Union, types.UnionType):
         return st.one_of(*map(values, get_args(kind)))
@@ -116,11 +118,13 @@ def values(kind: Any) -> st.SearchStrategy[Any]:
 
 
 def _instances(kind: type) -> st.SearchStrategy[Any]:
-    """Return what draws instances of an attrs class; about half of what has a default is left at it."""
+    """Return what draws instances of a class; about half of what has a default is left at it."""
     hints = typing.get_type_hints(kind)
-    drawn = {
-        field.alias: _field(kind, field, hints[field.name]) for field in attrs.fields(kind) if field.init
-    }
+    if issubclass(kind, Struct):
+        defaults = {each.name: each.default for each in structs.fields(kind)}
+    else:
+        defaults = {each.name: each.default for each in attrs.fields(kind) if each.init}
+    drawn = {name: _field(kind, name, default, hints[name]) for name, default in defaults.items()}
 
     def made(fields: dict[str, Any]) -> Any:
         try:
@@ -131,26 +135,26 @@ def _instances(kind: type) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries(drawn).map(made)
 
 
-def _field(kind: type, field: attrs.Attribute[Any], hint: Any) -> st.SearchStrategy[Any]:
-    explicit = EXPLICIT.get((kind, field.name))
-    if explicit is None and field.name.endswith("_us") and int in (hint, *get_args(hint)):
-        is_duration = any(word in field.name for word in ("period", "grace", "timeout", "delay", "for_"))
+def _field(kind: type, name: str, default: Any, hint: Any) -> st.SearchStrategy[Any]:
+    explicit = EXPLICIT.get((kind, name))
+    if explicit is None and name.endswith("_us") and int in (hint, *get_args(hint)):
+        is_duration = any(word in name for word in ("period", "grace", "timeout", "delay", "for_"))
         explicit = durations if is_duration else instants
         if type(None) in get_args(hint):
             explicit = st.none() | explicit
         if get_origin(hint) is tuple:
             explicit = st.lists(explicit, max_size=3, unique=True).map(sorted).map(tuple)
     drawn = values(hint) if explicit is None else explicit
-    if field.default is attrs.NOTHING or isinstance(field.default, attrs.Factory):
+    if default in (attrs.NOTHING, NODEFAULT) or isinstance(default, attrs.Factory):
         return drawn
-    return st.just(field.default) | drawn
+    return st.just(default) | drawn
 
 
 def _on_slot(job: Job) -> Job:
     """Return *job* with its next occurrence on a slot of its schedule, where such a job usually has it."""
     if job.next_us is None:
         return job
-    return attrs.evolve(job, next_us=next_after(job.schedule, job.next_us))
+    return evolve(job, next_us=next_after(job.schedule, job.next_us))
 
 
 def jobs() -> st.SearchStrategy[Job]:
@@ -161,7 +165,7 @@ def jobs() -> st.SearchStrategy[Job]:
 
 def outcomes(job_id: str) -> st.SearchStrategy[Outcome]:
     """Return what draws outcomes of a job."""
-    return values(Outcome).map(lambda outcome: attrs.evolve(outcome, job_id=job_id))
+    return values(Outcome).map(lambda outcome: evolve(outcome, job_id=job_id))
 
 
 # --- what a jobs file cannot say --------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import attrs
 import pytest
 from filelock import FileLock
 
@@ -16,6 +15,7 @@ from chronos.jobs.instants import HOUR_US, MINUTE_US, format_instant, parse_inst
 from chronos.jobs.job import Origin, Outcome, Result, Run, Waiting
 from chronos.jobs.schedule import Cron, Interval, Once
 from chronos.stores.json_file import JsonFileStore
+from chronos.values import evolve
 from tests.processes import in_shell
 from tests.test_command_line import BROKEN, JOB, with_job
 
@@ -133,11 +133,11 @@ def test_next_times_are_within_the_bounds_of_the_job() -> None:
     assert past(job, AHEAD_US) == AHEAD_US
     flying = Run(occurrence_us=AHEAD_US - HOUR_US, attempt=1, owner="o", claimed_us=0, lease_until_us=1)
     waits = Waiting(occurrence_us=AHEAD_US - 2 * HOUR_US, attempt=1, not_before_us=0, origin=Origin.SCHEDULE)
-    assert len(upcoming(attrs.evolve(job, runs=(flying,), waiting=(waits,)), 9, 0)) == 1
+    assert len(upcoming(evolve(job, runs=(flying,), waiting=(waits,)), 9, 0)) == 1
     once = Job(id="j", schedule=Once(at_us=AHEAD_US), next_us=AHEAD_US)
     assert upcoming(once, 9, 0) == (AHEAD_US,)
     assert upcoming(once, 9, AHEAD_US) == ()
-    assert upcoming(attrs.evolve(once, state=JobState.COMPLETED), 9, 0) == ()
+    assert upcoming(evolve(once, state=JobState.COMPLETED), 9, 0) == ()
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -169,12 +169,8 @@ def filled(store: JsonFileStore | SqlStore) -> None:
         occurrence_us=AHEAD_US, attempt=2, not_before_us=AHEAD_US + MINUTE_US, origin=Origin.SCHEDULE
     )
     store.swap("flying", expected=None, replacement=flying)
-    store.swap(
-        "waits", expected=None, replacement=attrs.evolve(flying, id="waits", runs=(), waiting=(waiting,))
-    )
-    store.swap(
-        "ended", expected=None, replacement=attrs.evolve(flying, id="ended", runs=()), outcomes=(ended,)
-    )
+    store.swap("waits", expected=None, replacement=evolve(flying, id="waits", runs=(), waiting=(waiting,)))
+    store.swap("ended", expected=None, replacement=evolve(flying, id="ended", runs=()), outcomes=(ended,))
 
 
 @pytest.mark.parametrize("kind", ["file", "SQLite file", "SQLite URL", "SQLite in use", "standard input"])

@@ -15,6 +15,7 @@ from chronos.jobs.instants import MINUTE_US, parse_instant
 from chronos.jobs.job import Job, Outcome
 from chronos.jobs.schedule import Cron, Interval, Once
 from chronos.stores.codec import DocumentError, decode, encode
+from chronos.values import evolve
 from tests.strategies import jobs, values
 
 NOON_US = parse_instant("2026-06-25T12:00:00+00:00")
@@ -51,9 +52,9 @@ def test_document_says_what_people_would_look_for() -> None:
     assert list(raw) == sorted(raw)
     assert raw["schedule"] == {"kind": "cron", "expr": "0 3 * * *", "tz": "Europe/Berlin"}
     assert raw["state"] == "scheduled"
-    every_minute = attrs.evolve(NIGHTLY, schedule=Interval(period_us=MINUTE_US, anchor_us=0))
+    every_minute = evolve(NIGHTLY, schedule=Interval(period_us=MINUTE_US, anchor_us=0))
     assert json.loads(encode(every_minute))["schedule"]["kind"] == "interval"
-    once = attrs.evolve(NIGHTLY, schedule=Once(at_us=0))
+    once = evolve(NIGHTLY, schedule=Once(at_us=0))
     assert json.loads(encode(once))["schedule"]["kind"] == "once"
 
 
@@ -105,10 +106,10 @@ def test_what_is_no_document_is_refused(document: str) -> None:
 @pytest.mark.parametrize(
     "job",
     [
-        attrs.evolve(NIGHTLY, id="\ud83d\ude00"),
-        attrs.evolve(NIGHTLY, next_us="5"),
-        attrs.evolve(NIGHTLY, completed=float("nan")),
-        attrs.evolve(NIGHTLY, schedule=None),
+        evolve(NIGHTLY, id="\ud83d\ude00"),
+        evolve(NIGHTLY, next_us="5"),
+        evolve(NIGHTLY, completed=float("nan")),
+        evolve(NIGHTLY, schedule=None),
     ],
 )
 def test_value_that_would_not_come_back_is_refused(job: Job) -> None:

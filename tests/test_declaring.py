@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,6 +32,7 @@ from chronos.jobs.job import Job, JobState
 from chronos.jobs.schedule import Cron, Once
 from chronos.protocol import job_changes
 from chronos.protocol.flow_effects import Answer
+from chronos.values import evolve
 from tests.agents import T0, MakeWorld, Nas, World, at, every_hour, later, until
 
 NOON = datetime(2026, 6, 26, 12, tzinfo=UTC)
@@ -399,7 +399,7 @@ def test_declaring_twice_is_declaring_once(
     if job is None or spec.declared(0).job.declared != job.declared:
         return  # its time was over
     is_over = state is JobState.COMPLETED
-    job = attrs.evolve(job, state=state, next_us=None if is_over else job.next_us)
+    job = evolve(job, state=state, next_us=None if is_over else job.next_us)
     assert declared(job, spec, T0 - HOUR_US + gap_us + more_us) == job
 
 

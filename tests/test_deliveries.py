@@ -8,7 +8,6 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
-import attrs
 import pytest
 
 from chronos import FireEndpoint, MemoryStore, RunContext, Scheduler
@@ -16,6 +15,7 @@ from chronos.jobs.instants import MINUTE_US, SECOND_US
 from chronos.protocol.flow_effects import ArmsListed
 from chronos.testing import HARDENED, LocalNas, nas
 from chronos.testing.nas import EMPTY, RELAY_TIMEOUT_US, OneShot, Promises, Row
+from chronos.values import evolve
 from simulator import marks
 from simulator.agents import CHRONOS
 from simulator.kernel import Kernel, RecordedChoices
@@ -26,7 +26,7 @@ from simulator.search.explore import search
 from simulator.search.space import Space
 
 HOUR = timedelta(hours=1)
-WITHOUT = attrs.evolve(HARDENED, sets_deliveries_apart=False)
+WITHOUT = evolve(HARDENED, sets_deliveries_apart=False)
 STOPPED = next(case for case in CASES if case.is_stopped)
 
 
@@ -159,7 +159,7 @@ def test_provision_of_what_is_armed_is_a_no_op() -> None:
     first = armed(EMPTY).row
     assert first.shot is not None
     row = armed(first, (first.shot,)).row
-    for relays in ((), (first.shot,), (attrs.evolve(row.shot, job_id="k"),)):
+    for relays in ((), (first.shot,), (evolve(row.shot, job_id="k"),)):
         decision = armed(row, relays)
         assert (decision.row, decision.create, decision.delete) == (row, None, None)
         assert nas.listed(HARDENED, row, relays=relays) == row.shot

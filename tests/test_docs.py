@@ -27,6 +27,7 @@ import attrs
 import httpx
 import pytest
 from filelock import FileLock
+from msgspec.structs import asdict, fields
 
 import chronos
 import chronos.testing
@@ -106,7 +107,7 @@ def test_schemas_and_vectors_are_those_of_the_code(site: Path) -> None:
         schema = json.loads((site / "contract" / "schemas" / f"{cls.__name__}.json").read_text("utf-8"))
         assert schema == json_schema(cls)
         found = json.loads((site / "contract" / "vectors" / f"{cls.__name__}.json").read_text("utf-8"))
-        assert found == json.loads(json.dumps([attrs.asdict(vector) for vector in vectors(cls)]))
+        assert found == json.loads(json.dumps([asdict(vector) for vector in vectors(cls)]))
 
 
 def test_properties_page_tells_every_property(site: Path) -> None:
@@ -134,7 +135,7 @@ def test_every_incident_is_decided_by_something(site: Path) -> None:
 def test_every_promise_of_nas_is_told(site: Path) -> None:
     """Each has an anchor that incidents link to."""
     html = (site / "contract" / "nas.html").read_text(encoding="utf-8")
-    assert all(f'<span id="{field.name}">' in html for field in attrs.fields(Promises))
+    assert all(f'<span id="{field.name}">' in html for field in fields(Promises))
 
 
 def test_protocol_page_tells_every_transition(site: Path) -> None:

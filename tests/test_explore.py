@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import attrs
 import pytest
 
 from chronos.testing import nas
+from chronos.values import evolve
 from simulator.agents import CHRONOS, NAIVE
 from simulator.search.cases import CASES, Case
 from simulator.search.explore import Result, search
@@ -68,7 +68,7 @@ def test_two_faults_anywhere_are_survived(budget: tuple[int, int, int]) -> None:
 )
 def test_promise_of_nas_is_earned_by_the_search(promise: str, violated: str, within: Case) -> None:
     """A NAS that breaks this one promise is caught with a history of a few steps."""
-    broken = attrs.evolve(nas.HARDENED, **{promise: False})
+    broken = evolve(nas.HARDENED, **{promise: False})
     result = search(Space(within, CHRONOS, broken), limit=60_000)
     found = {each.property: each for each in result.counterexamples}
     assert violated in found, told(result)

@@ -10,10 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import attrs
 import pytest
 
 from chronos.errors import StoreError
+from chronos.values import evolve
 from simulator import agents, command_line, faults
 from simulator.__main__ import main
 from tests.processes import in_shell
@@ -118,8 +118,8 @@ def test_exception_of_an_agent_is_no_verdict(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    rules = attrs.evolve(agents.CHRONOS.rules, **{part: fail})
-    monkeypatch.setitem(agents.AGENTS, "naive", attrs.evolve(agents.CHRONOS, rules=rules))
+    rules = evolve(agents.CHRONOS.rules, **{part: fail})
+    monkeypatch.setitem(agents.AGENTS, "naive", evolve(agents.CHRONOS, rules=rules))
     report = tmp_path / "report.json"
     assert main(["run", "quiet-month", "--days", "2", "--agent", "naive", "--json", str(report)]) == 4
     told = capsys.readouterr()

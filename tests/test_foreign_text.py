@@ -7,7 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from chronos.jobs.schedule import Cron, Interval, Once, next_after, upcoming
 from chronos.provider.hermes_jobs import read_hermes_job
 from chronos.stores import JsonFileStore, told_apart
 from chronos.stores.record import FileFacts, read_document, read_history, read_job
+from chronos.values import evolve
 from tests.agents import MakeWorld
 
 NOON = "2026-06-25T12:00:00+00:00"
@@ -115,7 +115,7 @@ def test_spelling_with_seconds_last_survives_a_change_of_the_job(tmp_path: Path)
     store = JsonFileStore(file_of(tmp_path / "jobs.json", raw))
     job = store.load("job-01")
     assert job is not None
-    assert store.swap("job-01", expected=job, replacement=attrs.evolve(job, completed=1))
+    assert store.swap("job-01", expected=job, replacement=evolve(job, completed=1))
     written = json.loads(store.path.read_text(encoding="utf-8"))["jobs"][0]
     assert written["schedule"] == raw["schedule"]
 
@@ -160,10 +160,10 @@ def test_text_stays_until_the_schedule_changes(tmp_path: Path) -> None:
     store = JsonFileStore(file_of(tmp_path / "jobs.json", record("every 60m")))
     job = store.load("job-01")
     assert job is not None
-    later = attrs.evolve(job, completed=1, next_us=(job.next_us or 0) + HOUR_US)
+    later = evolve(job, completed=1, next_us=(job.next_us or 0) + HOUR_US)
     assert store.swap("job-01", expected=job, replacement=later)
     assert json.loads(store.path.read_text(encoding="utf-8"))["jobs"][0]["schedule"] == "every 60m"
-    edited = attrs.evolve(later, schedule=Cron(expr="0 9 * * *", tz="Europe/Berlin"))
+    edited = evolve(later, schedule=Cron(expr="0 9 * * *", tz="Europe/Berlin"))
     assert store.swap("job-01", expected=later, replacement=edited)
     assert store.load_all() == JsonFileStore(store.path).load_all() == (edited,)
 
@@ -317,6 +317,6 @@ def test_what_is_the_agent_s_own_is_no_near_miss(theirs: dict[str, Any], tmp_pat
     store = JsonFileStore(file_of(tmp_path / "jobs.json", raw))
     job = store.load("job-01")
     assert job is not None
-    assert store.swap("job-01", expected=job, replacement=attrs.evolve(job, completed=1))
+    assert store.swap("job-01", expected=job, replacement=evolve(job, completed=1))
     written = json.loads(store.path.read_text(encoding="utf-8"))["jobs"][0]
     assert {name: written[name] for name in theirs} == theirs

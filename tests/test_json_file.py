@@ -11,7 +11,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +21,7 @@ from chronos.jobs.instants import MINUTE_US, parse_instant
 from chronos.jobs.job import Job, JobState, Outcome, Result, Unreadable
 from chronos.jobs.schedule import Cron, Interval, Once
 from chronos.stores import JobStore, JsonFileStore, json_file
+from chronos.values import evolve
 from tests.moves import claim_and_end, claimed
 from tests.strategies import fits_json_file, jobs, outcomes
 
@@ -92,7 +92,7 @@ def test_claim_is_a_small_difference_of_the_text(tmp_path: Path) -> None:
     store = JsonFileStore(path)
     job = store.load_all()[3]
     before = path.read_text(encoding="utf-8").splitlines()
-    assert store.swap(job.id, expected=job, replacement=attrs.evolve(job, completed=10))
+    assert store.swap(job.id, expected=job, replacement=evolve(job, completed=10))
     after = path.read_text(encoding="utf-8").splitlines()
     changed = [new.strip() for old, new in zip(before, after, strict=True) if old != new]
     assert [line.split(":")[0] for line in changed] == ['"completed"', '"updated_at"']
@@ -153,7 +153,7 @@ def test_change_of_another_program_during_a_swap_is_not_overwritten(
         store.path.write_text('{"jobs": []}', encoding="utf-8")
 
     monkeypatch.setattr(json_file, "_write_beside", write_and_be_overtaken)
-    assert not store.swap("nightly", expected=NIGHTLY, replacement=attrs.evolve(NIGHTLY, revision=1))
+    assert not store.swap("nightly", expected=NIGHTLY, replacement=evolve(NIGHTLY, revision=1))
     assert store.load_all() == ()
 
 
@@ -341,7 +341,7 @@ def test_deeply_nested_objects_are_kept_or_refused(tmp_path: Path) -> None:
     refused, frames = 0, 200
     while refused < 3:
         frames += 8
-        before, later = path.read_bytes(), attrs.evolve(job, revision=job.revision + 1)
+        before, later = path.read_bytes(), evolve(job, revision=job.revision + 1)
         try:
             assert swap_below(frames, later)
             job = later
@@ -360,7 +360,7 @@ def test_what_was_written_is_not_parsed_again(tmp_path: Path, monkeypatch: pytes
     store = JsonFileStore.create(tmp_path / "jobs.json")
     add(store, NIGHTLY)
     monkeypatch.setattr(json_file, "read_document", lambda *_, **__: pytest.fail("parsed again"))
-    later = attrs.evolve(NIGHTLY, revision=1)
+    later = evolve(NIGHTLY, revision=1)
     assert store.swap("nightly", expected=NIGHTLY, replacement=later, outcomes=(outcome(NIGHTLY, 1),))
     assert store.load_all() == (later,)
     assert store.history("nightly") == (outcome(NIGHTLY, 1),)
@@ -405,7 +405,7 @@ def test_what_was_written_is_what_another_process_reads(data: st.DataObject, tmp
     for _ in range(3):
         held = {job.id: job for job in store.load_all()}
         job_id = data.draw(st.sampled_from([*held, "new"]), label="id")
-        named = jobs().map(lambda job, job_id=job_id: attrs.evolve(job, id=job_id)).filter(fits_json_file)
+        named = jobs().map(lambda job, job_id=job_id: evolve(job, id=job_id)).filter(fits_json_file)
         swap = {
             "expected": held.get(job_id),
             "replacement": data.draw(st.none() | named, label="replacement"),
@@ -449,7 +449,7 @@ def test_text_that_json_cannot_hold_is_refused(tmp_path: Path) -> None:
     """Both halves of a surrogate pair apart would come back as one character: another id."""
     store = JsonFileStore.create(tmp_path / "jobs.json")
     with pytest.raises(StoreError, match="no record reads as") as caught:
-        store.swap("\ud83d\ude00", expected=None, replacement=attrs.evolve(NIGHTLY, id="\ud83d\ude00"))
+        store.swap("\ud83d\ude00", expected=None, replacement=evolve(NIGHTLY, id="\ud83d\ude00"))
     assert caught.value.definite
     assert store.load_all() == ()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import attrs
 import pytest
 from cronsim import CronSim
 from hypothesis import given, settings
@@ -21,6 +20,7 @@ from chronos.jobs.schedule import Cron, Interval, Once, Schedule, next_after
 from chronos.protocol import job_changes, transitions
 from chronos.protocol.draft import Draft, Stretch
 from chronos.protocol.job_changes import Changes
+from chronos.values import evolve
 from tests.test_clock_changes import DENSE, SPARSE
 
 T0 = parse_instant("2026-06-26T12:00:00+00:00")
@@ -168,7 +168,7 @@ def test_change_of_a_job_that_stands_far_ahead_visits_no_slot(
 ) -> None:
     """As after a start by a clock that was wrong: its next occurrence is a year ahead."""
     ahead_us = next_after(schedule, T0 + YEAR_US)
-    job = attrs.evolve(asleep_for_a_year(schedule), next_us=ahead_us)
+    job = evolve(asleep_for_a_year(schedule), next_us=ahead_us)
     steps()
     other = Changes(schedule=Interval(period_us=HOUR_US, anchor_us=T0))
     edited = job_changes.edit(job, changes=other, now_us=T0).job

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import attrs
 import pytest
 
 from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US
@@ -50,6 +49,7 @@ from chronos.protocol.follow_ups import follow_up
 from chronos.protocol.intents import Create, Edit, Finish, Fire, Intent, Pause, Remove, Renew, Resume, RunNow
 from chronos.protocol.job_changes import Changes
 from chronos.protocol.reconciliation import begin_reconciliation, differences, step_reconciliation
+from chronos.values import evolve
 
 NOON_US = 1_000 * HOUR_US
 HOURLY = Interval(period_us=HOUR_US, anchor_us=NOON_US)
@@ -59,7 +59,7 @@ ACCEPTED = ArmAccepted(echoed=True)
 
 
 def run_of(owner: str = "me", **changes: int) -> Run:
-    return attrs.evolve(
+    return evolve(
         Run(
             occurrence_us=NOON_US,
             attempt=1,
@@ -122,11 +122,11 @@ def test_fire_moves_the_store_then_arms_then_answers_then_runs() -> None:
 
 def test_run_starts_with_the_limit_and_the_data_of_its_job() -> None:
     """As they stand when it starts; and at the limit it ends as a run that fails."""
-    job = attrs.evolve(JOB, policy=Policy(time_limit_us=90 * SECOND_US), data_json='{"a":1}')
+    job = evolve(JOB, policy=Policy(time_limit_us=90 * SECOND_US), data_json='{"a":1}')
     _, (_, start) = flow_at(FIRE, JobLoaded(job), JobSwapped(), ACCEPTED)
     assert isinstance(start, StartRun)
     assert (start.time_limit_us, start.data_json) == (90 * SECOND_US, '{"a":1}')
-    finish = flows.timed_out(attrs.evolve(start, confirm=True))
+    finish = flows.timed_out(evolve(start, confirm=True))
     reason = "timed out after 90 s"
     assert finish == Finish(job_id="job", run=start.run, succeeded=False, detail=reason, confirm=True)
 
@@ -142,7 +142,7 @@ def test_run_starts_though_the_arm_failed_and_the_fire_is_not_settled() -> None:
 
 def test_redelivery_of_a_half_done_fire_arms_and_runs_nothing() -> None:
     """A duplicate does not assume that the first delivery finished its work (L7)."""
-    claimed = attrs.evolve(JOB, next_us=NOON_US + HOUR_US, runs=(run_of("other"),), revision=1)
+    claimed = evolve(JOB, next_us=NOON_US + HOUR_US, runs=(run_of("other"),), revision=1)
     _, effects = flow_at(FIRE, JobLoaded(claimed))
     assert effects == (ProvisionArm(job_id="job", fire_at_us=NOON_US + HOUR_US, revision=1),)
     _, (answer,) = flow_at(FIRE, JobLoaded(claimed), ACCEPTED)
@@ -152,7 +152,7 @@ def test_redelivery_of_a_half_done_fire_arms_and_runs_nothing() -> None:
 
 def guarded(owner: str) -> Job:
     policy = Policy(on_interrupt=OnInterrupt.RETRY)
-    return attrs.evolve(JOB, next_us=NOON_US + HOUR_US, runs=(run_of(owner),), policy=policy, revision=1)
+    return evolve(JOB, next_us=NOON_US + HOUR_US, runs=(run_of(owner),), policy=policy, revision=1)
 
 
 GUARD_US = NOON_US + LEASE_US + CLOCK_ALLOWANCE_US
@@ -188,7 +188,7 @@ def test_run_whose_lease_ended_before_its_start_is_not_started() -> None:
 
 def test_conflict_decides_again_with_what_another_process_left() -> None:
     """The claim of the faster process makes this fire a duplicate."""
-    claimed = attrs.evolve(JOB, next_us=NOON_US + HOUR_US, runs=(run_of("other"),), revision=1)
+    claimed = evolve(JOB, next_us=NOON_US + HOUR_US, runs=(run_of("other"),), revision=1)
     flow, effects = flow_at(FIRE, JobLoaded(JOB), SwapConflicted(claimed))
     assert effects == (ProvisionArm(job_id="job", fire_at_us=NOON_US + HOUR_US, revision=1),)
     assert flow.move is not None
@@ -210,7 +210,7 @@ def test_conflicts_without_end_are_a_broken_store() -> None:
 
 def test_outdated_arm_follows_a_store_that_has_moved_on() -> None:
     """What is armed is what the newest job wants."""
-    newer = attrs.evolve(JOB, next_us=NOON_US + 5 * HOUR_US, revision=7)
+    newer = evolve(JOB, next_us=NOON_US + 5 * HOUR_US, revision=7)
     _, effects = flow_at(FIRE, JobLoaded(JOB), JobSwapped(), ArmOutdated(7), JobLoaded(newer))
     assert effects == (ProvisionArm(job_id="job", fire_at_us=NOON_US + 5 * HOUR_US, revision=7),)
 
@@ -224,20 +224,20 @@ def test_new_life_of_a_job_begins_after_every_earlier_one() -> None:
 
 def test_new_life_of_a_job_comes_after_what_nas_remembers() -> None:
     """Where a clock was behind, the job raises its revision past the earlier life's."""
-    born = attrs.evolve(JOB, revision=NOON_US)
+    born = evolve(JOB, revision=NOON_US)
     known = NOON_US + 9
     create = Create(job_id="job", job=JOB)
     flow, effects = flow_at(create, JobLoaded(None), JobSwapped(), ArmOutdated(known), JobLoaded(born))
     (swap,) = effects
     assert isinstance(swap, SwapJob)
-    assert swap.replacement == attrs.evolve(JOB, revision=known + 1)
+    assert swap.replacement == evolve(JOB, revision=known + 1)
     _, effects = step(flow, JobSwapped(), NOON_US)
     assert effects == (ProvisionArm(job_id="job", fire_at_us=NOON_US, revision=known + 1),)
 
 
 def test_removal_takes_the_place_after_the_last_revision() -> None:
     """A late provision of the removed job must not revive it."""
-    last = attrs.evolve(JOB, revision=4)
+    last = evolve(JOB, revision=4)
     _, effects = flow_at(Remove(job_id="job"), JobLoaded(last), JobSwapped())
     assert effects == (CancelArm(job_id="job", revision=5),)
 
@@ -264,15 +264,15 @@ def test_cancel_of_an_arm_without_a_job_comes_after_what_nas_remembers() -> None
 
 def test_run_of_a_job_that_was_removed_meanwhile_is_not_started() -> None:
     """NAS told of the newer revision, and the store does not hold the claim any more: nor does a new job."""
-    for found in (None, attrs.evolve(JOB, revision=NOON_US, next_us=NOON_US + HOUR_US)):
+    for found in (None, evolve(JOB, revision=NOON_US, next_us=NOON_US + HOUR_US)):
         told = (ArmOutdated(NOON_US), JobLoaded(found), ArmAccepted(echoed=True))
         _, effects = flow_at(FIRE, JobLoaded(JOB), JobSwapped(), *told)
         assert [type(effect) for effect in effects] == [Answer]
 
 
-CHANGED = attrs.evolve(JOB, revision=1)
+CHANGED = evolve(JOB, revision=1)
 QUEUE = Policy(overlap=Overlap.QUEUE)
-QUEUED = attrs.evolve(
+QUEUED = evolve(
     JOB,
     next_us=NOON_US + 2 * HOUR_US,
     runs=(run_of(),),
@@ -292,22 +292,22 @@ LATER_US = NOON_US + HOUR_US + MINUTE_US
 @pytest.mark.parametrize(
     ("intent", "before", "after"),
     [
-        (Pause(job_id="job", note="why"), JOB, attrs.evolve(CHANGED, state=JobState.PAUSED, note="why")),
-        (Resume(job_id="job"), attrs.evolve(JOB, state=JobState.PAUSED), CHANGED),
+        (Pause(job_id="job", note="why"), JOB, evolve(CHANGED, state=JobState.PAUSED, note="why")),
+        (Resume(job_id="job"), evolve(JOB, state=JobState.PAUSED), CHANGED),
         (
             Resume(job_id="job", from_now=True),
-            attrs.evolve(JOB, state=JobState.PAUSED),
-            attrs.evolve(
+            evolve(JOB, state=JobState.PAUSED),
+            evolve(
                 CHANGED,
-                schedule=attrs.evolve(HOURLY, anchor_us=NOON_US - SECOND_US),
+                schedule=evolve(HOURLY, anchor_us=NOON_US - SECOND_US),
                 next_us=NOON_US + HOUR_US - SECOND_US,
             ),
         ),
-        (Edit(job_id="job", changes=Changes(times=2)), JOB, attrs.evolve(CHANGED, times=2)),
+        (Edit(job_id="job", changes=Changes(times=2)), JOB, evolve(CHANGED, times=2)),
         (
             Renew(job_id="job", run=run_of()),
-            attrs.evolve(JOB, runs=(run_of(),)),
-            attrs.evolve(CHANGED, runs=(run_of(lease_until_us=NOON_US - 1 + 2 * LEASE_US),)),
+            evolve(JOB, runs=(run_of(),)),
+            evolve(CHANGED, runs=(run_of(lease_until_us=NOON_US - 1 + 2 * LEASE_US),)),
         ),
     ],
     ids=lambda value: type(value).__name__,
@@ -336,7 +336,7 @@ def test_run_by_hand_is_claimed_armed_answered_and_started() -> None:
 def test_run_by_hand_looks_after_a_run_that_has_died() -> None:
     """What is known of the owners goes with the job."""
     intent = RunNow(job_id="job", asked_us=NOON_US - 1)
-    running = attrs.evolve(JOB, runs=(run_of("other"),))
+    running = evolve(JOB, runs=(run_of("other"),))
     _, (swap,) = flow_at(intent, JobLoaded(running, (Liveness.DEAD,)), now_us=NOON_US - 1)
     assert isinstance(swap, SwapJob)
     assert [outcome.result for outcome in swap.outcomes] == [Result.INTERRUPTED]
@@ -364,7 +364,7 @@ def test_end_of_a_run_that_may_start_nothing_arms_for_what_waits() -> None:
 
 def test_fire_to_a_process_that_takes_nothing_is_not_accepted() -> None:
     """It is the arm that brings somebody else, and NAS must repeat it."""
-    _, (answer,) = flow_at(attrs.evolve(FIRE, may_start=False), JobLoaded(JOB))
+    _, (answer,) = flow_at(evolve(FIRE, may_start=False), JobLoaded(JOB))
     assert isinstance(answer, Answer)
     assert not answer.settled
 
@@ -381,7 +381,7 @@ def test_only_the_runs_whose_lease_is_over_are_not_started() -> None:
     flow, _ = flow_at(FIRE, JobLoaded(JOB), JobSwapped())
     assert flow.move is not None
     longer = run_of("me", occurrence_us=NOON_US - HOUR_US, lease_until_us=NOON_US + HOUR_US)
-    flow = attrs.evolve(flow, move=attrs.evolve(flow.move, runs=(*flow.move.runs, longer)))
+    flow = evolve(flow, move=evolve(flow.move, runs=(*flow.move.runs, longer)))
     _, (answer, *starts) = step(flow, ACCEPTED, NOON_US + LEASE_US)
     assert isinstance(answer, Answer)
     assert (answer.verdict, answer.settled) == (Verdict.LOST, False)
@@ -390,14 +390,14 @@ def test_only_the_runs_whose_lease_is_over_are_not_started() -> None:
 
 def test_end_of_a_run_asks_nas_only_where_it_may_disagree() -> None:
     """It does when the claim's arm was not confirmed, and when `wake_at` moves on."""
-    claimed = attrs.evolve(JOB, next_us=NOON_US + HOUR_US, runs=(run_of(),), revision=1)
+    claimed = evolve(JOB, next_us=NOON_US + HOUR_US, runs=(run_of(),), revision=1)
     finish = Finish(job_id="job", run=run_of(), succeeded=True)
     _, (answer,) = flow_at(finish, JobLoaded(claimed), JobSwapped())
     assert isinstance(answer, Answer)
     assert answer.settled
     for intent, job in (
-        (attrs.evolve(finish, confirm=True), claimed),
-        (finish, attrs.evolve(claimed, policy=Policy(on_interrupt=OnInterrupt.RETRY))),
+        (evolve(finish, confirm=True), claimed),
+        (finish, evolve(claimed, policy=Policy(on_interrupt=OnInterrupt.RETRY))),
     ):
         _, (ask,) = flow_at(intent, JobLoaded(job), JobSwapped())
         assert ask == ProvisionArm(job_id="job", fire_at_us=NOON_US + HOUR_US, revision=2)
@@ -406,15 +406,15 @@ def test_end_of_a_run_asks_nas_only_where_it_may_disagree() -> None:
 def test_what_nobody_else_repeats_is_owed() -> None:
     """A fire is NAS's to repeat; the end of a run has nobody, and whoever changed a job may be gone."""
     unsettled = Answer(job_id="job", verdict=Verdict.CHANGED, reason="", settled=False)
-    failed = attrs.evolve(unsettled, verdict=None)
+    failed = evolve(unsettled, verdict=None)
     finish = Finish(job_id="job", run=run_of(), succeeded=True)
     overdue_us = NOON_US - CLOCK_MARGIN_US
     recovery = Fire(job_id="job", fire_at_us=overdue_us, fired=Fired(origin=Origin.RECOVERY))
     assert follow_up(FIRE, unsettled, NOON_US) is None
     assert follow_up(Remove(job_id="job"), unsettled, NOON_US) == recovery
     assert follow_up(Remove(job_id="job"), failed, NOON_US) is None
-    assert follow_up(finish, attrs.evolve(unsettled, settled=True), NOON_US) is None
-    assert follow_up(finish, failed, NOON_US) == attrs.evolve(finish, confirm=True)
+    assert follow_up(finish, evolve(unsettled, settled=True), NOON_US) is None
+    assert follow_up(finish, failed, NOON_US) == evolve(finish, confirm=True)
     assert follow_up(finish, unsettled, NOON_US) == recovery
     assert follow_up(recovery, unsettled, NOON_US) == recovery
 
@@ -426,8 +426,8 @@ def test_end_that_is_lost_when_it_is_repeated_is_looked_after() -> None:
     overdue_us = NOON_US - CLOCK_MARGIN_US
     recovery = Fire(job_id="job", fire_at_us=overdue_us, fired=Fired(origin=Origin.RECOVERY))
     assert follow_up(finish, lost, NOON_US) == recovery
-    assert follow_up(attrs.evolve(finish, confirm=False), lost, NOON_US) is None
-    claimed = attrs.evolve(QUEUED, next_us=None, runs=(run_of(),), waiting=())
+    assert follow_up(evolve(finish, confirm=False), lost, NOON_US) is None
+    claimed = evolve(QUEUED, next_us=None, runs=(run_of(),), waiting=())
     _, (swap,) = flow_at(recovery, JobLoaded(claimed, (Liveness.DEAD,)))
     assert isinstance(swap, SwapJob)
     assert [outcome.result for outcome in swap.outcomes] == [Result.INTERRUPTED]
@@ -441,7 +441,7 @@ def wanting(*jobs: tuple[Job, Liveness], arms: dict[str, int | None] | None, now
 def test_start_finds_every_difference() -> None:
     """A wrong arm, none, one too many, one of a job that is gone, and one that cannot be read."""
     alone = (JOB, Liveness.UNKNOWN)
-    paused = (attrs.evolve(JOB, next_us=None), Liveness.UNKNOWN)
+    paused = (evolve(JOB, next_us=None), Liveness.UNKNOWN)
     assert wanting(alone, arms={"job": NOON_US}) == []
     assert wanting(alone, arms={"job": NOON_US + 1}) == ["job"]
     assert wanting(alone, arms={"job": None}) == ["job"]
@@ -453,7 +453,7 @@ def test_start_finds_every_difference() -> None:
 
 def test_start_looks_at_every_run() -> None:
     """One of several that lost its process is enough."""
-    job = attrs.evolve(JOB, next_us=None, runs=(run_of("me"), run_of("other", attempt=2)))
+    job = evolve(JOB, next_us=None, runs=(run_of("me"), run_of("other", attempt=2)))
     alive, dead = Liveness.ALIVE, Liveness.DEAD
     assert not differences([(job, (alive, alive))], None, NOON_US)
     assert [fire.job_id for fire in differences([(job, (alive, dead))], None, NOON_US)] == ["job"]
@@ -465,7 +465,7 @@ def test_start_looks_after_what_is_overdue_or_abandoned_though_nas_cannot_say() 
     assert wanting((JOB, unknown), arms=None) == []
     assert wanting((JOB, unknown), arms={"job": NOON_US}, now_us=NOON_US + CLOCK_MARGIN_US - 1) == []
     assert wanting((JOB, unknown), arms=None, now_us=NOON_US + CLOCK_MARGIN_US) == ["job"]
-    last = attrs.evolve(JOB, next_us=None, runs=(run_of("other"),))
+    last = evolve(JOB, next_us=None, runs=(run_of("other"),))
     assert wanting((last, unknown), arms=None, now_us=NOON_US) == []
     assert wanting((last, unknown), arms=None, now_us=GUARD_US) == ["job"]
     assert wanting((last, Liveness.DEAD), arms=None, now_us=NOON_US) == ["job"]
@@ -478,7 +478,7 @@ def test_reconciliation_lists_then_reads_then_begins() -> None:
     assert effects == (ListArms(),)
     start, effects = step_reconciliation(start, ArmsListed({}), NOON_US)
     assert effects == (LoadJobs(),)
-    jobs = [(JOB, ()), (attrs.evolve(JOB, id="busy"), ())]
+    jobs = [(JOB, ()), (evolve(JOB, id="busy"), ())]
     start, (begun,) = step_reconciliation(start, JobsLoaded(jobs, {"busy"}), NOON_US)
     assert start.phase is Phase.DONE
     assert isinstance(begun, Begin)

@@ -6,7 +6,6 @@ import json
 import re
 from typing import Any
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +26,7 @@ from chronos.contract.wire import (
 from chronos.jobs.instants import SECOND_US, format_instant
 from chronos.jobs.job import Verdict
 from chronos.protocol.flow_effects import Answer
+from chronos.values import evolve
 
 CLASSES = tuple(REGISTRY)
 VECTORS = [
@@ -246,7 +246,7 @@ SETTLED = Answer(job_id="job-7", verdict=Verdict.ACCEPTED, reason="claimed", set
 )
 def test_a_settled_fire_is_answered_with_its_word(verdict: Verdict, status: int) -> None:
     """202 when a run starts, 200 when there is none; NAS need not come back."""
-    answer = messages.answer_to_fire(attrs.evolve(SETTLED, verdict=verdict))
+    answer = messages.answer_to_fire(evolve(SETTLED, verdict=verdict))
     assert (answer.status, answer.retry_after_s) == (status, None)
     assert answer.body == messages.FireAnswer(status=verdict.value, job_id="job-7", reason="claimed")
 
@@ -254,7 +254,7 @@ def test_a_settled_fire_is_answered_with_its_word(verdict: Verdict, status: int)
 @pytest.mark.parametrize("verdict", [None, Verdict.LOST, *messages.FIRE_WORDS])
 def test_an_unsettled_fire_is_answered_503(verdict: Verdict | None) -> None:
     """Whatever became of the run, NAS must come back to finish the arm."""
-    answer = messages.answer_to_fire(attrs.evolve(SETTLED, verdict=verdict, settled=False))
+    answer = messages.answer_to_fire(evolve(SETTLED, verdict=verdict, settled=False))
     assert (answer.status, answer.retry_after_s) == (503, messages.RETRY_AFTER_S)
     assert isinstance(answer.body, messages.ErrorResponse)
 
@@ -262,4 +262,4 @@ def test_an_unsettled_fire_is_answered_503(verdict: Verdict | None) -> None:
 def test_a_verdict_that_answers_no_fire_is_a_bug() -> None:
     """The words of other flows never go out."""
     with pytest.raises(ValueError, match="answers no fire"):
-        messages.answer_to_fire(attrs.evolve(SETTLED, verdict=Verdict.LOST))
+        messages.answer_to_fire(evolve(SETTLED, verdict=Verdict.LOST))

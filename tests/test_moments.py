@@ -11,6 +11,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Struct
 
 import chronos
 from chronos import (
@@ -40,6 +41,7 @@ from chronos.jobs.instants import (
 from chronos.protocol import draft, flow, flow_effects, intents
 from chronos.protocol.state import Pending, Started
 from chronos.testing import portal
+from chronos.values import evolve
 from tests.agents import T0, MakeWorld, at, every_hour, until
 
 NOON = datetime(2026, 6, 26, 12, tzinfo=UTC)
@@ -186,7 +188,7 @@ def test_a_policy_is_made_of_durations_and_instants() -> None:
     )
     assert policy.ends == NOON + timedelta(days=1, microseconds=1)
     assert (Policy().misfire_grace, Policy().retry_delay, Policy().ends) == (None, timedelta(minutes=1), None)
-    assert attrs.evolve(policy, attempts=2).misfire_grace == timedelta(minutes=5)
+    assert evolve(policy, attempts=2).misfire_grace == timedelta(minutes=5)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +217,10 @@ def values_for_people() -> list[type]:
     found = {Pending, Started} | {
         value for module in modules for value in vars(module).values() if inspect.isclass(value)
     }
-    return sorted((each for each in found if attrs.has(each)), key=lambda each: each.__name__)
+    return sorted(
+        (each for each in found if issubclass(each, Struct) or attrs.has(each)),
+        key=lambda each: each.__name__,
+    )
 
 
 # What is a value of the protocol alone, and told to nobody.
@@ -232,7 +237,8 @@ def test_every_instant_and_duration_is_shown_to_people(cls: type) -> None:
     """A field in microseconds has a sibling without its unit, which is aware, or a timedelta."""
     if cls.__name__ in INSIDE:
         return
-    fields = {field.name for field in attrs.fields(cls) if field.name.endswith("_us")}
+    names = cls.__struct_fields__ if issubclass(cls, Struct) else [each.name for each in attrs.fields(cls)]
+    fields = {name for name in names if name.endswith("_us")}
     assert all(hasattr(cls, name.removesuffix("_us")) for name in fields), fields
 
 

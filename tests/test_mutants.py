@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-import attrs
 import pytest
 
 from chronos.jobs.policy import OnInterrupt, Policy
 from chronos.protocol import flow as flows
 from chronos.testing import nas
+from chronos.values import evolve
 from simulator import scenario
 from simulator.agents import AGENTS, CHRONOS
 from simulator.fleet import Fleet, load_shipped
@@ -104,7 +104,7 @@ def test_search_finds_nothing_wrong_with_the_protocol_itself(case: Case) -> None
 
 def _retried(fleet: Fleet) -> Fleet:
     policy = Policy(on_interrupt=OnInterrupt.RETRY)
-    return attrs.evolve(fleet, jobs=tuple(attrs.evolve(job, policy=policy) for job in fleet.jobs))
+    return evolve(fleet, jobs=tuple(evolve(job, policy=policy) for job in fleet.jobs))
 
 
 def test_simulation_finds_what_only_a_wrong_clock_brings_to_light(monkeypatch: pytest.MonkeyPatch) -> None:

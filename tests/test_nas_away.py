@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import attrs
 import pytest
 
 from chronos.agent.asyncio import AsyncScheduler
@@ -24,6 +23,7 @@ from chronos.protocol.draft import Fired
 from chronos.protocol.follow_ups import FOLLOW_UP_DELAYS_US
 from chronos.protocol.intents import Finish, Fire, Renew
 from chronos.stores import MemoryStore
+from chronos.values import evolve
 from tests.agents import KINDS, T0, MakeWorld, at, later, until, until_async, worlds
 
 MINUTE_S, HOUR_S = 0.06, 3.6
@@ -187,12 +187,12 @@ def test_sleep_of_the_machine_counts_as_waiting_with_threads(monkeypatch: pytest
 def test_newer_recovery_of_a_job_stands_for_the_older_one_and_each_end_for_itself() -> None:
     """Two runs of one job end with two flows."""
     run = Run(occurrence_us=T0, attempt=1, owner="me", claimed_us=T0, lease_until_us=T0 + LEASE_US)
-    other = attrs.evolve(run, occurrence_us=T0 + HOUR_US)
+    other = evolve(run, occurrence_us=T0 + HOUR_US)
     recovery = Fire(job_id="j", fire_at_us=T0, fired=Fired(origin=Origin.RECOVERY))
     finish = Finish(job_id="j", run=run, succeeded=True)
-    assert follow_ups.makes_needless(attrs.evolve(recovery, fire_at_us=T0 + 1), recovery)
-    assert not follow_ups.makes_needless(attrs.evolve(recovery, job_id="k"), recovery)
-    assert follow_ups.makes_needless(attrs.evolve(finish, confirm=True), finish)
-    assert not follow_ups.makes_needless(attrs.evolve(finish, run=other), finish)
+    assert follow_ups.makes_needless(evolve(recovery, fire_at_us=T0 + 1), recovery)
+    assert not follow_ups.makes_needless(evolve(recovery, job_id="k"), recovery)
+    assert follow_ups.makes_needless(evolve(finish, confirm=True), finish)
+    assert not follow_ups.makes_needless(evolve(finish, run=other), finish)
     assert not follow_ups.makes_needless(recovery, finish)
     assert not follow_ups.makes_needless(Renew(job_id="j", run=run), finish)

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
+from msgspec.structs import asdict
 
 from chronos import events
 from chronos.agent import telemetry
@@ -301,7 +302,7 @@ def test_months_of_runs_leave_nothing_behind(make_world: MakeWorld) -> None:
 
     def kept() -> list[int]:
         process = scheduler._process
-        of_process = attrs.asdict(process, recurse=False) | attrs.asdict(process.ticker, recurse=False)
+        of_process = asdict(process) | asdict(process.ticker)
         mine = {name: value for name, value in vars(scheduler).items() if name != "_hooks"}
         held = (mine | of_process | vars(meter)).values()
         return [len(each) for each in held if isinstance(each, list | dict | set | tuple)]

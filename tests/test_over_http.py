@@ -13,6 +13,7 @@ from chronos import Interval, Job, Outcome, Result
 from chronos.jobs.instants import SECOND_US, Instant
 from chronos.jobs.job import Run
 from chronos.testing import LocalNas
+from chronos.values import evolve
 from tests import kill_loop, whole_seconds
 from tests.agent_process import Ran, opened
 
@@ -45,7 +46,7 @@ def outcome(at_us: Instant, result: Result = Result.COMPLETED, **changes: Any) -
 
 def ran(at_us: Instant, attempt: int = 1) -> list[Ran]:
     one = Ran(is_end=False, job_id="j", occurrence_us=at_us, attempt=attempt)
-    return [one, attrs.evolve(one, is_end=True)]
+    return [one, evolve(one, is_end=True)]
 
 
 def seen(folder: Path, ends: list[Outcome], log: list[Ran], **job: Any) -> list[str]:
@@ -56,7 +57,7 @@ def seen(folder: Path, ends: list[Outcome], log: list[Ran], **job: Any) -> list[
     store = opened(folder)
     nas.client().provision("j", T0)
     nas.client().provision("j", T0 + 2 * MINUTE_US)
-    left = attrs.evolve(first, **job)
+    left = evolve(first, **job)
     assert store.swap(left.id, expected=None, replacement=left, outcomes=tuple(ends))
     store.close()
     lines = [json.dumps(attrs.asdict(each)) + "\n" for each in log]

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chronos.agent import owner
 from chronos.agent.owner import is_dead, new_owner
+from chronos.values import evolve
 
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -49,7 +49,7 @@ def renamed(name: str, **parts: Any) -> str:
     """Return *name* with some of its parts replaced."""
     identity = owner._parse(name)
     assert identity is not None
-    return str(attrs.evolve(identity, **parts))
+    return str(evolve(identity, **parts))
 
 
 def test_this_process_is_not_dead() -> None:
@@ -96,11 +96,11 @@ def test_reused_process_number_is_not_the_same_process(other: tuple[subprocess.P
 @on_linux
 def test_process_of_before_a_restart_of_the_machine_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a machine that started again, nothing goes on from before."""
-    here = attrs.evolve(
+    here = evolve(
         owner._this_process(), host="vm-7", machine="m", boot="b2", namespace=owner._FIRST_NAMESPACE
     )
     monkeypatch.setattr(owner, "_this_process", lambda: here)
-    before = str(attrs.evolve(here, boot="b1", pid=1))
+    before = str(evolve(here, boot="b1", pid=1))
     assert is_dead(before)
     for parts in ({"host": "vm-8"}, {"machine": "n"}, {"boot": ""}, {"namespace": "4026532001"}):
         assert not is_dead(renamed(before, **parts)), parts
@@ -112,11 +112,9 @@ def test_restart_is_not_believed_of_a_machine_without_a_name(
     host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two machines that are both called localhost are not one machine that was restarted."""
-    here = attrs.evolve(
-        owner._this_process(), host=host, machine="", boot="b2", namespace=owner._FIRST_NAMESPACE
-    )
+    here = evolve(owner._this_process(), host=host, machine="", boot="b2", namespace=owner._FIRST_NAMESPACE)
     monkeypatch.setattr(owner, "_this_process", lambda: here)
-    assert not is_dead(str(attrs.evolve(here, boot="b1")))
+    assert not is_dead(str(evolve(here, boot="b1")))
 
 
 @on_linux
@@ -154,10 +152,10 @@ def test_system_without_boots_asks_for_the_number_alone(
     other: tuple[subprocess.Popen[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where there is no /proc, a number that no process has is the one thing that is certain."""
-    here = attrs.evolve(owner._this_process(), host="mac", machine="", boot="", namespace="", started=0)
+    here = evolve(owner._this_process(), host="mac", machine="", boot="", namespace="", started=0)
     monkeypatch.setattr(owner, "_this_process", lambda: here)
     monkeypatch.setattr(sys, "platform", "darwin")
-    name = str(attrs.evolve(here, pid=other[0].pid))
+    name = str(evolve(here, pid=other[0].pid))
     assert not is_dead(name)
     other[0].kill()
     other[0].wait()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
 import pytest
 
 from chronos.jobs.instants import HOUR_US, SECOND_US
@@ -42,6 +41,7 @@ from chronos.protocol.process_effects import (
     RunEnded,
 )
 from chronos.protocol.state import Now, Process, Started, new_process
+from chronos.values import evolve
 
 T0 = 1_800_000_000 * SECOND_US
 JOB = Job(id="j", schedule=Interval(period_us=HOUR_US, anchor_us=T0), next_us=T0)
@@ -212,7 +212,7 @@ def test_lease_is_renewed_while_the_process_drains() -> None:
 
 def test_end_of_a_run_that_nas_does_not_hear_of_is_tried_again() -> None:
     """Until NAS agrees; nobody else comes back for it (incident L14)."""
-    life = Life(attrs.evolve(JOB, policy=Policy(on_interrupt=OnInterrupt.RETRY)))  # whose end moves the arm
+    life = Life(evolve(JOB, policy=Policy(on_interrupt=OnInterrupt.RETRY)))  # whose end moves the arm
     life.happen(Asked("fire", Fire(job_id="j", fire_at_us=T0)))
     life.answer_all()
     life.is_nas_up = False

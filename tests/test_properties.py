@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import attrs
 import pytest
 
 from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, parse_instant
@@ -16,6 +15,7 @@ from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.follow_ups import recovery
 from chronos.protocol.intents import Finish, Fire, Intent, Pause, Renew
+from chronos.values import evolve
 from simulator import properties
 from simulator.moments import (
     AtRest,
@@ -45,14 +45,14 @@ def run_of(number: int = 0, **changes: Any) -> Run:
         claimed_us=slot(number),
         lease_until_us=slot(number) + LEASE_US,
     )
-    return attrs.evolve(run, **changes)
+    return evolve(run, **changes)
 
 
 def waiting_for(number: int = 0, **changes: Any) -> Waiting:
     waiting = Waiting(
         occurrence_us=slot(number), attempt=1, not_before_us=slot(number), origin=Origin.SCHEDULE
     )
-    return attrs.evolve(waiting, **changes)
+    return evolve(waiting, **changes)
 
 
 def ended(number: int = 0, last: int | None = None, **changes: Any) -> Outcome:
@@ -66,13 +66,13 @@ def ended(number: int = 0, last: int | None = None, **changes: Any) -> Outcome:
         count=last - number + 1,
         at_us=slot(last),
     )
-    return attrs.evolve(outcome, **changes)
+    return evolve(outcome, **changes)
 
 
 JOB = Job(id="job", schedule=Interval(period_us=HOUR_US, anchor_us=T0), next_us=slot(0))
-PAUSED = attrs.evolve(JOB, state=JobState.PAUSED)
-COMPLETED = attrs.evolve(JOB, state=JobState.COMPLETED, next_us=None)
-RUNNING = attrs.evolve(JOB, next_us=slot(1), runs=(run_of(),))
+PAUSED = evolve(JOB, state=JobState.PAUSED)
+COMPLETED = evolve(JOB, state=JobState.COMPLETED, next_us=None)
+RUNNING = evolve(JOB, next_us=slot(1), runs=(run_of(),))
 MANUAL = run_of(0, occurrence_us=T0 - MINUTE_US, origin=Origin.MANUAL)
 
 
@@ -91,7 +91,7 @@ def several_arms(count: int) -> str | None:
 
 def start_of(run: Run, **changes: Any) -> Start:
     start = Start(job=JOB, run=run, started=(), in_flight=0, now_us=run.occurrence_us)
-    return attrs.evolve(start, **changes)
+    return evolve(start, **changes)
 
 
 def started_again(run: Run, started: set[Attempt]) -> str | None:
@@ -167,8 +167,8 @@ def test_machine_stops_only_with_everything_settled(requests: int, runs: int) ->
 # --- when a flow has left something to do -------------------------------------------------------
 
 STORED = Answer(job_id="j", verdict=Verdict.ACCEPTED, reason="", settled=False)
-NOT_STORED = attrs.evolve(STORED, verdict=None)
-SETTLED = attrs.evolve(STORED, settled=True)
+NOT_STORED = evolve(STORED, verdict=None)
+SETTLED = evolve(STORED, settled=True)
 RUN_OF_J = Run(occurrence_us=slot(0), attempt=1, owner="me", claimed_us=slot(0), lease_until_us=slot(1))
 FIRE = Fire(job_id="j", fire_at_us=slot(0))
 
@@ -212,7 +212,7 @@ def test_arm_in_time_loses_no_wake(job: Job | None, armed_us: int | None) -> Non
 
 @pytest.mark.parametrize(
     ("job", "armed_us"),
-    [(JOB, None), (JOB, slot(0) + 1), (attrs.evolve(JOB, next_us=None, waiting=(waiting_for(),)), None)],
+    [(JOB, None), (JOB, slot(0) + 1), (evolve(JOB, next_us=None, waiting=(waiting_for(),)), None)],
 )
 def test_missing_or_late_arm_is_a_lost_rearm(job: Job, armed_us: int | None) -> None:
     """Nobody would come back in time, also for what only waits."""
@@ -255,7 +255,7 @@ def test_attempts_start_once_and_in_their_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "in_flight"), [(JOB, 0), (None, 0), (attrs.evolve(JOB, policy=ALLOW), MAX_IN_FLIGHT - 1)]
+    ("job", "in_flight"), [(JOB, 0), (None, 0), (evolve(JOB, policy=ALLOW), MAX_IN_FLIGHT - 1)]
 )
 def test_run_within_its_bound_does_not_overlap(job: Job | None, in_flight: int) -> None:
     """Alone, or among as many as may overlap."""
@@ -263,7 +263,7 @@ def test_run_within_its_bound_does_not_overlap(job: Job | None, in_flight: int) 
 
 
 @pytest.mark.parametrize(
-    ("job", "in_flight"), [(JOB, 1), (None, 1), (attrs.evolve(JOB, policy=ALLOW), MAX_IN_FLIGHT)]
+    ("job", "in_flight"), [(JOB, 1), (None, 1), (evolve(JOB, policy=ALLOW), MAX_IN_FLIGHT)]
 )
 def test_run_beyond_its_bound_overlaps(job: Job | None, in_flight: int) -> None:
     """A second one, or one more than there may be."""
@@ -289,7 +289,7 @@ def test_process_that_fires_its_jobs_itself_is_early_by_no_more_than_clocks_may_
     """It has no other clock than its machine's."""
     latest = start_of(run_of(), now_us=slot(0) - CLOCK_MARGIN_US, by_own_clock=True)
     assert properties.NOT_EARLY.violation(latest) is None
-    too_early = attrs.evolve(latest, now_us=latest.now_us - 1)
+    too_early = evolve(latest, now_us=latest.now_us - 1)
     assert properties.NOT_EARLY.violation(too_early) is not None
 
 
@@ -298,12 +298,12 @@ def test_process_that_fires_its_jobs_itself_is_early_by_no_more_than_clocks_may_
 
 def test_schedule_that_is_out_of_force_claims_nothing() -> None:
     """What was in flight goes on, and a run by hand may begin."""
-    paused = attrs.evolve(RUNNING, state=JobState.PAUSED)
+    paused = evolve(RUNNING, state=JobState.PAUSED)
     assert unclaimable(JOB, RUNNING) is None
     assert unclaimable(paused, paused) is None
-    assert unclaimable(PAUSED, attrs.evolve(PAUSED, runs=(MANUAL,))) is None
+    assert unclaimable(PAUSED, evolve(PAUSED, runs=(MANUAL,))) is None
     assert unclaimable(None, RUNNING) is None
-    again = attrs.evolve(paused, runs=(run_of(attempt=2),))
+    again = evolve(paused, runs=(run_of(attempt=2),))
     for old, new in ((PAUSED, RUNNING), (COMPLETED, RUNNING), (paused, again)):
         assert unclaimable(old, new) is not None
 
@@ -311,13 +311,13 @@ def test_schedule_that_is_out_of_force_claims_nothing() -> None:
 def test_limit_counts_what_has_begun() -> None:
     """What has ended, what is in flight and what waits for another attempt; nothing by hand."""
     between = waiting_for(1, attempt=2)
-    by_hand = attrs.evolve(between, occurrence_us=T0 - MINUTE_US, origin=Origin.MANUAL)
-    full = attrs.evolve(RUNNING, times=3, completed=1, waiting=(between, by_hand, waiting_for(2)))
-    assert repeats_too_often(attrs.evolve(full, runs=(run_of(), MANUAL))) is None
-    assert repeats_too_often(attrs.evolve(full, times=None, completed=99)) is None
+    by_hand = evolve(between, occurrence_us=T0 - MINUTE_US, origin=Origin.MANUAL)
+    full = evolve(RUNNING, times=3, completed=1, waiting=(between, by_hand, waiting_for(2)))
+    assert repeats_too_often(evolve(full, runs=(run_of(), MANUAL))) is None
+    assert repeats_too_often(evolve(full, times=None, completed=99)) is None
     assert repeats_too_often(None) is None
     for changes in ({"completed": 2}, {"runs": (run_of(), run_of(2))}, {"waiting": (between, between)}):
-        assert repeats_too_often(attrs.evolve(full, **changes)) is not None
+        assert repeats_too_often(evolve(full, **changes)) is not None
 
 
 Moved = tuple[Job | None, Job | None, tuple[Outcome, ...]]
@@ -327,97 +327,97 @@ ACCOUNTED: dict[str, Moved] = {
     "created": (None, JOB, ()),
     "removed": (RUNNING, None, ()),
     "claimed": (JOB, RUNNING, ()),
-    "renewed": (RUNNING, attrs.evolve(RUNNING, runs=(run_of(lease_until_us=slot(1)),)), ()),
-    "missed": (JOB, attrs.evolve(JOB, next_us=slot(1)), (ended(),)),
+    "renewed": (RUNNING, evolve(RUNNING, runs=(run_of(lease_until_us=slot(1)),)), ()),
+    "missed": (JOB, evolve(JOB, next_us=slot(1)), (ended(),)),
     "a stretch is missed, then one is claimed": (
         JOB,
-        attrs.evolve(JOB, next_us=slot(4), runs=(run_of(3),)),
+        evolve(JOB, next_us=slot(4), runs=(run_of(3),)),
         (ended(0, 2),),
     ),
-    "taken to wait": (JOB, attrs.evolve(JOB, next_us=slot(1), waiting=(waiting_for(),)), ()),
-    "waited, in flight": (attrs.evolve(RUNNING, runs=(), waiting=(waiting_for(),)), RUNNING, ()),
-    "ended": (RUNNING, attrs.evolve(RUNNING, runs=()), (ended(),)),
-    "to be retried": (RUNNING, attrs.evolve(RUNNING, runs=(), waiting=(waiting_for(attempt=2),)), ()),
-    "started again": (RUNNING, attrs.evolve(RUNNING, runs=(run_of(attempt=2),)), ()),
-    "by hand": (JOB, attrs.evolve(JOB, runs=(MANUAL,), last_manual_us=MANUAL.occurrence_us), ()),
+    "taken to wait": (JOB, evolve(JOB, next_us=slot(1), waiting=(waiting_for(),)), ()),
+    "waited, in flight": (evolve(RUNNING, runs=(), waiting=(waiting_for(),)), RUNNING, ()),
+    "ended": (RUNNING, evolve(RUNNING, runs=()), (ended(),)),
+    "to be retried": (RUNNING, evolve(RUNNING, runs=(), waiting=(waiting_for(attempt=2),)), ()),
+    "started again": (RUNNING, evolve(RUNNING, runs=(run_of(attempt=2),)), ()),
+    "by hand": (JOB, evolve(JOB, runs=(MANUAL,), last_manual_us=MANUAL.occurrence_us), ()),
     "by hand beside the slot": (
         RUNNING,
-        attrs.evolve(RUNNING, runs=(run_of(), run_of(origin=Origin.MANUAL)), last_manual_us=slot(0)),
+        evolve(RUNNING, runs=(run_of(), run_of(origin=Origin.MANUAL)), last_manual_us=slot(0)),
         (),
     ),
     "paused": (JOB, PAUSED, ()),
-    "resumed later": (PAUSED, attrs.evolve(JOB, next_us=slot(7)), ()),
+    "resumed later": (PAUSED, evolve(JOB, next_us=slot(7)), ()),
     "the last one of its limit": (
-        attrs.evolve(JOB, times=1),
-        attrs.evolve(RUNNING, times=1, next_us=None),
+        evolve(JOB, times=1),
+        evolve(RUNNING, times=1, next_us=None),
         (),
     ),
-    "edited": (JOB, attrs.evolve(JOB, schedule=Once(at_us=slot(5)), next_us=slot(5)), ()),
-    "edited when due": (JOB, attrs.evolve(JOB, times=5, next_us=slot(1)), (ended(),)),
+    "edited": (JOB, evolve(JOB, schedule=Once(at_us=slot(5)), next_us=slot(5)), ()),
+    "edited when due": (JOB, evolve(JOB, times=5, next_us=slot(1)), (ended(),)),
     "a one-shot is claimed": (
-        attrs.evolve(JOB, schedule=Once(at_us=slot(0))),
-        attrs.evolve(RUNNING, schedule=Once(at_us=slot(0)), next_us=None),
+        evolve(JOB, schedule=Once(at_us=slot(0))),
+        evolve(RUNNING, schedule=Once(at_us=slot(0)), next_us=None),
         (),
     ),
 }
 
 UNACCOUNTED: dict[str, Moved] = {
-    "passed without a trace": (JOB, attrs.evolve(JOB, next_us=slot(1)), ()),
+    "passed without a trace": (JOB, evolve(JOB, next_us=slot(1)), ()),
     "passed without a trace before a claim": (
         JOB,
-        attrs.evolve(JOB, next_us=slot(2), runs=(run_of(1),)),
+        evolve(JOB, next_us=slot(2), runs=(run_of(1),)),
         (),
     ),
-    "claimed and left ahead": (JOB, attrs.evolve(RUNNING, next_us=slot(0)), ()),
+    "claimed and left ahead": (JOB, evolve(RUNNING, next_us=slot(0)), ()),
     "claimed and missed": (JOB, RUNNING, (ended(),)),
-    "claimed, no occurrence": (JOB, attrs.evolve(RUNNING, runs=(run_of(0, occurrence_us=T0 + 1),)), ()),
-    "a stretch counts too few": (JOB, attrs.evolve(JOB, next_us=slot(3)), (ended(0, 2, count=2),)),
-    "a stretch counts too many": (JOB, attrs.evolve(JOB, next_us=slot(3)), (ended(0, 2, count=4),)),
-    "counted from the clock": (JOB, attrs.evolve(RUNNING, next_us=slot(1) + SECOND_US), ()),
-    "the run is lost": (RUNNING, attrs.evolve(RUNNING, runs=()), ()),
+    "claimed, no occurrence": (JOB, evolve(RUNNING, runs=(run_of(0, occurrence_us=T0 + 1),)), ()),
+    "a stretch counts too few": (JOB, evolve(JOB, next_us=slot(3)), (ended(0, 2, count=2),)),
+    "a stretch counts too many": (JOB, evolve(JOB, next_us=slot(3)), (ended(0, 2, count=4),)),
+    "counted from the clock": (JOB, evolve(RUNNING, next_us=slot(1) + SECOND_US), ()),
+    "the run is lost": (RUNNING, evolve(RUNNING, runs=()), ()),
     "the run ends and goes on": (RUNNING, RUNNING, (ended(),)),
-    "the run ends twice": (RUNNING, attrs.evolve(RUNNING, runs=()), (ended(), ended())),
+    "the run ends twice": (RUNNING, evolve(RUNNING, runs=()), (ended(), ended())),
     "the run ends and is to be retried": (
         RUNNING,
-        attrs.evolve(RUNNING, runs=(), waiting=(waiting_for(attempt=2),)),
+        evolve(RUNNING, runs=(), waiting=(waiting_for(attempt=2),)),
         (ended(),),
     ),
     "an earlier attempt": (
-        attrs.evolve(RUNNING, runs=(run_of(attempt=2),)),
-        attrs.evolve(RUNNING, runs=(), waiting=(waiting_for(),)),
+        evolve(RUNNING, runs=(run_of(attempt=2),)),
+        evolve(RUNNING, runs=(), waiting=(waiting_for(),)),
         (),
     ),
-    "the same attempt again": (RUNNING, attrs.evolve(RUNNING, runs=(), waiting=(waiting_for(),)), ()),
+    "the same attempt again": (RUNNING, evolve(RUNNING, runs=(), waiting=(waiting_for(),)), ()),
     "the same attempt of another process": (
         RUNNING,
-        attrs.evolve(RUNNING, runs=(run_of(owner="other"),)),
+        evolve(RUNNING, runs=(run_of(owner="other"),)),
         (),
     ),
-    "in flight and waiting": (JOB, attrs.evolve(RUNNING, waiting=(waiting_for(),)), ()),
+    "in flight and waiting": (JOB, evolve(RUNNING, waiting=(waiting_for(),)), ()),
     "what waits is lost": (
-        attrs.evolve(RUNNING, runs=(), waiting=(waiting_for(),)),
-        attrs.evolve(RUNNING, runs=()),
+        evolve(RUNNING, runs=(), waiting=(waiting_for(),)),
+        evolve(RUNNING, runs=()),
         (),
     ),
-    "nobody asked for the run by hand": (JOB, attrs.evolve(JOB, runs=(MANUAL,)), ()),
+    "nobody asked for the run by hand": (JOB, evolve(JOB, runs=(MANUAL,)), ()),
     "the run by hand takes the slot": (
         JOB,
-        attrs.evolve(JOB, runs=(MANUAL,), last_manual_us=MANUAL.occurrence_us, next_us=slot(1)),
+        evolve(JOB, runs=(MANUAL,), last_manual_us=MANUAL.occurrence_us, next_us=slot(1)),
         (),
     ),
     "the run by hand ends the slot's": (
-        attrs.evolve(RUNNING, runs=(run_of(), run_of(origin=Origin.MANUAL))),
+        evolve(RUNNING, runs=(run_of(), run_of(origin=Origin.MANUAL))),
         RUNNING,
         (ended(),),
     ),
-    "the schedule stops without a reason": (JOB, attrs.evolve(RUNNING, next_us=None), ()),
+    "the schedule stops without a reason": (JOB, evolve(RUNNING, next_us=None), ()),
     "the schedule stops before its limit": (
-        attrs.evolve(JOB, times=2),
-        attrs.evolve(RUNNING, times=2, next_us=None),
+        evolve(JOB, times=2),
+        evolve(RUNNING, times=2, next_us=None),
         (),
     ),
-    "paused when due": (JOB, attrs.evolve(PAUSED, next_us=slot(1)), ()),
-    "the run of a paused job is lost": (attrs.evolve(RUNNING, state=JobState.PAUSED), PAUSED, ()),
+    "paused when due": (JOB, evolve(PAUSED, next_us=slot(1)), ()),
+    "the run of a paused job is lost": (evolve(RUNNING, state=JobState.PAUSED), PAUSED, ()),
 }
 
 
@@ -449,11 +449,11 @@ def test_store_and_nas_agree_or_diverge() -> None:
     ("change", "is_ended"),
     [
         (lambda job: job, True),
-        (lambda job: attrs.evolve(job, runs=(run_of(),)), False),
-        (lambda job: attrs.evolve(job, next_us=slot(0) - 1), False),
-        (lambda job: attrs.evolve(job, waiting=(waiting_for(not_before_us=slot(0) - 1),)), False),
-        (lambda job: attrs.evolve(job, waiting=(waiting_for(attempt=2, not_before_us=slot(1)),)), True),
-        (lambda job: attrs.evolve(job, runs=(run_of(),), state=JobState.PAUSED), True),
+        (lambda job: evolve(job, runs=(run_of(),)), False),
+        (lambda job: evolve(job, next_us=slot(0) - 1), False),
+        (lambda job: evolve(job, waiting=(waiting_for(not_before_us=slot(0) - 1),)), False),
+        (lambda job: evolve(job, waiting=(waiting_for(attempt=2, not_before_us=slot(1)),)), True),
+        (lambda job: evolve(job, runs=(run_of(),), state=JobState.PAUSED), True),
     ],
     ids=["ahead", "in flight", "due", "may start", "has not come", "out of force"],
 )

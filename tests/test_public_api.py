@@ -38,6 +38,7 @@ PURE = {
     "itertools",
     "json",
     "math",
+    "msgspec",
     "operator",
     "re",
     "types",
@@ -197,7 +198,17 @@ def test_importing_the_package_is_light() -> None:
     code = "import sys, json, chronos; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(json.loads(done.stdout))
-    heavy = {"attrs", "httpx", "jwt", "cryptography", "sqlalchemy", "opentelemetry", "asyncio", "cronsim"}
+    heavy = {
+        "attrs",
+        "msgspec",
+        "httpx",
+        "jwt",
+        "cryptography",
+        "sqlalchemy",
+        "opentelemetry",
+        "asyncio",
+        "cronsim",
+    }
     assert not loaded & (heavy | {"filelock", "logging"})
 
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
-import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,6 +34,7 @@ from chronos.stores import HISTORY_LENGTH
 from chronos.stores.reader import MAX_DURATION_US
 from chronos.stores.record import Document, FileFacts, read_document, read_history, read_job
 from chronos.stores.rewrite import LONGEST_REASON, new_record, stamp, write_job
+from chronos.values import evolve
 from tests.strategies import data_texts
 
 NOON = "2026-06-25T12:00:00+00:00"
@@ -744,7 +744,7 @@ def test_worked_out_slot_is_written_down() -> None:
     record = write_job(job, raw, FACTS)
     assert record["next_run_at"] == "2026-06-26T05:00:00-07:00"
     assert "chronos" not in record
-    later = attrs.evolve(FACTS, now_us=NOON_US + 30 * DAY_US)
+    later = evolve(FACTS, now_us=NOON_US + 30 * DAY_US)
     assert read_job(record, later) == job
 
 
@@ -800,7 +800,7 @@ def test_new_record_says_only_what_is_no_default() -> None:
     """A job of which nothing is special has a record without a policy and without the scheduler's key."""
     job = Job(id="a", schedule=Interval(period_us=HOUR_US, anchor_us=NOON_US), next_us=NOON_US)
     assert not {"policy", "paused_reason", "chronos"} & set(new_record(job, FACTS))
-    special = attrs.evolve(job, policy=Policy(catch_up=CatchUp.ONCE, attempts=3), revision=1)
+    special = evolve(job, policy=Policy(catch_up=CatchUp.ONCE, attempts=3), revision=1)
     record = new_record(special, FACTS)
     assert record["policy"] == {"catch_up": "once", "retry": {"attempts": 3}}
     assert record["chronos"] == {"revision": 1}
@@ -829,8 +829,8 @@ def test_choice_that_does_not_change_keeps_its_spelling() -> None:
         }
     )
     job = read_job(raw, FACTS)
-    wanted = attrs.evolve(job.policy, attempts=1, catch_up=CatchUp.ALL)
-    record = write_job(attrs.evolve(job, policy=wanted), raw, FACTS)
+    wanted = evolve(job.policy, attempts=1, catch_up=CatchUp.ALL)
+    record = write_job(evolve(job, policy=wanted), raw, FACTS)
     assert json.dumps(record["policy"]) == json.dumps(
         {
             "overlap": None,
@@ -846,7 +846,7 @@ def test_choice_that_does_not_change_keeps_its_spelling() -> None:
 def test_policy_that_becomes_the_default_leaves_the_record() -> None:
     """A policy that says nothing any more is not left behind as an empty object."""
     raw = cron_record(policy={"retry": {"attempts": 3}})
-    record = write_job(attrs.evolve(read_job(raw, FACTS), policy=Policy()), raw, FACTS)
+    record = write_job(evolve(read_job(raw, FACTS), policy=Policy()), raw, FACTS)
     assert record == without(raw, "policy")
 
 
@@ -926,7 +926,7 @@ def test_history_says_how_a_run_came_about_when_that_says_something() -> None:
         received_us=NOON_US + 2,
         claimed_us=NOON_US + 3,
     )
-    missed = attrs.evolve(
+    missed = evolve(
         ended,
         result=Result.MISSED,
         attempt=0,
@@ -1014,7 +1014,7 @@ def test_job_that_could_not_be_read_back_is_not_written(job: Job) -> None:
 
 def test_time_stamp_of_the_file_keeps_its_offset() -> None:
     """Jobs that name no zone take the file's offset, so that a write must not change it."""
-    facts = attrs.evolve(FACTS, fallback_tz="-07:00")
+    facts = evolve(FACTS, fallback_tz="-07:00")
     assert stamp(facts, NOON_US + 7) == "2026-06-25T05:00:00-07:00"
 
 
@@ -1036,7 +1036,7 @@ schedules = st.one_of(
 # As people give them: a period is whole seconds.
 given_schedules = schedules.map(
     lambda schedule: (
-        attrs.evolve(schedule, period_us=whole_second(schedule.period_us))
+        evolve(schedule, period_us=whole_second(schedule.period_us))
         if isinstance(schedule, Interval)
         else schedule
     )
@@ -1187,7 +1187,7 @@ def new_jobs(draw: st.DrawFn) -> Job:
     )
     next_us = following(job, draw(instants))
     state = JobState.SCHEDULED if next_us is not None else JobState.COMPLETED
-    return attrs.evolve(job, next_us=next_us, state=state)
+    return evolve(job, next_us=next_us, state=state)
 
 
 MOVES = ["fire", "fire", "finish", "finish", "renew", "run_now", "edit", "pause", "resume", "bury"]
@@ -1245,7 +1245,7 @@ def test_what_is_written_reads_the_same(data: st.DataObject) -> None:
         assert record == before, "the record that was given stays as it was"
         record, job = json.loads(json.dumps(written)), move.job
         assert read_job(record, facts) == job
-        assert read_job(record, attrs.evolve(facts, now_us=now_us + DAY_US)) == job
+        assert read_job(record, evolve(facts, now_us=now_us + DAY_US)) == job
         expected = (expected + move.outcomes)[-HISTORY_LENGTH:]
         assert read_history(record, facts) == expected
         assert record["prompt"] == "theirs"

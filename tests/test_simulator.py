@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections import Counter
 
-import attrs
 import pytest
 
 from chronos.jobs.instants import DAY_US, SECOND_US
@@ -15,6 +14,7 @@ from chronos.jobs.job import Job
 from chronos.jobs.policy import OnInterrupt, Policy
 from chronos.jobs.schedule import Cron, Interval, Once, Schedule, slots_after
 from chronos.testing import nas
+from chronos.values import evolve
 from simulator import faults
 from simulator.agents import CHRONOS
 from simulator.fleet import Fleet, load_shipped, shipped
@@ -74,7 +74,7 @@ def between_seconds(job: Job) -> Job:
             schedule = Once(at_us=later_us)
         case Cron():
             schedule = job.schedule
-    return attrs.evolve(job, schedule=schedule, next_us=later_us)
+    return evolve(job, schedule=schedule, next_us=later_us)
 
 
 @pytest.mark.parametrize(("level", "seed"), [("none", 0), ("heavy", 1), ("heavy", 2)])
@@ -82,7 +82,7 @@ def between_seconds(job: Job) -> Job:
 def test_fleet_with_slots_between_seconds_holds_every_property(name: str, level: str, seed: int) -> None:
     """NAS keeps whole seconds, and every occurrence still has its end (incident T1)."""
     fleet = load_shipped(name)
-    fleet = attrs.evolve(fleet, jobs=tuple(map(between_seconds, fleet.jobs)))
+    fleet = evolve(fleet, jobs=tuple(map(between_seconds, fleet.jobs)))
     assert any((job.next_us or 0) % SECOND_US for job in fleet.jobs)
     summary = simulate(plan(fleet, 30, level), seed)
     assert summary.verdict == "ok", told(summary)
@@ -109,8 +109,8 @@ def test_retried_jobs_with_heavy_faults_hold_every_property(seed: int, machines:
     """Jobs that ask for at-least-once are guarded by the end of their lease."""
     fleet = load_shipped("fleet-02")
     policy = Policy(on_interrupt=OnInterrupt.RETRY)
-    jobs = tuple(attrs.evolve(job, policy=policy) for job in fleet.jobs)
-    summary = simulate(plan(attrs.evolve(fleet, jobs=jobs), 10, "heavy", machines=machines), seed)
+    jobs = tuple(evolve(job, policy=policy) for job in fleet.jobs)
+    summary = simulate(plan(evolve(fleet, jobs=jobs), 10, "heavy", machines=machines), seed)
     assert summary.verdict == "ok", told(summary)
 
 
@@ -127,9 +127,9 @@ def test_random_policies_with_heavy_faults_hold_every_property(name: str, seed: 
 def test_run_of_a_simulated_agent_ends_at_its_limit(agent: str) -> None:
     """One that would last longer has failed, and no other; without a limit, none of them has."""
     fleet = load_shipped("fleet-02")
-    limited = tuple(attrs.evolve(job, policy=Policy(time_limit_us=10 * SECOND_US)) for job in fleet.jobs)
+    limited = tuple(evolve(job, policy=Policy(time_limit_us=10 * SECOND_US)) for job in fleet.jobs)
     free, summary = (
-        simulate(plan(attrs.evolve(fleet, jobs=jobs), 10, agent=agent), 0) for jobs in (fleet.jobs, limited)
+        simulate(plan(evolve(fleet, jobs=jobs), 10, agent=agent), 0) for jobs in (fleet.jobs, limited)
     )
     assert free.runs["failed"] == free.marks.get("run-timed-out", 0) == 0
     assert summary.runs["failed"] == summary.marks["run-timed-out"] > 0
@@ -203,7 +203,7 @@ def earned(promise: str, promises: nas.Promises, seed: int) -> Counter[str]:
 @pytest.mark.parametrize("promise", EARNED)
 def test_promise_of_nas_is_earned(promise: str) -> None:
     """A NAS that breaks this one promise loses or orphans an arm; one that keeps all does not."""
-    broken = attrs.evolve(nas.HARDENED, **{promise: False})
+    broken = evolve(nas.HARDENED, **{promise: False})
     expected = EARNED[promise][2]
     seeds = range(12)
     assert any(earned(promise, broken, seed)[expected] for seed in seeds)

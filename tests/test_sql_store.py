@@ -17,7 +17,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 from sqlalchemy import Engine, create_engine, event, make_url, text
 
@@ -27,6 +26,7 @@ from chronos.jobs.job import Job, JobState, Outcome, Result, Unreadable
 from chronos.jobs.schedule import Cron
 from chronos.stores import JobStore, SqlStore, refusal, unreadable
 from chronos.stores.codec import encode
+from chronos.values import evolve
 
 NOON_US = parse_instant("2026-06-25T12:00:00+00:00")
 
@@ -36,7 +36,7 @@ NIGHTLY = Job(
     next_us=parse_instant("2026-06-26T03:00:00+02:00"),
     revision=7,
 )
-LATER = attrs.evolve(NIGHTLY, revision=8)
+LATER = evolve(NIGHTLY, revision=8)
 
 
 def outcome(number: int, job_id: str = "nightly") -> Outcome:
@@ -106,7 +106,7 @@ def engine_of(store: SqlStore) -> Engine:
 def test_columns_say_what_people_ask_for(store: SqlStore, admin: Engine, table_prefix: str) -> None:
     """Who looks with SQL finds the order, the state, the next wake and the ends, as instants."""
     assert store.swap("nightly", expected=None, replacement=NIGHTLY, outcomes=(outcome(0), outcome(1)))
-    paused = attrs.evolve(NIGHTLY, id="resting", state=JobState.PAUSED)
+    paused = evolve(NIGHTLY, id="resting", state=JobState.PAUSED)
     add(store, paused)
     instants = "wake_at = '2026-06-26T01:00:00+00:00', updated_at > '2026-01-01T00:00:00+00:00'"
     columns = (
@@ -129,7 +129,7 @@ def test_columns_say_what_people_ask_for(store: SqlStore, admin: Engine, table_p
 
 def test_instant_out_of_range_is_shown_as_none(store: SqlStore) -> None:
     """A column that cannot show an instant does not keep its job from being stored."""
-    far = attrs.evolve(NIGHTLY, next_us=1 << 62)
+    far = evolve(NIGHTLY, next_us=1 << 62)
     add(store, far)
     assert store.load("nightly") == far
 
@@ -186,7 +186,7 @@ def test_prefix_that_is_none_is_refused(prefix: str, sqlite_url: str) -> None:
 def test_longest_id_is_a_key(store: SqlStore) -> None:
     """Ids of the length that the wire allows fit into an index, whatever their characters."""
     for char in ("😀", "\x00", "\ud800", "\\"):
-        job = attrs.evolve(NIGHTLY, id=char * 200)
+        job = evolve(NIGHTLY, id=char * 200)
         add(store, job)
         assert store.load(job.id) == job
 
@@ -268,11 +268,11 @@ def test_job_of_an_earlier_version_has_the_defaults(
 @pytest.mark.parametrize(
     ("job_id", "replacement", "ended", "problem"),
     [
-        ("nightly", attrs.evolve(NIGHTLY, id="other"), (), "what shall be written is job other"),
+        ("nightly", evolve(NIGHTLY, id="other"), (), "what shall be written is job other"),
         ("nightly", NIGHTLY, (outcome(0, "other"),), "what shall be written is an outcome of job other"),
-        ("nightly", attrs.evolve(NIGHTLY, next_us="5"), (), "no document reads as"),
-        ("nightly", attrs.evolve(NIGHTLY, revision=1 << 70), (), "cannot be written"),
-        ("\ud83d\ude00", attrs.evolve(NIGHTLY, id="\ud83d\ude00"), (), "no document reads as"),
+        ("nightly", evolve(NIGHTLY, next_us="5"), (), "no document reads as"),
+        ("nightly", evolve(NIGHTLY, revision=1 << 70), (), "cannot be written"),
+        ("\ud83d\ude00", evolve(NIGHTLY, id="\ud83d\ude00"), (), "no document reads as"),
     ],
 )
 def test_what_could_not_be_read_back_is_not_written(
@@ -297,7 +297,7 @@ def test_any_number_may_make_the_tables_at_once(url: str, table_prefix: str) -> 
         def create(name: int, prefix: str = prefix, together: threading.Barrier = together) -> None:
             together.wait()
             store = SqlStore.create(url, table_prefix=prefix)
-            add(store, attrs.evolve(NIGHTLY, id=f"job {name}"))
+            add(store, evolve(NIGHTLY, id=f"job {name}"))
             store.close()
 
         with ThreadPoolExecutor(4) as pool:
@@ -312,7 +312,7 @@ def test_jobs_that_are_added_at_once_never_come_before_others(store: SqlStore) -
     seen: list[tuple[Job, ...]] = [()]
 
     def add_some(number: int) -> None:
-        add(store, *(attrs.evolve(NIGHTLY, id=f"{number}/{index}") for index in range(10)))
+        add(store, *(evolve(NIGHTLY, id=f"{number}/{index}") for index in range(10)))
 
     with ThreadPoolExecutor(4) as pool:
         adding = [pool.submit(add_some, number) for number in range(4)]
@@ -474,7 +474,7 @@ def test_full_database_leaves_nothing_behind(open_store: Callable[..., SqlStore]
     with engine_of(store).connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 2}")
-    large = attrs.evolve(outcome(0), reason="x" * 100_000)
+    large = evolve(outcome(0), reason="x" * 100_000)
     with pytest.raises(StoreError, match="full") as caught:
         store.swap("nightly", expected=NIGHTLY, replacement=LATER, outcomes=(large,))
     assert caught.value.definite
@@ -514,7 +514,7 @@ def test_machine_that_sleeps_during_a_change_does_not_block_others(
     break_at(sleeper, "UPDATE", sleep)
     with ThreadPoolExecutor(1) as pool:
         changing = pool.submit(
-            sleeper.swap, "nightly", expected=NIGHTLY, replacement=attrs.evolve(LATER, completed=1)
+            sleeper.swap, "nightly", expected=NIGHTLY, replacement=evolve(LATER, completed=1)
         )
         assert is_asleep.wait(30)
         assert other.swap("nightly", expected=NIGHTLY, replacement=LATER)
@@ -597,13 +597,14 @@ def test_forked_process_gets_connections_of_its_own(store: SqlStore, url: str, t
     add(store, NIGHTLY)
     done = run_python(
         """
-        import os, sys, attrs
+        import os, sys
+        from msgspec.structs import replace as evolve
         from chronos.stores import SqlStore
 
         store = SqlStore(sys.argv[1], table_prefix=sys.argv[2])
         job = store.load("nightly")
         child = os.fork()
-        mine = attrs.evolve(job, id="child" if child == 0 else "parent")
+        mine = evolve(job, id="child" if child == 0 else "parent")
         for _ in range(5):
             assert store.swap(mine.id, expected=None, replacement=mine)
             assert store.load(mine.id) == mine
@@ -625,13 +626,14 @@ def test_connection_in_use_is_left_to_the_parent(store: SqlStore, url: str, tabl
     add(store, NIGHTLY)
     done = run_python(
         """
-        import os, sys, attrs
+        import os, sys
+        from msgspec.structs import replace as evolve
         from sqlalchemy import event
         from chronos.stores import SqlStore
 
         store = SqlStore(sys.argv[1], table_prefix=sys.argv[2])
         job = store.load("nightly")
-        later = attrs.evolve(job, revision=job.revision + 1)
+        later = evolve(job, revision=job.revision + 1)
 
         @event.listens_for(store._database.engine, "before_cursor_execute")
         def fork(connection, cursor, statement, *rest):

@@ -10,7 +10,6 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import make_url
@@ -18,10 +17,11 @@ from sqlalchemy.engine import make_url
 from chronos.errors import StoreError
 from chronos.jobs.instants import HOUR_US
 from chronos.stores import JobStore, JsonFileStore, SqlStore
+from chronos.values import evolve
 from tests.agents import T0, MakeWorld, later
 
 JOB = later("job")
-CHANGED = attrs.evolve(JOB, revision=1)
+CHANGED = evolve(JOB, revision=1)
 
 
 def new_sqlite(directory: Path) -> SqlStore:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,6 +18,7 @@ from chronos.jobs.schedule import Interval
 from chronos.protocol import job_changes
 from chronos.stores import JobStore, JsonFileStore, MemoryStore
 from chronos.stores.conformance import CHECKS, check_store
+from chronos.values import evolve
 from tests.moves import claim_and_end, claimed, ended
 from tests.strategies import fits_json_file, jobs, outcomes
 
@@ -67,7 +67,7 @@ def test_any_job_comes_back_as_it_was(data: st.DataObject, store: JobStore) -> N
     """A job of any shape is kept whole, is compared whole, and leaves nothing; and so are its outcomes."""
     fits = fits_json_file if isinstance(store, JsonFileStore) else lambda _: True
     job = data.draw(jobs().filter(fits), label="job")
-    other = data.draw(jobs().map(lambda other: attrs.evolve(other, id=job.id)).filter(fits), label="other")
+    other = data.draw(jobs().map(lambda other: evolve(other, id=job.id)).filter(fits), label="other")
     history = tuple(data.draw(st.lists(outcomes(job.id).filter(fits), max_size=3), label="outcomes"))
     assert store.load_all() == ()
     assert store.swap(job.id, expected=None, replacement=job, outcomes=history)
@@ -165,7 +165,7 @@ class Rounding(MemoryStore):
     def swap(self, job_id: str, *, replacement: Job | None, **rest: Any) -> bool:
         if replacement is not None:
             data = json.loads(replacement.data_json, parse_int=lambda digits: float(digits[:300]))
-            replacement = attrs.evolve(replacement, data_json=json_of(data))
+            replacement = evolve(replacement, data_json=json_of(data))
         return super().swap(job_id, replacement=replacement, **rest)
 
 

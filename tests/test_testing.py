@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import attrs
 import httpx
 import pytest
 
@@ -22,6 +21,7 @@ from chronos import AsyncScheduler, FireEndpoint, MemoryStore, NasUnavailable, R
 from chronos.errors import ScheduleError
 from chronos.jobs.instants import SECOND_US, format_instant
 from chronos.testing import HARDENED, MINIMAL, AsyncLocalNas, Clock, Delivery, Faults, LocalNas
+from chronos.values import evolve
 from tests.agents import until
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -182,7 +182,7 @@ def test_a_clock_that_is_wrong_is_another_clock_for_the_scheduler(agent: Agent) 
 )
 def test_a_failure_is_told_in_a_line_and_heals(agent: Agent, fault: Faults, expected: list[str]) -> None:
     """While it lasts, the NAS's log shows it; afterwards every hour has its outcome, and none has two."""
-    agent.nas.faults = attrs.evolve(fault)
+    agent.nas.faults = evolve(fault)
     shown = [f"{each.status} {each.word}" for each in agent.advance(HOUR + 15 * MINUTE)]
     assert shown == expected
     agent.nas.faults = Faults()
@@ -255,7 +255,7 @@ def test_a_new_key_is_picked_up_without_a_restart(agent: Agent, keeps_old: bool)
 
 def test_a_nas_without_an_order_of_revisions_echoes_none(make: Callable[..., Agent]) -> None:
     """As of contract 1.0; the agent confirms its arm after the run, and goes on."""
-    agent = make(promises=attrs.evolve(HARDENED, orders=False))
+    agent = make(promises=evolve(HARDENED, orders=False))
     agent.create()
     agent.advance(3 * HOUR)
     assert agent.hours() == [1, 2, 3]
@@ -274,7 +274,7 @@ def test_a_nas_that_promises_no_more_than_the_published_contract_loses_a_job(
 
 def test_one_promise_can_be_taken_away(make: Callable[..., Agent]) -> None:
     """Without its order of revisions, an older request is taken."""
-    ordered, unordered = make(), make(promises=attrs.evolve(HARDENED, orders=False))
+    ordered, unordered = make(), make(promises=evolve(HARDENED, orders=False))
     for agent in ordered, unordered:
         agent.do(agent.client.provision("j", agent.nas.clock() + SECOND_US, revision=2))
     with pytest.raises(Exception, match="revision"):

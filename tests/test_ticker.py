@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +14,7 @@ from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import Interval, Once
 from chronos.protocol.flow_effects import ArmsListed, CancelArm, ListArms, ProvisionArm
 from chronos.protocol.ticker import LOOK_EVERY_US, REPEAT_AFTER_US, Ticker
+from chronos.values import evolve
 from tests.agents import T0, MakeWorld, World, every_hour, later, until
 
 MS_US = 1_000
@@ -252,9 +252,9 @@ def test_it_is_nudged_by_a_change_and_by_no_repetition() -> None:
     """Whoever sleeps until the next arm must hear of an earlier one."""
     ticker = armed(TICKER, "j", T0, steady_us=7)
     assert ticker.next_us == 7
-    later_on = attrs.evolve(ticker, next_us=100)
+    later_on = evolve(ticker, next_us=100)
     assert armed(later_on, "j", T0, steady_us=8) == later_on
-    idle = attrs.evolve(TICKER, is_running=False)
+    idle = evolve(TICKER, is_running=False)
     assert armed(idle, "j", T0, steady_us=7).next_us is None
 
 

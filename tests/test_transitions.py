@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
 from chronos.errors import ScheduleError
 from chronos.jobs.due import following, grace_us, startable, wake_at
@@ -44,6 +44,7 @@ from chronos.protocol import job_changes, transitions
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Fired
 from chronos.protocol.job_changes import Changes
+from chronos.values import evolve
 
 T0 = parse_instant("2026-06-26T12:00:00Z")
 PERIOD_US = 10 * MINUTE_US
@@ -70,7 +71,7 @@ def run_of(number: int, **changes: Any) -> Run:
         claimed_us=slot(number),
         lease_until_us=slot(number) + LEASE_US,
     )
-    return attrs.evolve(run, **changes)
+    return evolve(run, **changes)
 
 
 def waiting_for(number: int, **changes: Any) -> Waiting:
@@ -78,27 +79,27 @@ def waiting_for(number: int, **changes: Any) -> Waiting:
     waiting = Waiting(
         occurrence_us=slot(number), attempt=1, not_before_us=slot(number), origin=Origin.SCHEDULE
     )
-    return attrs.evolve(waiting, **changes)
+    return evolve(waiting, **changes)
 
 
 JOB = Job(id="job", schedule=Interval(period_us=PERIOD_US, anchor_us=T0), next_us=slot(0), revision=7)
 RUN = run_of(0)
-RUNNING = attrs.evolve(JOB, next_us=slot(1), runs=(RUN,))
-RETRIED = attrs.evolve(RUNNING, policy=RETRY)
+RUNNING = evolve(JOB, next_us=slot(1), runs=(RUN,))
+RETRIED = evolve(RUNNING, policy=RETRY)
 # The same run, renewed ever since.
-BUSY = attrs.evolve(RUNNING, runs=(run_of(0, lease_until_us=slot(9)),))
-QUEUED = attrs.evolve(BUSY, policy=QUEUE, next_us=slot(2), waiting=(waiting_for(1),))
+BUSY = evolve(RUNNING, runs=(run_of(0, lease_until_us=slot(9)),))
+QUEUED = evolve(BUSY, policy=QUEUE, next_us=slot(2), waiting=(waiting_for(1),))
 GUARD_US = RUN.lease_until_us + CLOCK_ALLOWANCE_US
 ONE_SHOT = Job(id="job", schedule=Once(at_us=T0), next_us=T0)
-PAUSED = attrs.evolve(JOB, state=JobState.PAUSED)
-COMPLETED = attrs.evolve(JOB, state=JobState.COMPLETED, next_us=None)
+PAUSED = evolve(JOB, state=JobState.PAUSED)
+COMPLETED = evolve(JOB, state=JobState.COMPLETED, next_us=None)
 OUT_OF_FORCE = (PAUSED, COMPLETED)
 FOR_RETRY = waiting_for(0, attempt=2, not_before_us=slot(0) + 15 * MINUTE_US)
-BETWEEN = attrs.evolve(JOB, next_us=slot(1), policy=THRICE, waiting=(FOR_RETRY,))
+BETWEEN = evolve(JOB, next_us=slot(1), policy=THRICE, waiting=(FOR_RETRY,))
 
 
 def under(policy: Policy, job: Job = JOB) -> Job:
-    return attrs.evolve(job, policy=policy)
+    return evolve(job, policy=policy)
 
 
 def fire(
@@ -256,7 +257,7 @@ def test_outcome_tells_how_the_fire_came_and_how_late_each_hop_was() -> None:
 def test_process_that_takes_nothing_leaves_what_is_due() -> None:
     """It looks after the runs that have died, and whoever is fired next takes the rest."""
     assert fire(JOB, slot(0), may_start=False).job is JOB
-    move = fire(attrs.evolve(RETRIED, next_us=slot(0)), slot(0), Liveness.DEAD, may_start=False)
+    move = fire(evolve(RETRIED, next_us=slot(0)), slot(0), Liveness.DEAD, may_start=False)
     assert move.runs == ()
     assert waits(job_of(move)) == [(slot(0), 2)]
     assert wake_at(job_of(move)) == slot(0)
@@ -287,7 +288,7 @@ def test_fire_for_a_later_instant_takes_what_is_due_by_then() -> None:
 
 def test_occurrence_runs_until_its_grace_is_over_and_is_missed_after() -> None:
     """The last microsecond of the grace still runs; the next one is too late."""
-    daily = attrs.evolve(JOB, schedule=Interval(period_us=DAY_US, anchor_us=T0))
+    daily = evolve(JOB, schedule=Interval(period_us=DAY_US, anchor_us=T0))
     assert fire(daily, slot(0), late_us=MAX_GRACE_US).verdict is Verdict.ACCEPTED
     late = fire(daily, slot(0), late_us=MAX_GRACE_US + 1)
     assert (late.verdict, late.runs) == (Verdict.MISSED, ())
@@ -373,7 +374,7 @@ def test_what_waits_too_long_is_missed_when_a_fire_finds_it_free() -> None:
     move = fire(QUEUED, slot(9) + CLOCK_ALLOWANCE_US)
     assert ends(move)[:2] == [*ended(Result.INTERRUPTED, 0), *ended(Result.MISSED, 1)]
     assert started(move).occurrence_us == slot(9)
-    last = attrs.evolve(QUEUED, next_us=None)
+    last = evolve(QUEUED, next_us=None)
     assert fire(last, slot(9) + CLOCK_ALLOWANCE_US).verdict is Verdict.MISSED
 
 
@@ -389,14 +390,14 @@ def test_what_waits_too_long_runs_where_it_is_caught_up(catch_up: CatchUp) -> No
 def test_manual_run_is_never_too_late() -> None:
     """Somebody asked for it, and no other of its kind comes."""
     asked = waiting_for(1, origin=Origin.MANUAL)
-    job = attrs.evolve(QUEUED, waiting=(asked,), next_us=None)
+    job = evolve(QUEUED, waiting=(asked,), next_us=None)
     assert started(fire(job, slot(1), Liveness.DEAD, late_us=DAY_US)).origin is Origin.MANUAL
 
 
 def test_what_waits_behind_a_retry_is_not_too_late() -> None:
     """It could not have started: the occurrence before it is in progress until its last attempt."""
     policy = Policy(overlap=Overlap.QUEUE, attempts=3)
-    job = attrs.evolve(BETWEEN, policy=policy, next_us=slot(2), waiting=(FOR_RETRY, waiting_for(1)))
+    job = evolve(BETWEEN, policy=policy, next_us=slot(2), waiting=(FOR_RETRY, waiting_for(1)))
     move = fire(job, FOR_RETRY.not_before_us, late_us=2 * MINUTE_US)
     assert started(move).attempt == 2
     assert waits(job_of(move)) == [(slot(1), 1)]
@@ -427,7 +428,7 @@ def test_queued_occurrence_waits_for_the_end_of_the_run() -> None:
     """It is accepted, has no outcome yet, and starts with the end of the run before it."""
     move = fire(under(QUEUE, BUSY), slot(1))
     assert (move.verdict, move.runs, move.outcomes) == (Verdict.ACCEPTED, (), ())
-    assert move.job == attrs.evolve(QUEUED, revision=QUEUED.revision + 1)
+    assert move.job == evolve(QUEUED, revision=QUEUED.revision + 1)
 
 
 def test_finish_starts_what_waited_for_the_run() -> None:
@@ -461,7 +462,7 @@ def test_queue_holds_one_occurrence() -> None:
 
 def test_queued_occurrence_waits_behind_a_retry() -> None:
     """The retry comes first, since its occurrence is in progress; the queue still holds one."""
-    job = attrs.evolve(BETWEEN, policy=Policy(overlap=Overlap.QUEUE, attempts=3))
+    job = evolve(BETWEEN, policy=Policy(overlap=Overlap.QUEUE, attempts=3))
     move = fire(job, slot(1))
     assert (move.verdict, move.runs) == (Verdict.ACCEPTED, ())
     assert waits(job_of(move)) == [(slot(0), 2), (slot(1), 1)]
@@ -481,7 +482,7 @@ def test_occurrences_that_may_overlap_run_side_by_side() -> None:
 def crowded(count: int, *waiting: Waiting) -> Job:
     """Return a job of which so many runs are in flight."""
     runs = tuple(run_of(number, lease_until_us=slot(99)) for number in range(count))
-    return attrs.evolve(JOB, policy=ALLOW, next_us=slot(20), runs=runs, waiting=waiting)
+    return evolve(JOB, policy=ALLOW, next_us=slot(20), runs=runs, waiting=waiting)
 
 
 def test_overlapping_runs_are_bounded() -> None:
@@ -521,7 +522,7 @@ def test_duplicate_fire_is_answered_without_running() -> None:
 
 def test_fire_of_a_settled_occurrence_is_a_duplicate() -> None:
     """The redelivery of a fire whose run has already ended changes nothing."""
-    job = attrs.evolve(JOB, next_us=slot(1), completed=1)
+    job = evolve(JOB, next_us=slot(1), completed=1)
     move = fire(job, slot(0))
     assert (move.verdict, move.runs) == (Verdict.DUPLICATE, ())
     assert move.job is job
@@ -547,7 +548,7 @@ def test_fire_of_a_job_that_wants_no_wake_is_gone(job: Job | None) -> None:
 
 def test_claim_of_the_last_run_leaves_no_next_occurrence() -> None:
     """A job that repeats twice is claimed twice; the second claim is the last."""
-    twice = attrs.evolve(JOB, times=2)
+    twice = evolve(JOB, times=2)
     first = fire(twice, slot(0))
     assert job_of(first).next_us == slot(1)
     between = job_of(finish(first.job, started(first)))
@@ -559,15 +560,15 @@ def test_claim_of_the_last_run_leaves_no_next_occurrence() -> None:
 
 def test_missed_and_skipped_occurrences_do_not_count_as_runs() -> None:
     """Only an attempt is consumed; what never ran leaves the limit as it was."""
-    missed = job_of(fire(attrs.evolve(JOB, times=1), slot(0), late_us=PERIOD_US - 1))
+    missed = job_of(fire(evolve(JOB, times=1), slot(0), late_us=PERIOD_US - 1))
     assert (missed.next_us, missed.completed) == (slot(1), 0)
-    skipped = job_of(fire(attrs.evolve(BUSY, times=2), slot(1)))
+    skipped = job_of(fire(evolve(BUSY, times=2), slot(1)))
     assert (skipped.next_us, skipped.completed) == (slot(2), 0)
 
 
 def test_interrupted_run_counts_as_consumed() -> None:
     """A run that died was begun: it is one of the times that the job repeats."""
-    last = attrs.evolve(RUNNING, next_us=None, times=1)
+    last = evolve(RUNNING, next_us=None, times=1)
     move = fire(last, slot(0), Liveness.DEAD)
     assert job_of(move).completed == 1
     assert job_of(move).state is JobState.COMPLETED
@@ -575,7 +576,7 @@ def test_interrupted_run_counts_as_consumed() -> None:
 
 def test_attempts_at_one_occurrence_count_once() -> None:
     """The limit speaks of occurrences: a retry is not another one."""
-    job = attrs.evolve(RUNNING, policy=THRICE, times=2)
+    job = evolve(RUNNING, policy=THRICE, times=2)
     failed = job_of(finish(job, RUN, succeeded=False))
     assert (failed.completed, failed.next_us) == (0, slot(1))
     again = fire(failed, failed.waiting[0].not_before_us)
@@ -586,14 +587,14 @@ def test_attempts_at_one_occurrence_count_once() -> None:
 def test_limit_counts_what_is_between_two_attempts() -> None:
     """With one occurrence in progress, there is one left to take."""
     policy = Policy(overlap=Overlap.ALLOW, attempts=3)
-    move = fire(attrs.evolve(BETWEEN, policy=policy, times=2), slot(1))
+    move = fire(evolve(BETWEEN, policy=policy, times=2), slot(1))
     assert started(move).occurrence_us == slot(1)
     assert job_of(move).next_us is None
 
 
 def test_limit_ends_what_waits_and_was_not_begun() -> None:
     """Three are due of a job that repeats twice: the third one cannot run any more."""
-    move = fire(attrs.evolve(under(ALL), times=2), slot(0), late_us=2 * PERIOD_US + CLOCK_MARGIN_US)
+    move = fire(evolve(under(ALL), times=2), slot(0), late_us=2 * PERIOD_US + CLOCK_MARGIN_US)
     assert waits(job_of(move)) == [(slot(1), 1), (slot(2), 1)]
     second = finish(move.job, started(move), now_us=slot(2) + 2 * MINUTE_US)
     assert ends(second) == [*ended(Result.COMPLETED, 0), *ended(Result.SKIPPED, 2)]
@@ -602,7 +603,7 @@ def test_limit_ends_what_waits_and_was_not_begun() -> None:
 
 def test_manual_run_does_not_count_toward_the_limit() -> None:
     """It is none of the schedule's occurrences, neither in flight nor when it has ended."""
-    asked = run_now(attrs.evolve(JOB, times=1), slot(0) - HOUR_US)
+    asked = run_now(evolve(JOB, times=1), slot(0) - HOUR_US)
     assert job_of(asked).next_us == slot(0)
     over = job_of(finish(asked.job, started(asked)))
     assert (over.completed, over.next_us) == (0, slot(0))
@@ -612,7 +613,7 @@ def test_manual_run_does_not_count_toward_the_limit() -> None:
 def test_limit_leaves_a_manual_run_that_waits() -> None:
     """The last run of the schedule begins; what was asked for by hand has its turn all the same."""
     waiting = (waiting_for(1), waiting_for(2, origin=Origin.MANUAL))
-    job = attrs.evolve(BUSY, policy=QUEUE, times=2, next_us=slot(2), waiting=waiting)
+    job = evolve(BUSY, policy=QUEUE, times=2, next_us=slot(2), waiting=waiting)
     move = finish(job, RUN, now_us=slot(2))
     assert started(move).occurrence_us == slot(1)
     assert [each.origin for each in job_of(move).waiting] == [Origin.MANUAL]
@@ -629,7 +630,7 @@ def test_owner_ends_its_run(succeeded: bool, result: Result) -> None:
     assert ends(move) == ended(result, 0)
     assert (move.outcomes[0].attempt, move.outcomes[0].claimed_us) == (1, RUN.claimed_us)
     assert move.outcomes[0].reason == "said so"
-    assert move.job == attrs.evolve(RUNNING, runs=(), completed=1, revision=RUNNING.revision + 1)
+    assert move.job == evolve(RUNNING, runs=(), completed=1, revision=RUNNING.revision + 1)
 
 
 @pytest.mark.parametrize(
@@ -663,8 +664,8 @@ def test_owner_renews_its_lease() -> None:
     """A renewal starts the lease anew, from now, and leaves the other runs alone."""
     now_us = slot(0) + MINUTE_US
     other = run_of(1)
-    renewed = job_of(transitions.renew(attrs.evolve(RUNNING, runs=(RUN, other)), run=RUN, now_us=now_us))
-    assert renewed.runs == (attrs.evolve(RUN, lease_until_us=now_us + LEASE_US), other)
+    renewed = job_of(transitions.renew(evolve(RUNNING, runs=(RUN, other)), run=RUN, now_us=now_us))
+    assert renewed.runs == (evolve(RUN, lease_until_us=now_us + LEASE_US), other)
     assert renewed.revision == RUNNING.revision + 1
 
 
@@ -675,7 +676,7 @@ def test_renewal_by_a_slow_clock_does_not_shorten_the_lease() -> None:
     assert move.job is RUNNING
 
 
-@pytest.mark.parametrize("job", [None, JOB, attrs.evolve(RUNNING, runs=(run_of(0, attempt=2),))])
+@pytest.mark.parametrize("job", [None, JOB, evolve(RUNNING, runs=(run_of(0, attempt=2),))])
 def test_only_the_owner_renews(job: Job | None) -> None:
     """A run that was lost cannot be renewed."""
     move = transitions.renew(job, run=RUN, now_us=slot(0))
@@ -699,7 +700,7 @@ def test_failed_run_waits_for_its_next_attempt() -> None:
 
 def test_retry_stands_before_what_was_not_begun() -> None:
     """What was queued waits until the occurrence before it has its outcome."""
-    job = attrs.evolve(QUEUED, policy=Policy(overlap=Overlap.QUEUE, attempts=2))
+    job = evolve(QUEUED, policy=Policy(overlap=Overlap.QUEUE, attempts=2))
     move = finish(job, RUN, succeeded=False)
     assert waits(job_of(move)) == [(slot(0), 2), (slot(1), 1)]
     assert move.runs == ()
@@ -707,9 +708,9 @@ def test_retry_stands_before_what_was_not_begun() -> None:
 
 def test_fire_starts_the_retry_when_its_time_has_come() -> None:
     """It is the same occurrence with the same origin, another attempt, by whoever was woken."""
-    early = fire(attrs.evolve(BETWEEN, next_us=None), FOR_RETRY.not_before_us - 1)
+    early = fire(evolve(BETWEEN, next_us=None), FOR_RETRY.not_before_us - 1)
     assert (early.verdict, early.runs) == (Verdict.DUPLICATE, ())
-    move = fire(attrs.evolve(BETWEEN, next_us=None), FOR_RETRY.not_before_us)
+    move = fire(evolve(BETWEEN, next_us=None), FOR_RETRY.not_before_us)
     run = started(move)
     assert (run.occurrence_us, run.attempt, run.owner, run.origin) == (slot(0), 2, "me", Origin.SCHEDULE)
     assert (move.verdict, job_of(move).waiting) == (Verdict.ACCEPTED, ())
@@ -717,14 +718,14 @@ def test_fire_starts_the_retry_when_its_time_has_come() -> None:
 
 def test_retry_that_is_fired_to_a_slow_clock_starts() -> None:
     """The fire's word counts for a retry as it does for an occurrence; else it would come for ever."""
-    move = fire(attrs.evolve(BETWEEN, next_us=None), FOR_RETRY.not_before_us, late_us=-CLOCK_MARGIN_US)
+    move = fire(evolve(BETWEEN, next_us=None), FOR_RETRY.not_before_us, late_us=-CLOCK_MARGIN_US)
     assert started(move).attempt == 2
 
 
 def test_last_attempt_that_fails_is_the_outcome() -> None:
     """So many attempts were made, and the outcome says which one was the last."""
     run = run_of(0, attempt=3)
-    move = finish(attrs.evolve(RUNNING, runs=(run,), policy=THRICE), run, succeeded=False)
+    move = finish(evolve(RUNNING, runs=(run,), policy=THRICE), run, succeeded=False)
     assert ends(move) == ended(Result.FAILED, 0)
     assert (move.outcomes[0].attempt, job_of(move).waiting) == (3, ())
 
@@ -732,14 +733,14 @@ def test_last_attempt_that_fails_is_the_outcome() -> None:
 def test_success_of_a_later_attempt_is_the_outcome() -> None:
     """What failed before is forgotten."""
     run = run_of(0, attempt=2)
-    move = finish(attrs.evolve(RUNNING, runs=(run,), policy=THRICE), run)
+    move = finish(evolve(RUNNING, runs=(run,), policy=THRICE), run)
     assert ends(move) == ended(Result.COMPLETED, 0)
     assert move.outcomes[0].attempt == 2
 
 
 def test_failure_of_a_job_that_is_out_of_force_is_not_retried() -> None:
     """Nothing waits where nothing would wake anybody."""
-    job = attrs.evolve(RUNNING, policy=THRICE, state=JobState.PAUSED)
+    job = evolve(RUNNING, policy=THRICE, state=JobState.PAUSED)
     move = finish(job, RUN, succeeded=False)
     assert ends(move) == ended(Result.FAILED, 0)
     assert job_of(move).waiting == ()
@@ -752,7 +753,7 @@ def test_interruption_is_not_a_failure() -> None:
 
 def test_retry_whose_time_was_long_ago_has_failed() -> None:
     """A machine that was away for hours does not come back with an old retry, unless that is caught up."""
-    job = attrs.evolve(BETWEEN, next_us=None)
+    job = evolve(BETWEEN, next_us=None)
     move = fire(job, FOR_RETRY.not_before_us, late_us=HOUR_US)
     assert (move.verdict, move.runs) == (Verdict.MISSED, ())
     assert ends(move) == ended(Result.FAILED, 0)
@@ -774,7 +775,7 @@ def test_delay_of_a_retry_doubles_up_to_its_bound_and_leaves_out_half_at_most(
 
 def test_delay_of_a_retry_is_the_same_for_whoever_asks_and_differs_between_jobs() -> None:
     """The chance in it is worked out from the identity of the attempt."""
-    delays = {transitions.retry_delay_us(attrs.evolve(JOB, id=f"job {number}"), RUN) for number in range(100)}
+    delays = {transitions.retry_delay_us(evolve(JOB, id=f"job {number}"), RUN) for number in range(100)}
     assert len(delays) == 100
     assert transitions.retry_delay_us(JOB, RUN) == transitions.retry_delay_us(BETWEEN, RUN)
 
@@ -791,7 +792,7 @@ def test_interrupted_run_is_recorded_and_the_next_occurrence_runs() -> None:
 
 def test_interrupted_run_is_retried_as_the_next_attempt() -> None:
     """A job that asks for it is started again: the same occurrence, another attempt, a new owner."""
-    job = attrs.evolve(RETRIED, runs=(run_of(0, origin=Origin.RECOVERY),))
+    job = evolve(RETRIED, runs=(run_of(0, origin=Origin.RECOVERY),))
     move = fire(job, slot(0), Liveness.DEAD)
     run = started(move)
     assert (move.verdict, move.outcomes) == (Verdict.ACCEPTED, ())
@@ -824,13 +825,13 @@ def test_attempts_are_bounded() -> None:
 def test_owner_that_asks_for_more_attempts_gets_them_after_interruptions_too() -> None:
     """The bound of the protocol is for those who say nothing."""
     policy = Policy(on_interrupt=OnInterrupt.RETRY, attempts=MAX_ATTEMPTS + 1)
-    job = attrs.evolve(RUNNING, policy=policy, runs=(run_of(0, attempt=MAX_ATTEMPTS),))
+    job = evolve(RUNNING, policy=policy, runs=(run_of(0, attempt=MAX_ATTEMPTS),))
     assert started(fire(job, slot(0), Liveness.DEAD)).attempt == MAX_ATTEMPTS + 1
 
 
 def test_interrupted_run_of_a_paused_job_is_recorded() -> None:
     """A paused job starts nothing, not even again."""
-    move = fire(attrs.evolve(RETRIED, state=JobState.PAUSED), slot(0), Liveness.DEAD)
+    move = fire(evolve(RETRIED, state=JobState.PAUSED), slot(0), Liveness.DEAD)
     assert move.runs == ()
     assert ends(move) == ended(Result.INTERRUPTED, 0)
     assert job_of(move).state is JobState.PAUSED
@@ -853,7 +854,7 @@ def test_what_is_known_counts_for_each_run_by_itself() -> None:
     """Of several runs the one that died is started again; the others go on."""
     runs = tuple(run_of(number, lease_until_us=slot(9)) for number in range(3))
     policy = Policy(on_interrupt=OnInterrupt.RETRY, overlap=Overlap.ALLOW)
-    job = attrs.evolve(JOB, next_us=slot(3), runs=runs, policy=policy)
+    job = evolve(JOB, next_us=slot(3), runs=runs, policy=policy)
     move = fire(job, slot(2), Liveness.ALIVE, Liveness.DEAD)
     assert (started(move).occurrence_us, started(move).attempt) == (slot(1), 2)
     assert job_of(move).runs == (runs[0], runs[2], *move.runs)
@@ -862,16 +863,16 @@ def test_what_is_known_counts_for_each_run_by_itself() -> None:
 def test_living_owner_is_not_interrupted_and_its_lease_is_renewed_when_the_guard_fires() -> None:
     """The guard of a run that is alive moves on: that fire was the arm that brings somebody back."""
     assert fire(RETRIED, GUARD_US - 1, Liveness.ALIVE).job is RETRIED
-    move = fire(attrs.evolve(RETRIED, next_us=slot(3)), GUARD_US, Liveness.ALIVE)
+    move = fire(evolve(RETRIED, next_us=slot(3)), GUARD_US, Liveness.ALIVE)
     job = job_of(move)
     assert move.runs == ()
-    assert job.runs == (attrs.evolve(RUN, lease_until_us=GUARD_US + LEASE_US),)
+    assert job.runs == (evolve(RUN, lease_until_us=GUARD_US + LEASE_US),)
     assert wake_at(job) == GUARD_US + LEASE_US + CLOCK_ALLOWANCE_US
 
 
 def test_renewal_by_the_guard_counts_from_the_later_of_fire_and_clock() -> None:
     """With a clock that is behind, the renewed guard still lies beyond the fire that renewed it."""
-    job = job_of(fire(attrs.evolve(RETRIED, next_us=slot(3)), GUARD_US, Liveness.ALIVE, late_us=-MINUTE_US))
+    job = job_of(fire(evolve(RETRIED, next_us=slot(3)), GUARD_US, Liveness.ALIVE, late_us=-MINUTE_US))
     wake_us = wake_at(job)
     assert wake_us is not None
     assert wake_us > GUARD_US
@@ -913,7 +914,7 @@ def test_repeated_request_for_a_manual_run_is_a_duplicate() -> None:
 
 def test_request_for_a_manual_run_that_comes_after_a_later_one_is_a_duplicate() -> None:
     """Nothing tells it from a repetition of what has run, and running twice cannot be undone."""
-    over = attrs.evolve(JOB, last_manual_us=T0 - HOUR_US)
+    over = evolve(JOB, last_manual_us=T0 - HOUR_US)
     move = run_now(over, T0 - HOUR_US - 1, late_us=MINUTE_US)
     assert (move.verdict, move.runs) == (Verdict.DUPLICATE, ())
     assert move.job is over
@@ -956,7 +957,7 @@ def test_manual_run_of_a_queueing_job_waits_for_its_turn() -> None:
 
 def test_manual_run_of_a_paused_job_does_not_wait() -> None:
     """Nobody would be woken for it."""
-    job = attrs.evolve(BUSY, policy=QUEUE, state=JobState.PAUSED)
+    job = evolve(BUSY, policy=QUEUE, state=JobState.PAUSED)
     move = run_now(job, slot(0) + MINUTE_US)
     assert move.verdict is Verdict.SKIPPED
     assert move.job is job
@@ -990,9 +991,7 @@ def test_manual_run_that_fails_is_attempted_again() -> None:
 def test_pause_leaves_the_slot_and_the_run() -> None:
     """A pause puts the schedule out of force, says why, and does nothing else."""
     paused = job_of(pause(RUNNING, slot(0) + MINUTE_US, "holidays"))
-    assert paused == attrs.evolve(
-        RUNNING, state=JobState.PAUSED, note="holidays", revision=RUNNING.revision + 1
-    )
+    assert paused == evolve(RUNNING, state=JobState.PAUSED, note="holidays", revision=RUNNING.revision + 1)
 
 
 def test_pause_skips_what_is_due_and_was_not_taken() -> None:
@@ -1035,15 +1034,15 @@ def test_late_fire_of_a_paused_job_claims_nothing() -> None:
 
 def test_second_pause_with_another_note_changes_the_note_alone() -> None:
     """What passed since the first pause was nobody's."""
-    move = pause(attrs.evolve(PAUSED, note="holidays"), slot(5), "illness")
-    assert move.job == attrs.evolve(PAUSED, note="illness", revision=PAUSED.revision + 1)
+    move = pause(evolve(PAUSED, note="holidays"), slot(5), "illness")
+    assert move.job == evolve(PAUSED, note="illness", revision=PAUSED.revision + 1)
     assert not move.outcomes
 
 
 def test_resume_before_the_slot_keeps_it() -> None:
     """A pause that was over in time costs no occurrence; the note is gone."""
     resumed = resume(pause(JOB, note="holidays").job, slot(0) - 1)
-    assert job_of(resumed) == attrs.evolve(JOB, revision=JOB.revision + 2)
+    assert job_of(resumed) == evolve(JOB, revision=JOB.revision + 2)
     assert not resumed.outcomes
 
 
@@ -1085,7 +1084,7 @@ def test_job_whose_last_occurrence_passed_while_paused_leaves_a_trace(from_now: 
 
 def test_resume_during_the_last_run_waits_for_its_end() -> None:
     """A job whose last run is in flight is in force until that run has ended."""
-    paused = attrs.evolve(RUNNING, next_us=None, state=JobState.PAUSED)
+    paused = evolve(RUNNING, next_us=None, state=JobState.PAUSED)
     resumed = job_of(resume(paused, slot(4)))
     assert resumed.state is JobState.SCHEDULED
     assert resumed.runs == (RUN,)
@@ -1105,7 +1104,7 @@ HOURLY = Interval(period_us=HOUR_US, anchor_us=T0 + MINUTE_US)
 def test_edit_of_the_schedule_goes_on_after_now() -> None:
     """The next occurrence is the first one of the new schedule; nothing else changes."""
     move = edit(JOB, T0 - MINUTE_US, schedule=HOURLY)
-    assert move.job == attrs.evolve(JOB, schedule=HOURLY, next_us=T0 + MINUTE_US, revision=JOB.revision + 1)
+    assert move.job == evolve(JOB, schedule=HOURLY, next_us=T0 + MINUTE_US, revision=JOB.revision + 1)
     assert not move.outcomes
 
 
@@ -1126,7 +1125,7 @@ def test_edit_leaves_what_was_taken(job: Job) -> None:
 def test_edit_of_the_policy_leaves_the_slots() -> None:
     """Only the bounds in it decide when the job is due."""
     move = edit(JOB, slot(3), policy=QUEUE)
-    assert move.job == attrs.evolve(JOB, policy=QUEUE, revision=JOB.revision + 1)
+    assert move.job == evolve(JOB, policy=QUEUE, revision=JOB.revision + 1)
     assert not move.outcomes
 
 
@@ -1144,14 +1143,14 @@ def test_edit_of_the_limit_leaves_the_slots() -> None:
 
 def test_edit_of_the_limit_brings_the_schedule_back() -> None:
     """A job that has run as often as it should, and is to run more often, goes on after now."""
-    over = attrs.evolve(COMPLETED, times=2, completed=2)
+    over = evolve(COMPLETED, times=2, completed=2)
     edited = job_of(edit(over, slot(4), times=3))
     assert (edited.state, edited.next_us) == (JobState.SCHEDULED, slot(5))
 
 
 def test_edit_of_a_completed_one_shot_schedules_it_again() -> None:
     """It is the way to run it at another time."""
-    over = attrs.evolve(ONE_SHOT, next_us=None, state=JobState.COMPLETED)
+    over = evolve(ONE_SHOT, next_us=None, state=JobState.COMPLETED)
     edited = job_of(edit(over, T0 + HOUR_US, schedule=Once(at_us=T0 + DAY_US)))
     assert (edited.state, edited.next_us) == (JobState.SCHEDULED, T0 + DAY_US)
 
@@ -1168,9 +1167,9 @@ def test_edited_job_that_is_paused_stays_paused() -> None:
     [
         (JOB, {"schedule": Once(at_us=T0 - HOUR_US)}),
         (JOB, {"policy": Policy(ends_us=T0 - HOUR_US)}),
-        (attrs.evolve(JOB, completed=2), {"times": 2}),
-        (attrs.evolve(QUEUED, times=3), {"times": 1}),
-        (attrs.evolve(COMPLETED, times=1, completed=1), {"schedule": HOURLY}),
+        (evolve(JOB, completed=2), {"times": 2}),
+        (evolve(QUEUED, times=3), {"times": 1}),
+        (evolve(COMPLETED, times=1, completed=1), {"schedule": HOURLY}),
     ],
     ids=["in the past", "out of bounds", "spent", "spent by what is in flight", "completed"],
 )
@@ -1189,8 +1188,8 @@ def test_edit_that_is_repeated_changes_nothing() -> None:
 
 def test_edit_by_a_slow_clock_does_not_bring_an_occurrence_again() -> None:
     """What was taken by another clock lies before the first occurrence of the edited schedule."""
-    over = attrs.evolve(JOB, next_us=slot(1), completed=1)
-    for job in (over, RUNNING, attrs.evolve(RUNNING, next_us=None), BETWEEN):
+    over = evolve(JOB, next_us=slot(1), completed=1)
+    for job in (over, RUNNING, evolve(RUNNING, next_us=None), BETWEEN):
         edited = job_of(edit(job, slot(0) - SECOND_US, policy=Policy(starts_us=T0 - HOUR_US)))
         assert edited.next_us == slot(1)
 
@@ -1198,7 +1197,7 @@ def test_edit_by_a_slow_clock_does_not_bring_an_occurrence_again() -> None:
 def test_resume_from_now_by_a_slow_clock_does_not_bring_an_occurrence_again() -> None:
     """The new anchor may lie one period before what was taken by another clock."""
     often = Interval(period_us=30 * SECOND_US, anchor_us=T0)
-    paused = attrs.evolve(RUNNING, schedule=often, next_us=T0 + 30 * SECOND_US, state=JobState.PAUSED)
+    paused = evolve(RUNNING, schedule=often, next_us=T0 + 30 * SECOND_US, state=JobState.PAUSED)
     assert job_of(resume(paused, T0 - 30 * SECOND_US, from_now=True)).next_us == T0 + 30 * SECOND_US
 
 
@@ -1252,9 +1251,9 @@ def test_create_of_the_same_job_again_keeps_what_is_there() -> None:
 @pytest.mark.parametrize(
     "wanted",
     [
-        attrs.evolve(JOB, schedule=Once(at_us=T0)),
-        attrs.evolve(JOB, times=3),
-        attrs.evolve(JOB, policy=RETRY),
+        evolve(JOB, schedule=Once(at_us=T0)),
+        evolve(JOB, times=3),
+        evolve(JOB, policy=RETRY),
     ],
     ids=["schedule", "times", "policy"],
 )
@@ -1321,7 +1320,7 @@ def test_wake_is_the_next_occurrence() -> None:
 
 def test_wake_is_a_whole_second() -> None:
     """NAS may keep no more; what lies between two seconds is due with the later one (incident T1)."""
-    between = attrs.evolve(JOB, next_us=slot(0) + 1)
+    between = evolve(JOB, next_us=slot(0) + 1)
     assert wake_at(between) == slot(0) + SECOND_US
     assert fire(between, slot(0) + SECOND_US).verdict is Verdict.ACCEPTED
 
@@ -1335,54 +1334,54 @@ def test_job_out_of_force_needs_no_wake(job: Job) -> None:
 def test_guard_counts_while_a_retried_run_is_in_flight() -> None:
     """Whichever comes first brings somebody back: the next occurrence, or the end of the lease."""
     assert wake_at(RETRIED) == min(GUARD_US, slot(1)) == GUARD_US
-    assert wake_at(attrs.evolve(RETRIED, next_us=GUARD_US - SECOND_US)) == GUARD_US - SECOND_US
-    assert wake_at(attrs.evolve(RETRIED, next_us=None)) == GUARD_US
+    assert wake_at(evolve(RETRIED, next_us=GUARD_US - SECOND_US)) == GUARD_US - SECOND_US
+    assert wake_at(evolve(RETRIED, next_us=None)) == GUARD_US
 
 
 def test_guard_counts_while_a_run_may_be_attempted_again() -> None:
     """When its process dies as it stores that the run has failed, nothing else brings the retry in time."""
-    job = attrs.evolve(JOB, next_us=slot(5), runs=(RUN,), policy=Policy(attempts=2))
+    job = evolve(JOB, next_us=slot(5), runs=(RUN,), policy=Policy(attempts=2))
     assert wake_at(job) == RUN.lease_until_us + CLOCK_ALLOWANCE_US
-    last = attrs.evolve(RUN, attempt=2)
-    assert wake_at(attrs.evolve(job, runs=(last,))) == slot(5)
+    last = evolve(RUN, attempt=2)
+    assert wake_at(evolve(job, runs=(last,))) == slot(5)
 
 
 def test_guard_counts_while_something_waits_for_a_run() -> None:
     """If the run dies, somebody must come for what waits behind it, though the run is only recorded."""
-    queued = attrs.evolve(QUEUED, runs=(RUN,))
+    queued = evolve(QUEUED, runs=(RUN,))
     assert wake_at(queued) == GUARD_US
-    assert wake_at(attrs.evolve(queued, next_us=None)) == GUARD_US
+    assert wake_at(evolve(queued, next_us=None)) == GUARD_US
 
 
 def test_guard_is_that_of_the_lease_that_ends_first() -> None:
     """Any of the runs may be the one that died."""
     runs = (run_of(0, lease_until_us=slot(7)), RUN, run_of(2, lease_until_us=slot(9)))
     policy = Policy(on_interrupt=OnInterrupt.RETRY, overlap=Overlap.ALLOW)
-    assert wake_at(attrs.evolve(JOB, runs=runs, next_us=slot(5), policy=policy)) == GUARD_US
+    assert wake_at(evolve(JOB, runs=runs, next_us=slot(5), policy=policy)) == GUARD_US
 
 
 def test_what_waits_for_its_time_asks_for_a_wake() -> None:
     """Whichever comes first: the next occurrence, or the next attempt."""
     assert wake_at(BETWEEN) == slot(1)
-    assert wake_at(attrs.evolve(BETWEEN, next_us=slot(5))) == FOR_RETRY.not_before_us
-    assert wake_at(attrs.evolve(BETWEEN, next_us=None)) == FOR_RETRY.not_before_us
+    assert wake_at(evolve(BETWEEN, next_us=slot(5))) == FOR_RETRY.not_before_us
+    assert wake_at(evolve(BETWEEN, next_us=None)) == FOR_RETRY.not_before_us
 
 
 def test_what_waits_behind_something_else_asks_for_no_wake_of_its_own() -> None:
     """Its time has come already: it would be woken for at once, and again and again."""
-    job = attrs.evolve(BETWEEN, next_us=None, waiting=(FOR_RETRY, waiting_for(1)))
+    job = evolve(BETWEEN, next_us=None, waiting=(FOR_RETRY, waiting_for(1)))
     assert startable(job) == (FOR_RETRY,)
-    assert startable(attrs.evolve(job, runs=(RUN,))) == ()
+    assert startable(evolve(job, runs=(RUN,))) == ()
     assert startable(crowded(MAX_IN_FLIGHT, waiting_for(15))) == ()
 
 
 def test_last_run_that_is_only_recorded_needs_no_wake() -> None:
     """Nothing is to be done for it before the next start."""
-    assert wake_at(attrs.evolve(RUNNING, next_us=None)) is None
+    assert wake_at(evolve(RUNNING, next_us=None)) is None
 
 
 def test_transitions_are_functions_of_their_arguments() -> None:
     """The same job, instant and owner give the same move, and the job that went in stays as it was."""
-    before: dict[str, Any] = attrs.asdict(RETRIED, recurse=False)
+    before: dict[str, Any] = asdict(RETRIED)
     assert fire(RETRIED, slot(1), Liveness.DEAD) == fire(RETRIED, slot(1), Liveness.DEAD)
-    assert attrs.asdict(RETRIED, recurse=False) == before
+    assert asdict(RETRIED) == before

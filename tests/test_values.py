@@ -1,57 +1,50 @@
-"""The values of the library are those of `attrs`, but for how their `repr` is made."""
+"""What all values of the library have in common."""
 
 from __future__ import annotations
 
-from typing import Any
+import pickle
+import re
 
-import attrs
 import pytest
 
 from chronos import Interval, Job
+from chronos.errors import DataError
 from chronos.jobs.instants import SECOND_US
-from chronos.protocol.flow_effects import ListArms
-from chronos.values import value
+from chronos.protocol.state import new_process
+from chronos.values import evolve
 
-
-def _shapes(make: Any) -> Any:
-    """Return a class of every kind of field, made by *make*."""
-
-    @make(kw_only=True, cache_hash=True)
-    class Shape:
-        plain: int
-        text: str = "it's"
-        secret: str = attrs.field(default="s", repr=False)
-        hidden: str = attrs.field(default="t", repr=lambda _: "***")
-        inner: Any = None
-
-    return Shape
-
-
-def test_a_value_is_shown_as_attrs_would_show_it() -> None:
-    """Fields that are not to be shown, and fields with a way of their own, included."""
-    ours, theirs = _shapes(value), _shapes(attrs.frozen)
-    assert repr(ours(plain=1, inner=ours(plain=2))) == repr(theirs(plain=1, inner=theirs(plain=2)))
-    assert repr(ours(plain=1)) == 'Shape(plain=1, text="it\'s", hidden=***, inner=None)'
-    assert repr(ListArms()) == "ListArms()"
-
-
-def test_a_class_keeps_the_repr_that_it_has() -> None:
-    """As with `attrs`."""
-
-    @value
-    class Own:
-        def __repr__(self) -> str:
-            return "mine"
-
-    assert repr(Own()) == "mine"
+JOB = Job(id="j", schedule=Interval(period_us=SECOND_US, anchor_us=0), next_us=None)
 
 
 def test_a_value_is_frozen_hashable_and_compared_whole() -> None:
     """Two of the same fields are one value."""
-    job = Job(id="j", schedule=Interval(period_us=SECOND_US, anchor_us=0), next_us=None)
-    with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        job.note = "changed"  # type: ignore[misc]
-    same = attrs.evolve(job)
-    assert same is not job
-    assert {same, job} == {job}
-    assert attrs.evolve(job, note="another") != job
+    with pytest.raises(AttributeError):
+        JOB.note = "changed"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        object.__setattr__(JOB, "note", "changed")
+    same = evolve(JOB)
+    assert same is not JOB
+    assert {same, JOB} == {JOB}
+    assert evolve(JOB, note="another") != JOB
+
+
+def test_a_value_shows_its_fields() -> None:
+    """By name, as it would be made."""
+    assert re.match(r"Job\(id='j', schedule=Interval\(period_us=1000000, anchor_us=0\), ", repr(JOB))
+
+
+def test_a_value_goes_to_another_process() -> None:
+    """A campaign hands its values to workers."""
+    assert pickle.loads(pickle.dumps(JOB)) == JOB
+    process = new_process("a")
+    assert pickle.loads(pickle.dumps(process)) == process
+
+
+def test_a_changed_value_is_checked_like_a_new_one() -> None:
+    """What a job carries is the one text of a JSON value, whichever way the job is made."""
+    with pytest.raises(DataError):
+        evolve(JOB, data_json="{ }")
+    with pytest.raises(DataError):
+        Job(id="j", schedule=JOB.schedule, next_us=None, data_json="{ }")
+    with pytest.raises(TypeError, match="notes"):
+        evolve(JOB, notes="x")

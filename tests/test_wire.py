@@ -13,6 +13,7 @@ import pytest
 
 from chronos.fire import webhook
 from chronos.nas import client
+from chronos.values import evolve
 from simulator import faults
 from simulator.fleet import Fleet, load_shipped
 from simulator.marks import Where, never_met
@@ -30,7 +31,7 @@ def drawn(seed: int) -> Plan:
     chance = random.Random(f"scenario {seed}")
     whole = load_shipped(chance.choice(FLEETS))
     jobs = tuple(job for job in whole.jobs if job.next_us is not None)
-    fleet: Fleet = attrs.evolve(whole, jobs=tuple(chance.sample(jobs, min(len(jobs), chance.randint(1, 6)))))
+    fleet: Fleet = evolve(whole, jobs=tuple(chance.sample(jobs, min(len(jobs), chance.randint(1, 6)))))
     return Plan(
         scenario="drawn",
         fleet=fleet,
@@ -45,7 +46,7 @@ def drawn(seed: int) -> Plan:
 
 def both(plan: Plan, seed: int, store: str = "memory") -> tuple[Summary, Summary]:
     """Return what comes of a plan as a model, and with all that ships."""
-    return simulate(plan, seed), simulate(attrs.evolve(plan, wire=store), seed)
+    return simulate(plan, seed), simulate(evolve(plan, wire=store), seed)
 
 
 def same(summary: Summary) -> dict[str, Any]:
@@ -82,7 +83,7 @@ def test_all_that_ships_runs_without_the_extra_of_a_store_that_is_not_used() -> 
 
 # --- a differing byte ------------------------------------------------------------------------
 
-QUIET = attrs.evolve(drawn(3), faults="none", machines=1, nas="hardened", policies="own")
+QUIET = evolve(drawn(3), faults="none", machines=1, nas="hardened", policies="own")
 
 
 def _replaced(old: bytes, new: bytes) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -122,15 +123,13 @@ def test_one_differing_byte_of_the_client_is_noticed(what: str, monkeypatch: pyt
     assert same(wired) == same(model)
     made = client._Client._arguments
     monkeypatch.setattr(client._Client, "_arguments", lambda *given: SENT[what](made(*given)))
-    assert simulate(attrs.evolve(QUIET, wire="memory"), 0).digest != model.digest
+    assert simulate(evolve(QUIET, wire="memory"), 0).digest != model.digest
 
 
 ANSWERED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "the status of an answer": (
         "_respond",
-        lambda respond: (
-            lambda send, answer, headers: respond(send, attrs.evolve(answer, status=503), headers)
-        ),
+        lambda respond: lambda send, answer, headers: respond(send, evolve(answer, status=503), headers),
     ),
     "the path": (
         "_paths_of",
@@ -159,7 +158,7 @@ def test_one_differing_byte_of_the_endpoint_is_noticed(what: str, monkeypatch: p
     model = simulate(QUIET, 0)
     name, change = ANSWERED[what]
     monkeypatch.setattr(webhook, name, change(getattr(webhook, name)))
-    assert simulate(attrs.evolve(QUIET, wire="memory"), 0).digest != model.digest
+    assert simulate(evolve(QUIET, wire="memory"), 0).digest != model.digest
 
 
 # --- what a wire can do, and a model cannot ---------------------------------------------------
@@ -169,7 +168,7 @@ def test_what_a_wire_spoils_loses_nothing() -> None:
     """Torn bodies, pages of proxies, other content types and old tokens: each is met, and survived."""
     met: set[str] = set()
     for seed in range(12):
-        plan = attrs.evolve(drawn(seed), nas="hardened", wire="memory", has_wire_faults=True)
+        plan = evolve(drawn(seed), nas="hardened", wire="memory", has_wire_faults=True)
         summary = simulate(plan, seed)
         assert summary.verdict == "ok", (seed, summary.violations[:1])
         met |= summary.marks.keys()
@@ -181,4 +180,4 @@ def test_model_has_no_faults_of_the_wire() -> None:
     table = faults.weights("heavy", 1, of_wire=True)
     assert set(table) - set(faults.weights("heavy", 1)) <= set(faults.WIRE_FAULTS)
     plan = drawn(5)
-    assert simulate(attrs.evolve(plan, has_wire_faults=True), 5) == simulate(plan, 5)
+    assert simulate(evolve(plan, has_wire_faults=True), 5) == simulate(plan, 5)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from email.utils import formatdate
 from typing import Any
 
-import attrs
 import httpx
 import pytest
 
@@ -24,6 +23,7 @@ from chronos.protocol.flow import begin, step
 from chronos.protocol.flow_effects import Answer, ArmAccepted, JobLoaded, ProvisionArm
 from chronos.protocol.intents import Fire
 from chronos.protocol.wrong_clock import put_back, stands_ahead
+from chronos.values import evolve
 from tests.agents import KINDS, T0, MakeWorld, Nas, at, every_hour, later, until, worlds
 
 
@@ -91,8 +91,8 @@ def test_early_fire_is_answered_503_with_a_word_of_its_own() -> None:
 
 def test_fire_from_the_future_for_what_wants_no_wake_is_consumed() -> None:
     """Nothing could be due by then: of a removed job, one that is paused, or before its next slot."""
-    paused = attrs.evolve(later(), state="paused")
-    repeated = attrs.evolve(later(), next_us=FAR_US + HOUR_US)
+    paused = evolve(later(), state="paused")
+    repeated = evolve(later(), next_us=FAR_US + HOUR_US)
     for job, verdict in ((None, "gone"), (paused, "gone"), (repeated, "duplicate")):
         assert transitions.fire(job, fire_at_us=FAR_US, now_us=T0, owner="me").verdict == verdict
     flow, _ = begin(Fire(job_id="j", fire_at_us=FAR_US), owner="me", now_us=T0)
@@ -370,8 +370,8 @@ class Ticking:
         scheduler: Any = self.world.agent.scheduler
 
         def nudge() -> None:
-            ticker = attrs.evolve(scheduler._process.ticker, next_us=0)
-            scheduler._process = attrs.evolve(scheduler._process, ticker=ticker)
+            ticker = evolve(scheduler._process.ticker, next_us=0)
+            scheduler._process = evolve(scheduler._process, ticker=ticker)
             scheduler._set_alarm()
 
         if self.world.loop is None:

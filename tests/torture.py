@@ -20,12 +20,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import attrs
-
 from chronos.jobs.instants import MINUTE_US, parse_instant
 from chronos.jobs.job import Job, Outcome, Result
 from chronos.jobs.schedule import Interval
 from chronos.stores import JobStore, JsonFileStore, SqlStore
+from chronos.values import evolve
 from tests.moves import claim_and_end
 
 NOON_US = parse_instant("2026-06-25T12:00:00+00:00")
@@ -145,7 +144,7 @@ def swap_once(store: JobStore, job_id: str, name: str) -> int | None:
         last_occurrence_us=NOON_US + revision,
         at_us=NOON_US,
     )
-    later = attrs.evolve(job, revision=revision)
+    later = evolve(job, revision=revision)
     return revision if store.swap(job_id, expected=job, replacement=later, outcomes=(mark,)) else None
 
 

@@ -16,10 +16,9 @@ from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import GivenSchedule, counts_from_now, declared_as, schedule_of
 from chronos.protocol import job_changes
 from chronos.protocol.intents import Declare
-from chronos.values import value
 
 
-@value
+@attrs.frozen
 class JobSpec:
     """A job as an agent declares it, for `Scheduler.declare`. It is checked when it is made.
 

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from msgspec import Struct
+
 from chronos.agent.runner import words_of
 from chronos.errors import InvalidClient, JobsFileError, StaleRevision, StoreError, one_line
 from chronos.jobs.instants import SECOND_US, Instant
@@ -40,15 +42,13 @@ from chronos.protocol.flow_effects import (
 )
 from chronos.protocol.process_effects import IdentityRefused
 from chronos.stores import JobStore, told_apart
-from chronos.values import value
 
 logger = logging.getLogger("chronos.scheduler")
 
 T = TypeVar("T")
 
 
-@value
-class Failed:
+class Failed(Struct, frozen=True):
     """What was asked raised an exception."""
 
     error: BaseException

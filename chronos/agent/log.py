@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 
-import attrs
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from chronos import events
 from chronos.jobs.job import Outcome, Result
@@ -18,8 +19,8 @@ logger = logging.getLogger("chronos.scheduler")
 def log_line(line: Log) -> None:
     """Write a line that a process wants written."""
     extra = {"job_id": line.job_id} if line.job_id else {}
-    if attrs.has(type(line.extra)):
-        extra |= attrs.asdict(line.extra)  # type: ignore[arg-type]
+    if isinstance(line.extra, Struct):
+        extra |= asdict(line.extra)
     logger.log(getattr(logging, line.level.upper()), "%s", line.text, extra=extra)
 
 

@@ -24,7 +24,7 @@ import socket
 import sys
 from pathlib import Path
 
-from chronos.values import value
+from msgspec import Struct
 
 # The kernel's fixed number for the first namespace of process numbers, that of the machine itself
 # (PROC_PID_INIT_INO in the kernel's proc_ns.h).
@@ -34,8 +34,7 @@ _FIRST_NAMESPACE = "4026531836"
 _NAMELESS = frozenset({"", "localhost", "localhost.localdomain", "(none)"})
 
 
-@value(kw_only=True)
-class _Identity:
+class _Identity(Struct, frozen=True, kw_only=True):
     """What a name says of its process. A part that the system could not tell is empty.
 
     Attributes:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from chronos.jobs.instants import Instant, format_instant, moment_or_none
-from chronos.values import value
 
 
-@value(kw_only=True)
-class RefusedFires:
+class RefusedFires(Struct, frozen=True, kw_only=True):
     """The fires that the endpoint turned away since the process began: no job ran for them.
 
     Attributes:

@@ -18,7 +18,6 @@ from chronos.agent import telemetry
 from chronos.agent.calls import in_own_thread
 from chronos.jobs.instants import Instant, format_instant, moment
 from chronos.jobs.job import Origin
-from chronos.values import value
 
 logger = logging.getLogger("chronos.scheduler")
 
@@ -50,7 +49,7 @@ class TimedOut(threading.Event):
         self._is_over.add_done_callback(lambda _: function())
 
 
-@value(kw_only=True)
+@attrs.frozen(kw_only=True)
 class RunContext:
     """What a runner is told.
 

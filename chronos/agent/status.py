@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
+from msgspec import Struct
+
 from chronos.agent.refused import RefusedFires
 from chronos.jobs.due import wake_at
 from chronos.jobs.instants import Instant, datetime_of, format_instant, moment_or_none
@@ -15,13 +17,11 @@ from chronos.protocol.pending import pending, why_doubted
 from chronos.protocol.state import Now, Pending, Process, clock_of
 from chronos.protocol.words import because
 from chronos.stores import told_apart
-from chronos.values import value
 
 _UNSAID = "NAS could not say what is armed"
 
 
-@value(kw_only=True)
-class JobStatus:
+class JobStatus(Struct, frozen=True, kw_only=True):
     """How one job stands.
 
     Attributes:
@@ -44,8 +44,7 @@ class JobStatus:
     wake = moment_or_none()
 
 
-@value(kw_only=True)
-class Status:
+class Status(Struct, frozen=True, kw_only=True):
     """How everything stands.
 
     Attributes:
@@ -115,8 +114,7 @@ def status_of(
     )
 
 
-@value
-class _View:
+class _View(Struct, frozen=True):
     """What is known besides the store: the process, the fires that were refused, and the arms."""
 
     process: Process

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import attrs
+from msgspec import structs
 
 from chronos import events
 from chronos.jobs.instants import SECOND_US, format_instant
@@ -118,6 +118,6 @@ class _Meter:
     def _measure(self, outcome: Outcome) -> None:
         late = lateness(outcome)
         if late is not None:
-            for hop, hop_us in attrs.asdict(late).items():
+            for hop, hop_us in structs.asdict(late).items():
                 if hop_us is not None:
                     self._lateness.record(hop_us / SECOND_US, {"chronos.hop": hop.removesuffix("_us")})

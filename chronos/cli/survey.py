@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
+
 from chronos.cli.console import BadUsage
 from chronos.cli.options import STANDARD_INPUT, read_jobs
 from chronos.errors import JobsFileError
@@ -18,13 +20,11 @@ from chronos.jobs.schedule import Cron, Interval, Schedule
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.stores import told_apart, unreadable
 from chronos.stores.record import read_document, read_history
-from chronos.values import value
 
 _SQLITE = b"SQLite format 3\0"
 
 
-@value(kw_only=True)
-class Survey:
+class Survey(Struct, frozen=True, kw_only=True):
     """What a store holds.
 
     Attributes:

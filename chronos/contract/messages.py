@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import attrs
+from msgspec import Struct
 
 from chronos.contract import kinds
 from chronos.contract.wire import (
@@ -36,7 +37,6 @@ from chronos.contract.wire import (
 from chronos.jobs.instants import SECOND_US
 from chronos.jobs.job import Verdict
 from chronos.protocol.flow_effects import Answer
-from chronos.values import value
 
 # When NAS may deliver again what could not be settled. Long enough for a passing refusal to pass,
 # short against the misfire grace, which is two minutes at the least.
@@ -81,7 +81,7 @@ _DEDUP_KEY = kinds.text(
 
 
 @registered(Direction.AGENT_TO_NAS, Part.REQUEST, PROVISION)
-@value(kw_only=True)
+@attrs.frozen(kw_only=True)
 class ProvisionRequest(Message):
     """Arm exactly one one-shot for a job, in place of any other arm of that job.
 
@@ -127,7 +127,7 @@ class ProvisionRequest(Message):
     PROVISION,
     statuses={200: "the arm stands, and survives NAS's own restart"},
 )
-@value(kw_only=True)
+@attrs.frozen(kw_only=True)
 class ProvisionResponse(Message):
     """The arm stands."""
 
@@ -136,7 +136,7 @@ class ProvisionResponse(Message):
 
 
 @registered(Direction.AGENT_TO_NAS, Part.REQUEST, CANCEL)
-@value(kw_only=True)
+@attrs.frozen(kw_only=True)
 class CancelRequest(Message):
     """Disarm a job; a job without an arm is no error."""
 
@@ -145,7 +145,7 @@ class CancelRequest(Message):
 
 
 @registered(Direction.NAS_TO_AGENT, Part.RESPONSE, CANCEL, statuses={200: "the job has no arm"})
-@value(kw_only=True)
+@attrs.frozen(kw_only=True)
 class CancelResponse(Message):
     """The job has no arm."""
 
@@ -154,7 +154,7 @@ class CancelResponse(Message):
 
 
 @registered(Direction.NAS_TO_AGENT, Part.ITEM, LIST)
-@value(kw_only=True)
+@attrs.frozen(kw_only=True)
 class Armed(Message):
     """One arm, in the answer to a list."""
 
@@ -180,7 +180,7 @@ class Armed(Message):
     LIST,
     statuses={200: "all arms of the calling agent, in one answer"},
 )
-@value(kw_only=True)
+@attrs.frozen(kw_only=True)
 class ListResponse(Message):
     """All arms of the calling agent."""
 
@@ -197,7 +197,7 @@ class ListResponse(Message):
     statuses={409: "NAS has seen a newer revision of this job; nothing was armed or cancelled"},
     since="1.1",
 )
-@value(kw_only=True)
+@attrs.frozen(kw_only=True)
 class StaleRevisionResponse(Message):
     """A request that comes after a newer one is refused."""
 
@@ -217,7 +217,7 @@ class StaleRevisionResponse(Message):
 
 
 @registered(Direction.NAS_TO_AGENT, Part.REQUEST, FIRE)
-@value(kw_only=True)
+@attrs.frozen(kw_only=True)
 class FireRequest(Message):
     """The instant of an arm has come."""
 
@@ -233,7 +233,7 @@ class FireRequest(Message):
 
 
 @registered(Direction.NAS_TO_AGENT, Part.TOKEN, FIRE)
-@value(kw_only=True)
+@attrs.frozen(kw_only=True)
 class FireClaims(Message):
     """What the token of a fire says, once its signature was verified."""
 
@@ -282,7 +282,7 @@ FIRE_WORDS = (
         202: "claimed durably and the next arm accepted; the job runs after the answer",
     },
 )
-@value(kw_only=True)
+@attrs.frozen(kw_only=True)
 class FireAnswer(Message):
     """What became of a fire; NAS need not deliver it again.
 
@@ -325,7 +325,7 @@ class FireAnswer(Message):
         503: "not settled, too early, draining, or down; Retry-After says when to come back",
     },
 )
-@value(kw_only=True)
+@attrs.frozen(kw_only=True)
 class ErrorResponse(Message):
     """The request was refused or could not be settled."""
 
@@ -350,8 +350,7 @@ REGISTRY: Mapping[type[Message], About] = MappingProxyType(REGISTERED)
 # --- How a fire is answered -------------------------------------------------------------------
 
 
-@value(kw_only=True)
-class HttpAnswer:
+class HttpAnswer(Struct, frozen=True, kw_only=True):
     """An HTTP answer, as a value.
 
     Attributes:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import Struct
+
 from chronos.contract.wire import Field, Message, brief, fields_of
-from chronos.values import value
 
 
 def json_schema(cls: type[Message]) -> dict[str, Any]:
@@ -45,8 +46,7 @@ def example(cls: type[Message]) -> dict[str, Any]:
     return {field.name: field.example for field in fields_of(cls)}
 
 
-@value(kw_only=True)
-class Vector:
+class Vector(Struct, frozen=True, kw_only=True):
     """One example of what `decode` reads or refuses, for whoever writes the other side.
 
     Attributes:

@@ -12,10 +12,10 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import attrs
+from msgspec import Struct
 
 from chronos.errors import LocalMessageError as LocalMessageError
 from chronos.errors import RemoteMessageError as RemoteMessageError
-from chronos.values import value
 
 # The largest integer that every JSON reader keeps exact (RFC 8259, section 6).
 MAX_INTEGER = 2**53 - 1
@@ -24,8 +24,7 @@ MAX_INTEGER = 2**53 - 1
 # --- What the contract says -------------------------------------------------------------------
 
 
-@value(kw_only=True)
-class Kind:
+class Kind(Struct, frozen=True, kw_only=True):
     """What a field may hold.
 
     Attributes:
@@ -60,16 +59,14 @@ class Part(StrEnum):
     ITEM = "part of another message"
 
 
-@value
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """A method and a path, below NAS's base URL or the agent's callback URL."""
 
     method: str
     path: str
 
 
-@value(kw_only=True)
-class About:
+class About(Struct, frozen=True, kw_only=True):
     """What the contract says of a message as a whole.
 
     Attributes:
@@ -87,8 +84,7 @@ class About:
     since: str = "1.0"
 
 
-@value(kw_only=True)
-class Field:
+class Field(Struct, frozen=True, kw_only=True):
     """What the contract says of one field.
 
     Attributes:
@@ -109,7 +105,7 @@ class Field:
     since: str
 
 
-@value
+@attrs.frozen
 class Message:
     """A wire message; those of `chronos.contract.messages` are all there are.
 

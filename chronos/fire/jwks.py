@@ -14,11 +14,11 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
-import attrs
+from msgspec import Struct
 
 from chronos.agent.calls import call
 from chronos.nas.client import USER_AGENT
-from chronos.values import value
+from chronos.values import evolve
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +50,7 @@ Fetch: TypeAlias = Callable[[str], "Mapping[str, Any] | Awaitable[Mapping[str, A
 """Returns the JWKS at a URL. What it raises means that there is none at the moment."""
 
 
-@value(kw_only=True, eq=False)
-class Key:
+class Key(Struct, frozen=True, kw_only=True, eq=False):
     """A public key that may verify a fire.
 
     Attributes:
@@ -115,7 +114,7 @@ def read_jwk(raw: object) -> Key:
         return key
     if algorithm not in key.algorithms:
         raise ValueError(f"expected a key for one of {', '.join(key.algorithms)}")
-    return attrs.evolve(key, algorithms=(algorithm,))
+    return evolve(key, algorithms=(algorithm,))
 
 
 def _parsed(raw: Mapping[str, Any]) -> Any:

@@ -13,9 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeAlias
 
-import attrs
-
-from chronos.values import value
+import msgspec
+from msgspec import Struct
 
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 _WEEKDAYS = ("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT")
@@ -33,15 +32,14 @@ _NTH_WEEKDAY = re.compile(rf"(?P<value>{_VALUE})#[1-5]", re.ASCII)
 _SHOWN = 6
 
 
-@value
-class Field:
+class Field(Struct, frozen=True):
     """One field of an expression: its values, and what it is a part of, in words."""
 
     name: str
     low: int
     high: int
     whole: str
-    names: Mapping[str, int] = attrs.field(factory=dict)
+    names: Mapping[str, int] = msgspec.field(default_factory=dict)
 
     @property
     def size(self) -> int:

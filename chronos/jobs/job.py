@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 import attrs
+from msgspec import Struct
 
 from chronos.jobs.data import NO_DATA, check_json, value_of
 from chronos.jobs.instants import (
@@ -26,7 +27,6 @@ from chronos.jobs.instants import (
 )
 from chronos.jobs.policy import Policy
 from chronos.jobs.schedule import Schedule
-from chronos.values import value
 
 # The contract's lease. A run renews it while it is in flight, every third of it (two renewals
 # may fail before the lease is over).
@@ -103,8 +103,7 @@ def is_data(_: object, _field: attrs.Attribute[Any], value: str) -> None:
     check_json(value)
 
 
-@value(kw_only=True, cache_hash=True)
-class Run:
+class Run(Struct, frozen=True, kw_only=True, cache_hash=True):
     """One attempt at one occurrence, claimed by one process.
 
     Attributes:
@@ -156,8 +155,7 @@ class Run:
         return any(self.is_same_as(run) for run in runs)
 
 
-@value(kw_only=True, cache_hash=True)
-class Waiting:
+class Waiting(Struct, frozen=True, kw_only=True, cache_hash=True):
     """An occurrence that was taken from the schedule, or asked for, and waits for an attempt.
 
     Attributes:
@@ -181,8 +179,7 @@ class Waiting:
         return (self.origin is Origin.MANUAL, self.occurrence_us)
 
 
-@value(kw_only=True, cache_hash=True)
-class Job:
+class Job(Struct, frozen=True, kw_only=True, cache_hash=True):
     """What the scheduler knows of a job; everything else in its record belongs to the agent.
 
     An occurrence is ahead (`next_us` and later), waits (`waiting`), is in flight (`runs`) or has an
@@ -221,12 +218,16 @@ class Job:
     times: int | None = None
     completed: int = 0
     revision: int = 0
-    policy: Policy = attrs.field(default=Policy())
+    policy: Policy = Policy()
     note: str = ""
     last_manual_us: Instant | None = None
     ran_ahead_us: tuple[Instant, ...] = ()
-    data_json: str = attrs.field(default=NO_DATA, validator=is_data)
+    data_json: str = NO_DATA
     declared: str = ""
+
+    def __post_init__(self) -> None:
+        if self.data_json is not NO_DATA:
+            check_json(self.data_json)
 
     @property
     def data(self) -> Any:
@@ -242,8 +243,7 @@ class Job:
     last_manual = moment_or_none()
 
 
-@value(kw_only=True)
-class Unreadable:
+class Unreadable(Struct, frozen=True, kw_only=True):
     """A record of the store that cannot be read. It stays as it is, and so does its arm, until it is mended.
 
     Attributes:
@@ -261,8 +261,7 @@ class Unreadable:
     problem: str
 
 
-@value(kw_only=True)
-class Outcome:
+class Outcome(Struct, frozen=True, kw_only=True):
     """The end of an occurrence, or of a stretch of occurrences that ended alike.
 
     Attributes:
@@ -301,8 +300,7 @@ class Outcome:
     claimed = moment_or_none()
 
 
-@value(kw_only=True)
-class Lateness:
+class Lateness(Struct, frozen=True, kw_only=True):
     """How late an occurrence was claimed, in all and by hop, microseconds.
 
     Attributes:
@@ -345,8 +343,7 @@ def lateness(outcome: Outcome) -> Lateness | None:
     )
 
 
-@value(kw_only=True)
-class Move:
+class Move(Struct, frozen=True, kw_only=True):
     """A change of one job, decided and not yet made.
 
     Attributes:

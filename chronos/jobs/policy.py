@@ -23,7 +23,6 @@ from chronos.jobs.instants import (
     span,
     span_or_none,
 )
-from chronos.values import value
 
 # A run that is retried after an interruption starts at most this often in all: a job that kills
 # its machine must not do so for ever.
@@ -124,7 +123,7 @@ def _on_interrupt(value: OnInterrupt | str) -> OnInterrupt:
     return _word(value, OnInterrupt)
 
 
-@value(kw_only=True, init=False)
+@attrs.frozen(kw_only=True, init=False)
 class Policy:
     """The choices of a job's owner.
 

@@ -28,6 +28,7 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 import attrs
+from msgspec import Struct
 
 from chronos.errors import ScheduleError
 from chronos.jobs import cron, cron_fields
@@ -49,7 +50,6 @@ from chronos.jobs.instants import (
     whole_second,
 )
 from chronos.jobs.zones import zone_of
-from chronos.values import value
 
 # --- the values --------------------------------------------------------------------------------
 
@@ -102,7 +102,7 @@ def _check_period(_: object, field: attrs.Attribute[Any], value: int) -> None:
         raise ScheduleError(f"{field.name} is {value!r}; expected whole microseconds, more than zero")
 
 
-@value(kw_only=True, cache_hash=True)
+@attrs.frozen(kw_only=True, cache_hash=True)
 class Cron:
     """Every instant whose wall-clock time in a zone matches a cron expression.
 
@@ -119,7 +119,7 @@ class Cron:
     tz: str = attrs.field(validator=_check_zone)
 
 
-@value(kw_only=True, init=False)
+@attrs.frozen(kw_only=True, init=False)
 class Interval:
     """The instants `anchor_us + k * period_us`, for every integer k.
 
@@ -153,7 +153,7 @@ class Interval:
     anchor = moment()
 
 
-@value(kw_only=True, init=False)
+@attrs.frozen(kw_only=True, init=False)
 class Once:
     """One instant.
 
@@ -302,8 +302,7 @@ def upcoming(schedule: Schedule, after_us: Instant, count: int) -> tuple[Instant
     return tuple(islice(slots_after(schedule, after_us), count))
 
 
-@value
-class Slots:
+class Slots(Struct, frozen=True):
     """How many slots there are in a time, and the newest of them in order, epoch microseconds UTC."""
 
     count: int

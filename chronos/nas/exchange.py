@@ -22,13 +22,13 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Generic, TypeAlias, TypeVar
 
 import attrs
+from msgspec import Struct
 
 from chronos import arguments
 from chronos.contract import messages, wire
 from chronos.errors import InvalidClient, NasError, NasRefused, NasUnavailable, ScheduleError, StaleRevision
 from chronos.jobs.instants import Instant, format_instant, instant_of, needed, parse_instant, whole_second
 from chronos.nas.answer import date_of, read_answer
-from chronos.values import value
 
 # Who calls comes back by itself: a scheduler after 5, 15 and 45 s, a redelivered fire after 10 s and
 # more. Two more sends outlast what passes in a moment, such as a restart or a kept connection that
@@ -49,8 +49,7 @@ T = TypeVar("T")
 # --- Steps and their outcomes -----------------------------------------------------------------
 
 
-@value(kw_only=True)
-class FetchToken:
+class FetchToken(Struct, frozen=True, kw_only=True):
     """Get the agent's access token; the outcome is what the provider returned, or `NasUnavailable`.
 
     Attributes:
@@ -62,7 +61,7 @@ class FetchToken:
     within_s: float | None = None
 
 
-@value(kw_only=True)
+@attrs.frozen(kw_only=True)
 class Send:
     """Send a request; the outcome is a `Reply`, or `NasUnavailable`.
 
@@ -79,15 +78,13 @@ class Send:
     within_s: float | None = None
 
 
-@value(kw_only=True)
-class Pause:
+class Pause(Struct, frozen=True, kw_only=True):
     """Wait for *pause_s* seconds; the outcome is None."""
 
     pause_s: float
 
 
-@value(kw_only=True)
-class Reply:
+class Reply(Struct, frozen=True, kw_only=True):
     """An HTTP answer, of any status.
 
     Attributes:
@@ -106,8 +103,7 @@ Outcome: TypeAlias = str | Reply | NasUnavailable | None
 Exchange: TypeAlias = Generator[Step, Outcome, T]
 
 
-@value
-class ArmAnswer:
+class ArmAnswer(Struct, frozen=True):
     """NAS has done as it was asked.
 
     Attributes:
@@ -132,8 +128,7 @@ class ArmList(dict[str, "Instant | None"]):
 # --- Exchanges --------------------------------------------------------------------------------
 
 
-@value(kw_only=True)
-class Terms:
+class Terms(Struct, frozen=True, kw_only=True):
     """What a client's exchanges go by.
 
     Attributes:

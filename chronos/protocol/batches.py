@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from itertools import count
 
-import attrs
-
 from chronos.jobs.job import Verdict
 from chronos.protocol import state, words
 from chronos.protocol.flow_effects import Answer, Begin
@@ -15,18 +13,17 @@ from chronos.protocol.process_effects import Log, Reply
 from chronos.protocol.retries import Retries
 from chronos.protocol.state import Batch, ForBatch, ForCaller, ForTicker, Started, Task
 from chronos.protocol.ticking import Ticking
+from chronos.values import evolve
 
 
 class Batches(Ticking, Retries):
     """The part of a turn that sees to the batches."""
 
-    __slots__ = ()
-
     def reconciled(self, task: Task, found: Begin) -> None:
         """It is known what differs; see to it."""
         if found.settled:
             if self.ticker.is_ticking:
-                self.ticker = attrs.evolve(self.ticker, looked_us=self.present.steady_us)
+                self.ticker = evolve(self.ticker, looked_us=self.present.steady_us)
             # All others were seen to agree; another process may have settled them.
             disagree = task.converging.union(intent.job_id for intent in found.intents)
             self.unsettled = Map(
@@ -66,7 +63,7 @@ class Batches(Ticking, Retries):
         self._advancing.add(number)
         most = state.CONCURRENCY
         while (batch := self.batches[number]).at_work < most and batch.begun < len(batch.intents):
-            begun = attrs.evolve(batch, begun=batch.begun + 1, at_work=batch.at_work + 1)
+            begun = evolve(batch, begun=batch.begun + 1, at_work=batch.at_work + 1)
             self.own("batches")[number] = begun
             self.begin(batch.intents[batch.begun], ForBatch(number))
         self._advancing.discard(number)
@@ -78,7 +75,7 @@ class Batches(Ticking, Retries):
         """A task is over, for which a start may wait that has left a job to it."""
         for number, batch in tuple(self.batches.items()):
             if task in batch.awaits:
-                self.own("batches")[number] = attrs.evolve(
+                self.own("batches")[number] = evolve(
                     batch, awaits=batch.awaits - {task}, is_settled=batch.is_settled and is_settled
                 )
                 if number not in self._advancing:
@@ -91,7 +88,7 @@ class Batches(Ticking, Retries):
         answers = batch.answers
         if batch.is_declared and intent is not None and answer is not None:
             answers = answers.plus(intent.job_id, words.explained(intent, answer))
-        self.own("batches")[number] = attrs.evolve(
+        self.own("batches")[number] = evolve(
             batch, at_work=batch.at_work - 1, is_settled=batch.is_settled and is_settled, answers=answers
         )
         if number not in self._advancing:

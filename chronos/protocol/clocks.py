@@ -9,8 +9,9 @@ from __future__ import annotations
 from datetime import timedelta
 from enum import StrEnum
 
+from msgspec import Struct
+
 from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, Instant
-from chronos.values import value
 
 # How far two clocks may differ. What NAS did not say has come is taken only when it is overdue by that
 # much: an agent whose clock is ahead must not run a job early.
@@ -42,8 +43,7 @@ class Belief(StrEnum):
     DOUBTED = "doubted"
 
 
-@value(kw_only=True)
-class Reading:
+class Reading(Struct, frozen=True, kw_only=True):
     """One comparison of the local clock with NAS's.
 
     Attributes:

@@ -10,21 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import attrs
+from msgspec import Struct
 
 from chronos.jobs.due import following, passed
 from chronos.jobs.instants import Instant, moment_or_none
 from chronos.jobs.job import LEASE_US, Job, JobState, Move, Origin, Outcome, Result, Run, Verdict, Waiting
 from chronos.jobs.policy import MAX_ATTEMPTS, MAX_IN_FLIGHT, OnInterrupt, Overlap
 from chronos.jobs.schedule import Slots
-from chronos.values import value
+from chronos.values import evolve
 
 _NO_SLOTS = Slots(0, ())
 _SPENT = "the job has started as often as it shall"
 
 
-@value(kw_only=True, cache_hash=True)
-class Fired:
+class Fired(Struct, frozen=True, kw_only=True, cache_hash=True):
     """How a fire came.
 
     Attributes:
@@ -47,8 +46,7 @@ BY_NAS = Fired()
 """NAS sent it; nothing more is known."""
 
 
-@value
-class Stretch:
+class Stretch(Struct, frozen=True):
     """Occurrences of a schedule that follow each other."""
 
     first_us: Instant
@@ -221,8 +219,7 @@ class Draft:
     def hand_over(self) -> None:
         """Leave what waits to another process: it may start from now on."""
         self.waiting = tuple(
-            attrs.evolve(waiting, not_before_us=max(waiting.not_before_us, self.now_us))
-            for waiting in self.waiting
+            evolve(waiting, not_before_us=max(waiting.not_before_us, self.now_us)) for waiting in self.waiting
         )
 
     def close_if_spent(self) -> None:
@@ -244,7 +241,7 @@ class Draft:
     def renew(self, run: Run, lease_until_us: Instant) -> None:
         """Extend the lease of *run*; a clock that is behind does not shorten it."""
         self.runs = tuple(
-            attrs.evolve(other, lease_until_us=max(other.lease_until_us, lease_until_us))
+            evolve(other, lease_until_us=max(other.lease_until_us, lease_until_us))
             if other.is_same_as(run)
             else other
             for other in self.runs
@@ -332,7 +329,7 @@ class Draft:
         if is_same:
             return Move(job=job, verdict=verdict, reason=reason)
         return Move(
-            job=attrs.evolve(job, revision=job.revision + 1, **draft),
+            job=evolve(job, revision=job.revision + 1, **draft),
             verdict=verdict,
             reason=reason,
             outcomes=tuple(self.outcomes),

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import TypeAlias
 
-import attrs
+from msgspec import Struct
 
 from chronos.errors import StaleRevision
 from chronos.jobs.data import NO_DATA
@@ -65,7 +65,7 @@ from chronos.protocol.intents import (
     concerns,
 )
 from chronos.protocol.wrong_clock import put_back, stands_ahead
-from chronos.values import value
+from chronos.values import evolve
 
 # How often a flow starts over because another process changed the job between its read and its
 # write. Each time somebody made progress, so that more than a few in a row is a broken store.
@@ -93,8 +93,7 @@ class Phase(StrEnum):
     DONE = "done"
 
 
-@value(kw_only=True, cache_hash=True)
-class Flow:
+class Flow(Struct, frozen=True, kw_only=True, cache_hash=True):
     """One piece of work on one job.
 
     Attributes:
@@ -167,7 +166,7 @@ def _on_loaded(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -
     if flow.move is not None:
         return _on_reloaded(flow, flow.move, event.job, now_us)
     if event.job is not None and _must_recall(flow, event.job, now_us):
-        recalling = attrs.evolve(flow, phase=Phase.RECALLING, loaded=event)
+        recalling = evolve(flow, phase=Phase.RECALLING, loaded=event)
         return recalling, (LoadHistory(flow.intent.job_id),)
     return _on_known(flow, event, event.job, now_us)
 
@@ -190,8 +189,8 @@ def _on_recalled(flow: Flow, event: HistoryLoaded, now_us: Instant) -> Step:
     assert loaded is not None
     assert loaded.job is not None
     back = put_back(loaded.job, event.outcomes, now_us=now_us, belief=flow.belief)
-    known = attrs.evolve(loaded, job=back)
-    return _on_known(attrs.evolve(flow, loaded=None), known, loaded.job, now_us)
+    known = evolve(loaded, job=back)
+    return _on_known(evolve(flow, loaded=None), known, loaded.job, now_us)
 
 
 def _on_known(flow: Flow, event: JobLoaded | SwapConflicted, before: Job | None, now_us: Instant) -> Step:
@@ -218,7 +217,7 @@ def _on_conflict(flow: Flow, event: SwapConflicted, now_us: Instant) -> Step:
         return _on_store_failed(flow, StoreFailed("other processes changed the job again and again"), now_us)
     # A move that NAS has been told of stands; only what was not made yet is decided again.
     move = flow.move if flow.nas_revision is not None else None
-    return _on_loaded(attrs.evolve(flow, move=move, conflicts=flow.conflicts + 1), event, now_us)
+    return _on_loaded(evolve(flow, move=move, conflicts=flow.conflicts + 1), event, now_us)
 
 
 def _on_swapped(flow: Flow, _event: Event, now_us: Instant) -> Step:
@@ -238,7 +237,7 @@ def _on_store_failed(flow: Flow, event: StoreFailed, now_us: Instant) -> Step:
         settled=False,
         trouble=event.reason,
     )
-    return attrs.evolve(flow, phase=Phase.DONE), (failed,)
+    return evolve(flow, phase=Phase.DONE), (failed,)
 
 
 def _on_unreadable(flow: Flow, event: JobUnreadable, now_us: Instant) -> Step:
@@ -259,7 +258,7 @@ def _on_unreadable(flow: Flow, event: JobUnreadable, now_us: Instant) -> Step:
         settled=not is_repeated,
         retry_after_us=MENDING_US if by_nas else 0,
     )
-    return attrs.evolve(flow, phase=Phase.DONE), (answer,)
+    return evolve(flow, phase=Phase.DONE), (answer,)
 
 
 def _on_accepted(flow: Flow, event: ArmAccepted, now_us: Instant) -> Step:
@@ -281,7 +280,7 @@ def _on_outdated(flow: Flow, event: ArmOutdated, now_us: Instant) -> Step:
     """Look into the store again: somebody may have moved it on."""
     if flow.conflicts >= MAX_CONFLICTS:
         return _on_arm_failed(flow, event, now_us)
-    again = attrs.evolve(
+    again = evolve(
         flow,
         phase=Phase.LOADING,
         conflicts=flow.conflicts + 1,
@@ -323,11 +322,11 @@ def _on_reloaded(flow: Flow, move: Move, job: Job | None, now_us: Instant) -> St
     assert flow.nas_revision is not None
     # A run that the store does not hold any more is not started: its job was removed meanwhile.
     held = tuple(run for run in move.runs if job is not None and run.is_among(job.runs))
-    newest = attrs.evolve(move, job=job, runs=held)
+    newest = evolve(move, job=job, runs=held)
     if job is None or job.revision >= flow.nas_revision:
-        return _arm(attrs.evolve(flow, move=newest), newest, now_us)
-    raised = attrs.evolve(newest, job=attrs.evolve(job, revision=flow.nas_revision + 1), outcomes=())
-    return _swap(attrs.evolve(flow, move=raised), job, raised)
+        return _arm(evolve(flow, move=newest), newest, now_us)
+    raised = evolve(newest, job=evolve(job, revision=flow.nas_revision + 1), outcomes=())
+    return _swap(evolve(flow, move=raised), job, raised)
 
 
 def _decide(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -> Move:
@@ -374,7 +373,7 @@ def _swap(flow: Flow, expected: Job | None, move: Move) -> Step:
     effect = SwapJob(
         job_id=flow.intent.job_id, expected=expected, replacement=move.job, outcomes=move.outcomes
     )
-    return (flow if flow.phase is Phase.SWAPPING else attrs.evolve(flow, phase=Phase.SWAPPING)), (effect,)
+    return (flow if flow.phase is Phase.SWAPPING else evolve(flow, phase=Phase.SWAPPING)), (effect,)
 
 
 def _arm(flow: Flow, move: Move, now_us: Instant) -> Step:
@@ -392,7 +391,7 @@ def _arm(flow: Flow, move: Move, now_us: Instant) -> Step:
         effect = CancelArm(job_id=job_id, revision=job.revision)
     else:
         effect = CancelArm(job_id=job_id, revision=_revision_without_job(flow))
-    return (flow if flow.phase is Phase.ARMING else attrs.evolve(flow, phase=Phase.ARMING)), (effect,)
+    return (flow if flow.phase is Phase.ARMING else evolve(flow, phase=Phase.ARMING)), (effect,)
 
 
 def _revision_without_job(flow: Flow) -> int:

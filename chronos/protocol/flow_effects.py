@@ -8,24 +8,23 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from chronos.jobs.data import NO_DATA
 from chronos.jobs.instants import Instant, span
 from chronos.jobs.job import Job, Liveness, Outcome, Run, Unreadable, Verdict
 from chronos.protocol.intents import Intent
-from chronos.values import value
 
 # --- What the shell performs ------------------------------------------------------------------
 
 
-@value(cache_hash=True)
-class LoadJob:
+class LoadJob(Struct, frozen=True, cache_hash=True):
     """Read a job. Comes back as `JobLoaded`, `JobUnreadable` or `StoreFailed`."""
 
     job_id: str
 
 
-@value(cache_hash=True)
-class LoadHistory:
+class LoadHistory(Struct, frozen=True, cache_hash=True):
     """Read the outcomes that the store keeps of a job.
 
     Comes back as `HistoryLoaded`, `JobUnreadable` or `StoreFailed`.
@@ -34,8 +33,7 @@ class LoadHistory:
     job_id: str
 
 
-@value(kw_only=True, cache_hash=True)
-class SwapJob:
+class SwapJob(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Store `replacement` and the outcomes, all or nothing, if the job still is `expected`.
 
     None stands for no such job. Comes back as `JobSwapped`, `SwapConflicted`, `JobUnreadable` or
@@ -48,8 +46,7 @@ class SwapJob:
     outcomes: tuple[Outcome, ...] = ()
 
 
-@value(kw_only=True, cache_hash=True)
-class ProvisionArm:
+class ProvisionArm(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Arm the job at one instant. Comes back as `ArmAccepted`, `ArmOutdated` or `ArmFailed`."""
 
     job_id: str
@@ -57,16 +54,14 @@ class ProvisionArm:
     revision: int
 
 
-@value(kw_only=True, cache_hash=True)
-class CancelArm:
+class CancelArm(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Disarm the job. Comes back like a provision."""
 
     job_id: str
     revision: int
 
 
-@value(kw_only=True, cache_hash=True)
-class StartRun:
+class StartRun(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Run the job; its end is a `Finish` with the same `confirm`. Nothing comes back to the flow.
 
     `time_limit_us` and `data_json` are those of the job as it starts: a later change is for a later run.
@@ -80,8 +75,7 @@ class StartRun:
     data_json: str = NO_DATA
 
 
-@value(kw_only=True, cache_hash=True)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Answer the caller. `settled` says that the store and NAS agree: the caller need not ask again.
 
     A verdict of None means that the store could not be moved. `trouble` says what the store or NAS had
@@ -100,18 +94,15 @@ class Answer:
     retry_after = span()
 
 
-@value
-class ListArms:
+class ListArms(Struct, frozen=True):
     """Ask NAS what is armed. Comes back as `ArmsListed` or `ArmFailed`."""
 
 
-@value
-class LoadJobs:
+class LoadJobs(Struct, frozen=True):
     """Read all jobs. Comes back as `JobsLoaded` or `StoreFailed`."""
 
 
-@value(cache_hash=True)
-class Begin:
+class Begin(Struct, frozen=True, cache_hash=True):
     """Begin these flows, in any order. Nothing comes back to the reconciliation.
 
     `settled` says that all was seen that is armed and that the store wants; otherwise `trouble` says why not.
@@ -139,50 +130,43 @@ Effect: TypeAlias = (
 # --- What has happened ------------------------------------------------------------------------
 
 
-@value(cache_hash=True)
-class JobLoaded:
+class JobLoaded(Struct, frozen=True, cache_hash=True):
     """The job as stored, and what is known of the owner of each of its runs, in their order."""
 
     job: Job | None
     liveness: tuple[Liveness, ...] = ()
 
 
-@value(cache_hash=True)
-class JobUnreadable:
+class JobUnreadable(Struct, frozen=True, cache_hash=True):
     """The record of the job cannot be read, and nothing was changed; `reason` says what is wrong with it."""
 
     reason: str
 
 
-@value(cache_hash=True)
-class HistoryLoaded:
+class HistoryLoaded(Struct, frozen=True, cache_hash=True):
     """The outcomes that the store keeps of the job, the oldest first."""
 
     outcomes: tuple[Outcome, ...]
 
 
-@value
-class JobSwapped:
+class JobSwapped(Struct, frozen=True):
     """The store moved."""
 
 
-@value(cache_hash=True)
-class SwapConflicted:
+class SwapConflicted(Struct, frozen=True, cache_hash=True):
     """The store did not move: another process changed the job, and here it is."""
 
     job: Job | None
     liveness: tuple[Liveness, ...] = ()
 
 
-@value
-class StoreFailed:
+class StoreFailed(Struct, frozen=True):
     """The store answered with an error, `reason`; a write may have happened all the same."""
 
     reason: str = ""
 
 
-@value(cache_hash=True)
-class ArmAccepted:
+class ArmAccepted(Struct, frozen=True, cache_hash=True):
     """NAS agrees. `echoed` says that it repeated the revision: it keeps the promises of contract 1.1.
 
     `date_us` is NAS's time when it answered, here as in the other answers; None when it did not say.
@@ -192,16 +176,14 @@ class ArmAccepted:
     date_us: Instant | None = None
 
 
-@value(cache_hash=True)
-class ArmOutdated:
+class ArmOutdated(Struct, frozen=True, cache_hash=True):
     """NAS has seen a newer revision of this job, and names it. Nothing was armed or cancelled."""
 
     revision: int
     date_us: Instant | None = None
 
 
-@value(cache_hash=True)
-class ArmFailed:
+class ArmFailed(Struct, frozen=True, cache_hash=True):
     """NAS refused, was not reached or did not answer; the effect may have happened all the same.
 
     `reason` says what became of it, in words, and `retry_after_us` how long NAS is not to be asked.
@@ -212,16 +194,14 @@ class ArmFailed:
     date_us: Instant | None = None
 
 
-@value
-class ArmsListed:
+class ArmsListed(Struct, frozen=True):
     """What NAS has armed: the instant of each job, None when NAS's text for it is no instant."""
 
     arms: Mapping[str, Instant | None]
     date_us: Instant | None = None
 
 
-@value
-class JobsLoaded:
+class JobsLoaded(Struct, frozen=True):
     """All jobs as stored, each with what is known of the owners of its runs.
 
     `converging` names the jobs on which this process began a flow after it asked for the arms: such

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import attrs
-
 from chronos.jobs.instants import SECOND_US, Instant
 from chronos.jobs.job import Origin, Verdict
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Fired
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.intents import Finish, Fire, Intent, Renew, concerns
+from chronos.values import evolve
 
 # When a process tries again to settle work that nobody else repeats: the end or the renewal
 # of a run, a recovery. The host keeps the machine for that long, and no longer; a process that lives on
@@ -43,7 +42,7 @@ def follow_up(intent: Intent, answer: Answer, now_us: Instant) -> Intent | None:
     match intent:
         case Finish():
             # The move may have been made all the same; then only NAS is left to be asked.
-            return attrs.evolve(intent, confirm=True)
+            return evolve(intent, confirm=True)
         case Fire() | Renew():
             return intent
     return None

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from chronos.jobs.instants import Instant, moment, moment_or_none
 from chronos.jobs.job import Job, Run
 from chronos.protocol.draft import BY_NAS, Fired
 from chronos.protocol.job_changes import Changes
-from chronos.values import value
 
 
-@value(kw_only=True, cache_hash=True)
-class Fire:
+class Fire(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Answer a fire that names `fire_at_us`; with origin `RECOVERY`, the one that nobody sent.
 
     With `may_start` False nothing is taken: the process only sees to the arm.
@@ -27,8 +27,7 @@ class Fire:
     fire_at = moment()
 
 
-@value(kw_only=True, cache_hash=True)
-class Finish:
+class Finish(Struct, frozen=True, kw_only=True, cache_hash=True):
     """End a run, and start what waited for that unless `may_start` is False.
 
     `confirm` says that NAS's answer to the arm is no promise that it still stands.
@@ -42,8 +41,7 @@ class Finish:
     may_start: bool = True
 
 
-@value(kw_only=True, cache_hash=True)
-class RunNow:
+class RunNow(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Start a run by hand; `asked_us` is its identity, None for one of its own that nobody repeats."""
 
     job_id: str
@@ -52,55 +50,48 @@ class RunNow:
     asked = moment_or_none()
 
 
-@value(kw_only=True, cache_hash=True)
-class Renew:
+class Renew(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Extend the lease of a run in flight."""
 
     job_id: str
     run: Run
 
 
-@value(kw_only=True, cache_hash=True)
-class Create:
+class Create(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Add a job."""
 
     job_id: str
     job: Job
 
 
-@value(kw_only=True, cache_hash=True)
-class Edit:
+class Edit(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Change what a job's owner decides."""
 
     job_id: str
     changes: Changes
 
 
-@value(kw_only=True, cache_hash=True)
-class Pause:
+class Pause(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Put a job's schedule out of force."""
 
     job_id: str
     note: str = ""
 
 
-@value(kw_only=True, cache_hash=True)
-class Resume:
+class Resume(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Put a paused job's schedule in force again, with the slots it had or counted from now."""
 
     job_id: str
     from_now: bool = False
 
 
-@value(kw_only=True, cache_hash=True)
-class Remove:
+class Remove(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Take a job out of the store."""
 
     job_id: str
 
 
-@value(kw_only=True, cache_hash=True)
-class Declare:
+class Declare(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Make a job be what the agent declares: create it, or edit what differs.
 
     `is_relative` says that its schedule counts from the instant at which it is asked for.

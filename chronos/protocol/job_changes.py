@@ -18,7 +18,7 @@ from chronos.jobs.schedule import Cron, Interval, Once, Schedule, in_whole_secon
 from chronos.jobs.zones import zone_of
 from chronos.protocol.clocks import CLOCK_MARGIN_US
 from chronos.protocol.draft import Draft, Stretch
-from chronos.values import value
+from chronos.values import evolve
 
 # --- A new job --------------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ def wanted_job(
         data_json=data_json,
         declared=declared,
     )
-    return attrs.evolve(job, next_us=following(job, now_us))
+    return evolve(job, next_us=following(job, now_us))
 
 
 def _no_time_left(job: Job, now_us: Instant) -> str:
@@ -89,7 +89,7 @@ def create(job: Job | None, *, wanted: Job, now_us: Instant) -> Move:
     and must be able to tell the two apart.
     """
     if job is None:
-        born = attrs.evolve(wanted, revision=max(wanted.revision, now_us))
+        born = evolve(wanted, revision=max(wanted.revision, now_us))
         return Move(job=born, verdict=Verdict.CHANGED, reason="created")
     if _asked_for(job) != _asked_for(wanted):
         return Move(job=job, verdict=Verdict.REFUSED, reason=f"another job has the id {wanted.id}")
@@ -105,7 +105,7 @@ def _check_period(_: object, __: object, schedule: Schedule | None) -> None:
         in_whole_seconds(schedule)
 
 
-@value(kw_only=True, cache_hash=True)
+@attrs.frozen(kw_only=True, cache_hash=True)
 class Changes:
     """The fields to change of a job; a field that is None stays as it is.
 
@@ -141,7 +141,7 @@ def edit(job: Job | None, *, changes: Changes, now_us: Instant) -> Move:
     """
     if job is None:
         return Move(job=None, verdict=Verdict.GONE, reason="there is no such job")
-    wanted = attrs.evolve(
+    wanted = evolve(
         job,
         schedule=_edited(job.schedule, changes),
         times=job.times if changes.times is None else changes.times or None,
@@ -165,7 +165,7 @@ def edit(job: Job | None, *, changes: Changes, now_us: Instant) -> Move:
             draft.state = JobState.SCHEDULED
     edited = draft.move(Verdict.CHANGED, "edited").job
     assert edited is not None
-    edited = attrs.evolve(edited, revision=job.revision + 1)
+    edited = evolve(edited, revision=job.revision + 1)
     return Move(job=edited, verdict=Verdict.CHANGED, reason="edited", outcomes=tuple(draft.outcomes))
 
 
@@ -243,7 +243,7 @@ def resume(job: Job | None, *, from_now: bool, now_us: Instant) -> Move:
     draft.state, draft.note = JobState.SCHEDULED, ""
     if from_now and isinstance(job.schedule, Interval) and draft.next_us is not None:
         draft.schedule = attrs.evolve(job.schedule, anchor_us=now_us - now_us % SECOND_US)
-        draft.next_us = following(attrs.evolve(job, schedule=draft.schedule), _taken_until(job, now_us))
+        draft.next_us = following(evolve(job, schedule=draft.schedule), _taken_until(job, now_us))
     elif draft.next_us is not None and draft.next_us <= now_us:
         draft.next_us = following(job, now_us)
     if job.next_us is not None and draft.next_us is None:

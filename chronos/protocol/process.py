@@ -21,8 +21,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import attrs
-
 from chronos import events
 from chronos.protocol import state, words
 from chronos.protocol.flow_effects import Answer, ListArms
@@ -62,6 +60,7 @@ from chronos.protocol.state import (
     Task,
 )
 from chronos.protocol.tasks import Tasks, stopped
+from chronos.values import evolve
 
 
 def step(process: Process, event: Event, now: Now) -> tuple[Process, tuple[Effect, ...]]:
@@ -75,13 +74,11 @@ def step(process: Process, event: Event, now: Now) -> tuple[Process, tuple[Effec
     Raises:
         ProtocolError: the event is none that its flow waits for; the process stands as it was.
     """
-    return ProcessTurn(process, now).after(event)
+    return ProcessTurn.of(process, now).after(event)
 
 
 class ProcessTurn(Tasks):
     """A turn with all that can happen to a process. A step is a turn of one event."""
-
-    __slots__ = ()
 
     def happen(self, event: Event) -> None:
         """Let something happen; what is to be performed then is added to `effects`."""
@@ -146,12 +143,12 @@ class ProcessTurn(Tasks):
     def asked_to_drain(self, _event: AskedToDrain) -> None:
         """Turn fires away from now on, and let what waits wait no longer."""
         self.is_draining, self.looks = True, None
-        self.ticker = attrs.evolve(self.ticker, is_running=False, next_us=None)
+        self.ticker = evolve(self.ticker, is_running=False, next_us=None)
         soon_us = self.present.steady_us + state.DRAINING_DELAY_US
         for key, owed in self.owed.items():
-            self.own("owed")[key] = attrs.evolve(owed, due_us=min(owed.due_us, soon_us))
+            self.own("owed")[key] = evolve(owed, due_us=min(owed.due_us, soon_us))
         if self.lists is not None and self.lists.due_us is not None:
-            self.lists = attrs.evolve(self.lists, due_us=soon_us)
+            self.lists = evolve(self.lists, due_us=soon_us)
 
     def asked_for_arms(self, event: AskedForArms) -> None:
         """Ask for the list of arms, for a caller who only looks."""
@@ -173,7 +170,7 @@ class ProcessTurn(Tasks):
         if self.owed:
             self.try_owed()
         if self.lists is not None and _is_due(self.lists.due_us, steady_us):
-            self.lists = attrs.evolve(self.lists, due_us=None)
+            self.lists = evolve(self.lists, due_us=None)
             self.reconcile(LIST)
         if self.looks is not None and _is_due(self.looks.due_us, steady_us):
             self.looks = Retry(tries=min(self.looks.tries + 1, MOST_TRIES), due_us=None)
@@ -185,7 +182,7 @@ class ProcessTurn(Tasks):
         """Let nothing look as if it went on by itself."""
         self.owed, self.lists, self.looks = Map(), None, None
         self._own.discard("owed")
-        self.ticker = attrs.evolve(self.ticker, is_running=False, next_us=None)
+        self.ticker = evolve(self.ticker, is_running=False, next_us=None)
 
 
 TRANSITIONS: dict[type, Callable[[ProcessTurn, Any], None]] = {

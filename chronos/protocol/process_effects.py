@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from chronos import events
 from chronos.jobs.job import Job, Unreadable
 from chronos.protocol.flow_effects import Answer, ArmFailed, StartRun
@@ -12,33 +14,28 @@ from chronos.protocol.flow_effects import Effect as FlowEffect
 from chronos.protocol.flow_effects import Event as FlowEvent
 from chronos.protocol.intents import Declare, Intent
 from chronos.protocol.state import Started
-from chronos.values import value
 
 # --- What happens to a process ----------------------------------------------------------------
 
 
-@value
-class IdentityRefused(ArmFailed):
+class IdentityRefused(ArmFailed, frozen=True):
     """NAS refuses the agent's identity: no arm of any job can be had from it."""
 
 
-@value
-class Asked:
+class Asked(Struct, frozen=True):
     """Somebody asks for a flow, and waits for its answer under *ticket*."""
 
     ticket: Hashable
     intent: Intent
 
 
-@value
-class AskedToStart:
+class AskedToStart(Struct, frozen=True):
     """Somebody asks the process to make NAS agree with the store; comes back as `Started`. Ends a drain."""
 
     ticket: Hashable
 
 
-@value
-class AskedToReconcile:
+class AskedToReconcile(Struct, frozen=True):
     """Somebody has changed jobs past the process, which is to make NAS agree with the store.
 
     Comes back as `Started`. It is no start: a drain goes on, and an identity that NAS refuses stays refused.
@@ -47,8 +44,7 @@ class AskedToReconcile:
     ticket: Hashable
 
 
-@value
-class AskedToDeclare:
+class AskedToDeclare(Struct, frozen=True):
     """Somebody declares jobs; *jobs* are those in the store. Comes back as a mapping of answers by job id."""
 
     ticket: Hashable
@@ -57,47 +53,40 @@ class AskedToDeclare:
     removes_others: bool = False
 
 
-@value
-class AskedToDrain:
+class AskedToDrain(Struct, frozen=True):
     """The host is about to stop: fires are turned away, and what waits waits no longer."""
 
 
-@value
-class Came:
+class Came(Struct, frozen=True):
     """The effect of a task has come back, with what happened."""
 
     number: int
     event: FlowEvent
 
 
-@value
-class Broke:
+class Broke(Struct, frozen=True):
     """The task cannot go on: a bug, or nobody to perform its effect."""
 
     number: int
 
 
-@value
-class AskedForArms:
+class AskedForArms(Struct, frozen=True):
     """A caller asks for the list of arms; comes back as `ArmsListed` or `ArmFailed`."""
 
     ticket: Hashable
 
 
-@value
-class RunBroke:
+class RunBroke(Struct, frozen=True):
     """There is nobody to call the runner, or the call was taken back: the run goes on nowhere."""
 
     key: Hashable
 
 
-@value
-class CannotRing:
+class CannotRing(Struct, frozen=True):
     """There is nobody to ring: nothing that waits goes on by itself."""
 
 
-@value
-class RunEnded:
+class RunEnded(Struct, frozen=True):
     """The runner of a run has returned or raised; *detail* says why it failed."""
 
     key: Hashable
@@ -105,13 +94,11 @@ class RunEnded:
     detail: str = ""
 
 
-@value
-class Rang:
+class Rang(Struct, frozen=True):
     """A timer has come; see `Process.rings_us`."""
 
 
-@value
-class Saw:
+class Saw(Struct, frozen=True):
     """Somebody has read all records of the store; these are no jobs."""
 
     unreadable: tuple[Unreadable, ...]
@@ -137,8 +124,7 @@ Event: TypeAlias = (
 # --- What a process wants done ----------------------------------------------------------------
 
 
-@value
-class Perform:
+class Perform(Struct, frozen=True):
     """Perform an effect at the store or at NAS; comes back as `Came`.
 
     `within_us` bounds how long NAS may take, microseconds; None for the store.
@@ -149,38 +135,33 @@ class Perform:
     within_us: int | None = None
 
 
-@value
-class CallRunner:
+class CallRunner(Struct, frozen=True):
     """Run the job; its end comes back as `RunEnded`, whenever that is."""
 
     key: Hashable
     started: StartRun
 
 
-@value
-class TellRunner:
+class TellRunner(Struct, frozen=True):
     """The time of a run is over: tell its runner."""
 
     key: Hashable
 
 
-@value
-class Reply:
+class Reply(Struct, frozen=True):
     """Tell who asked under *ticket*; None when the work ended with a bug."""
 
     ticket: Hashable
     result: Answer | Started | Mapping[str, Answer] | FlowEvent | None
 
 
-@value
-class Tell:
+class Tell(Struct, frozen=True):
     """Tell whoever looks on."""
 
     event: events.Event
 
 
-@value
-class Log:
+class Log(Struct, frozen=True):
     """Write a line for the agent's people: `level` is a word of `logging`, `extra` has more fields."""
 
     level: str

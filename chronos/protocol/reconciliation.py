@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 
+from msgspec import Struct
+
 from chronos.jobs.due import wake_at
 from chronos.jobs.instants import Instant
 from chronos.jobs.job import CLOCK_ALLOWANCE_US, Job, Liveness, Unreadable
@@ -28,13 +30,11 @@ from chronos.protocol.flow_effects import (
 from chronos.protocol.follow_ups import recovery
 from chronos.protocol.intents import Declare, Fire, Remove
 from chronos.protocol.wrong_clock import stands_ahead
-from chronos.values import value
 
 # --- The table of a start -------------------------------------------------------------------
 
 
-@value(kw_only=True)
-class Reconciliation:
+class Reconciliation(Struct, frozen=True, kw_only=True):
     """What a starting process does: one list call, then one flow for each difference.
 
     Attributes:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import attrs
-
 from chronos.protocol import follow_ups, state, words
 from chronos.protocol.clocks import Belief
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.intents import Finish, Fire, Intent, key_of
 from chronos.protocol.state import MOST_TRIES, ForClock, ForOwed, Owed, Purpose, Retry, Task
 from chronos.protocol.turn import Turn, try_after_us
+from chronos.values import evolve
 
 
 class Retries(Turn):
     """The part of a turn that sees to the retries."""
-
-    __slots__ = ()
 
     def owe(self, owed: Owed, answer: Answer) -> None:
         """Note unfinished work, in place of older work that it makes needless."""
@@ -25,7 +22,7 @@ class Retries(Turn):
         if self.is_draining:
             delay_us = min(delay_us, state.DRAINING_DELAY_US)
         reason = f"{words.why_unsettled(answer)}; it is tried again"
-        self.own("owed")[key_of(owed.intent)] = attrs.evolve(
+        self.own("owed")[key_of(owed.intent)] = evolve(
             owed, due_us=self.present.steady_us + delay_us, reason=reason
         )
 
@@ -50,7 +47,7 @@ class Retries(Turn):
             return
         # A refused request with `Retry-After` does not count as a try, as long as the patience lasts.
         is_put_off = answer.retry_after_us > 0 and self.present.steady_us < owed.patience_until_us
-        left = attrs.evolve(owed, intent=still, tries=min(owed.tries + (not is_put_off), MOST_TRIES))
+        left = evolve(owed, intent=still, tries=min(owed.tries + (not is_put_off), MOST_TRIES))
         if left.tries == len(follow_ups.FOLLOW_UP_DELAYS_US) and not is_put_off:
             self.log("error", f"{still.job_id}: {words.TRIED_SLOWLY}", still.job_id)
         if not (self.is_draining and (is_put_off or not left.is_busy)):
@@ -82,7 +79,7 @@ class Retries(Turn):
         self.lists = self.later(tries, retry_after_us)
         if self.is_draining:
             soon_us = self.present.steady_us + state.DRAINING_DELAY_US
-            self.lists = attrs.evolve(self.lists, due_us=soon_us) if self.lists.is_busy else None
+            self.lists = evolve(self.lists, due_us=soon_us) if self.lists.is_busy else None
 
 
 def tries_at_work(tasks: Mapping[int, Task]) -> int:

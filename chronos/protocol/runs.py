@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
-import attrs
-
 from chronos import events
 from chronos.jobs.instants import format_instant
 from chronos.jobs.job import RENEW_EVERY_US, Verdict
@@ -15,12 +13,11 @@ from chronos.protocol.intents import Finish, Intent, Renew
 from chronos.protocol.process_effects import CallRunner, RunBroke, RunEnded, TellRunner
 from chronos.protocol.state import ForRun, Pending, Running
 from chronos.protocol.turn import Turn
+from chronos.values import evolve
 
 
 class Runs(Turn):
     """The part of a turn that sees to the runs."""
-
-    __slots__ = ()
 
     def start_run(self, started: StartRun) -> None:
         """Call the runner, and keep the lease alive meanwhile."""
@@ -64,13 +61,13 @@ class Runs(Turn):
                 job_id=finish.job_id, run=finish.run, succeeded=finish.succeeded, detail=finish.detail
             )
         )
-        self.own("runs")[key] = attrs.evolve(running, end=finish)
+        self.own("runs")[key] = evolve(running, end=finish)
         if not running.is_renewing:
             self.begin(finish, ForRun(key))
 
     def renew(self, key: Hashable, running: Running) -> None:
         """Renew a lease. Source: incident D4."""
-        self.own("runs")[key] = attrs.evolve(running, is_renewing=True)
+        self.own("runs")[key] = evolve(running, is_renewing=True)
         self.begin(Renew(job_id=running.started.job_id, run=running.started.run), ForRun(key))
 
     def done_for_run(self, key: Hashable, intent: Intent | None, answer: Answer | None) -> None:
@@ -90,7 +87,7 @@ class Runs(Turn):
             job_id = running.started.job_id
             self.log("warning", "the run is no longer this process's", job_id)
         renew_us = None if is_lost else self.present.steady_us + RENEW_EVERY_US
-        self.own("runs")[key] = attrs.evolve(running, is_renewing=False, renew_us=renew_us)
+        self.own("runs")[key] = evolve(running, is_renewing=False, renew_us=renew_us)
         if running.end is not None:
             self.begin(running.end, ForRun(key))
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any, TypeAlias
 
-import attrs
+import msgspec
+from msgspec import Struct
 
 from chronos.jobs.instants import MINUTE_US, SECOND_US, Instant
 from chronos.jobs.job import Origin, Unreadable
@@ -22,7 +23,6 @@ from chronos.protocol.flow_effects import Effect as FlowEffect
 from chronos.protocol.intents import Finish, Fire, Intent
 from chronos.protocol.maps import Map
 from chronos.protocol.ticker import Ticker
-from chronos.values import value
 
 # How long a flow may ask NAS, in all: as long as the client takes for a request and, with a fresh
 # token, for one more. A relay waits some 30 s for the answer to a fire, and the machine may just
@@ -45,8 +45,7 @@ MOST_TRIES = 8
 CONCURRENCY = 8
 
 
-@value
-class Now:
+class Now(Struct, frozen=True):
     """The present, as a process sees it.
 
     Attributes:
@@ -65,8 +64,7 @@ def is_answering(intent: Intent | None) -> bool:
     return isinstance(intent, Fire) and intent.fired.origin is Origin.SCHEDULE
 
 
-@value(kw_only=True)
-class Rules:
+class Rules(Struct, frozen=True, kw_only=True):
     """The flows that a process performs; those of `chronos.protocol.flow`, unless somebody tries others.
 
     Attributes:
@@ -93,8 +91,7 @@ RULES = Rules()
 # --- The parts of a process -------------------------------------------------------------------
 
 
-@value(kw_only=True)
-class Pending:
+class Pending(Struct, frozen=True, kw_only=True):
     """Something that is not finished.
 
     Attributes:
@@ -111,8 +108,7 @@ class Pending:
     is_waiting: bool = False
 
 
-@value(kw_only=True)
-class Started:
+class Started(Struct, frozen=True, kw_only=True):
     """What a start did.
 
     Attributes:
@@ -131,36 +127,31 @@ class Started:
 # Why a flow or a reconciliation is performed: what is done with its end.
 
 
-@value
-class ForCaller:
+class ForCaller(Struct, frozen=True):
     """Somebody waits for the answer under this ticket."""
 
     ticket: Hashable
 
 
-@value
-class ForLook:
+class ForLook(Struct, frozen=True):
     """A caller waits for the list of arms under this ticket; there is no flow."""
 
     ticket: Hashable
 
 
-@value
-class ForBatch:
+class ForBatch(Struct, frozen=True):
     """It is one of the many that a start, or a declaration, has begun."""
 
     number: int
 
 
-@value
-class ForRun:
+class ForRun(Struct, frozen=True):
     """It renews the lease of a run in flight, or ends the run."""
 
     key: Hashable
 
 
-@value
-class ForOwed:
+class ForOwed(Struct, frozen=True):
     """It tries again what is owed."""
 
     owed: Owed
@@ -182,8 +173,7 @@ TICKER, LIST, CLOCK = ForTicker(), ForList(), ForClock()
 Purpose: TypeAlias = ForCaller | ForLook | ForBatch | ForRun | ForOwed | ForTicker | ForList | ForClock
 
 
-@value(kw_only=True, cache_hash=True)
-class Task:
+class Task(Struct, frozen=True, kw_only=True, cache_hash=True):
     """A flow or a reconciliation in progress.
 
     Attributes:
@@ -211,8 +201,7 @@ class Task:
     is_unheard: bool = False
 
 
-@value(kw_only=True, cache_hash=True)
-class Owed:
+class Owed(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Something that this process still has to do.
 
     Attributes:
@@ -235,8 +224,7 @@ class Owed:
         return self.tries < len(follow_ups.FOLLOW_UP_DELAYS_US)
 
 
-@value(kw_only=True, cache_hash=True)
-class Running:
+class Running(Struct, frozen=True, kw_only=True, cache_hash=True):
     """A run in flight.
 
     Attributes:
@@ -254,8 +242,7 @@ class Running:
     end: Finish | None = None
 
 
-@value(kw_only=True, cache_hash=True)
-class Retry:
+class Retry(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Something that is asked again and again, ever more slowly.
 
     Attributes:
@@ -272,8 +259,7 @@ class Retry:
         return self.tries < len(follow_ups.FOLLOW_UP_DELAYS_US)
 
 
-@value(kw_only=True, cache_hash=True)
-class Batch:
+class Batch(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Many flows of which a few are performed at once.
 
     Attributes:
@@ -301,12 +287,11 @@ class Batch:
     is_unheard: bool = False
     trouble: str = ""
     retry_after_us: int = 0
-    answers: Map[str, Answer] = attrs.field(factory=Map)
+    answers: Map[str, Answer] = msgspec.field(default_factory=Map)
     is_declared: bool = False
 
 
-@value(kw_only=True, slots=False, unsafe_hash=False)
-class Process:
+class Process(Struct, frozen=True, cache_hash=True):
     """A process of an agent, between two events.
 
     Attributes:
@@ -337,14 +322,14 @@ class Process:
     is_draining: bool = False
     reading: Reading | None = None
     logins: int = 0
-    tasks: Map[int, Task] = attrs.field(factory=Map)
-    batches: Map[int, Batch] = attrs.field(factory=Map)
-    runs: Map[Hashable, Running] = attrs.field(factory=Map)
-    overtime: Map[Hashable, Pending] = attrs.field(factory=Map)
-    owed: Map[Hashable, Owed] = attrs.field(factory=Map)
+    tasks: Map[int, Task] = msgspec.field(default_factory=Map)
+    batches: Map[int, Batch] = msgspec.field(default_factory=Map)
+    runs: Map[Hashable, Running] = msgspec.field(default_factory=Map)
+    overtime: Map[Hashable, Pending] = msgspec.field(default_factory=Map)
+    owed: Map[Hashable, Owed] = msgspec.field(default_factory=Map)
     lists: Retry | None = None
     looks: Retry | None = None
-    unsettled: Map[str, str] = attrs.field(factory=Map)
+    unsettled: Map[str, str] = msgspec.field(default_factory=Map)
     unreadable: tuple[Unreadable, ...] = ()
 
     @property
@@ -352,19 +337,10 @@ class Process:
         """Return whether NAS refuses the agent's identity, so that a ticker fires the jobs in its place."""
         return self.has_nas and self.ticker.is_ticking
 
-    def __hash__(self) -> int:
-        if "_hash" not in self.__dict__:
-            self.__dict__["_hash"] = hash(tuple(self.__dict__[name] for name in _FIELDS))
-        kept: int = self.__dict__["_hash"]
-        return kept
-
     @property
     def is_at_work(self) -> bool:
         """Return whether anything goes on, or will by itself; a drain waits for that to end."""
         return bool(self.tasks or self.runs or self.owed or self.batches or self.lists or self.looks)
-
-
-_FIELDS = tuple(field.name for field in attrs.fields(Process))
 
 
 def new_process(owner: str, *, has_nas: bool = True, rules: Rules = RULES) -> Process:

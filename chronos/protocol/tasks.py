@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import attrs
-
 from chronos import events
 from chronos.jobs.instants import SECOND_US
 from chronos.jobs.job import Job, Liveness, Run, Verdict
@@ -52,6 +50,7 @@ from chronos.protocol.state import (
     Task,
 )
 from chronos.protocol.ticker import Ticker
+from chronos.values import evolve
 
 _FOR_NAS = (ProvisionArm, CancelArm, ListArms)
 _OF_NAS = (ArmAccepted, ArmOutdated, ArmFailed, ArmsListed)
@@ -59,8 +58,6 @@ _OF_NAS = (ArmAccepted, ArmOutdated, ArmFailed, ArmsListed)
 
 class Tasks(Runs, Batches):
     """The part of a turn that sees to the tasks."""
-
-    __slots__ = ()
 
     def begin(self, intent: Intent, purpose: Purpose) -> None:
         """Begin a flow; what is owed goes on during a stop, too."""
@@ -71,7 +68,7 @@ class Tasks(Runs, Batches):
                 self.answered(purpose, intent, stopped(intent))
                 return
             if self.present.is_stopped or self.is_draining or not self.is_started:
-                intent = attrs.evolve(intent, may_start=False)
+                intent = evolve(intent, may_start=False)
         flow, effects = self.rules.begin(intent, owner=self.owner, now_us=self.clock(), belief=self.belief())
         self.go_on(self.free_number(), Task(flow=None, purpose=purpose, intent=asked), flow, effects)
 
@@ -173,7 +170,7 @@ class Tasks(Runs, Batches):
         for number, task in self.tasks.items():
             is_look = task.intent is None and task.flow is not None and job_id not in task.converging
             if is_look and not (is_by_ticker and self._asks_nas(task)):
-                self.own("tasks")[number] = attrs.evolve(task, converging=task.converging | {job_id})
+                self.own("tasks")[number] = evolve(task, converging=task.converging | {job_id})
 
     # --- what comes back ---
 
@@ -196,7 +193,7 @@ class Tasks(Runs, Batches):
         if self.ticker.is_ticking and (asks_nas or is_refused):
             if asks_nas and is_refused:
                 self.log("error", words.REFUSED)
-            heard = attrs.evolve(task, is_unheard=asks_nas and not is_refused)
+            heard = evolve(task, is_unheard=asks_nas and not is_refused)
             return heard, self.ask_ticker(task.effect)
         if not is_refused:
             return task, event
@@ -214,12 +211,12 @@ class Tasks(Runs, Batches):
         if not self.ticker.is_ticking:
             return task
         by_ticker, self.ticker = self.ticker.arms.keys(), Ticker(is_ticking=False)
-        return attrs.evolve(task, converging=task.converging - by_ticker)
+        return evolve(task, converging=task.converging - by_ticker)
 
     def fall_back(self) -> None:
         """NAS refuses the agent's identity: fire the jobs from here, and say so once."""
         self.logins += 1
-        self.ticker = attrs.evolve(self.ticker, is_ticking=True)
+        self.ticker = evolve(self.ticker, is_ticking=True)
         self.log("error", words.REFUSED)
         self.tell(events.FellBack(reason=words.REFUSED))
         self.begin_ticking()
@@ -236,7 +233,7 @@ class Tasks(Runs, Batches):
             flow, effects = self.rules.step(task.flow, known, self.clock())
         else:
             if isinstance(event, ArmFailed):
-                task = attrs.evolve(task, retry_after_us=event.retry_after_us)
+                task = evolve(task, retry_after_us=event.retry_after_us)
             flow, effects = self.rules.step_reconciliation(task.flow, known, self.clock(), self.belief())
         self.go_on(number, task, flow, effects)
 

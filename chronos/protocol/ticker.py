@@ -9,7 +9,8 @@ by looking at it again every `LOOK_EVERY_US`. When the clock is set, it does as 
 
 from __future__ import annotations
 
-import attrs
+import msgspec
+from msgspec import Struct
 
 from chronos.jobs.instants import MINUTE_US, SECOND_US, Instant
 from chronos.protocol.flow_effects import (
@@ -22,7 +23,7 @@ from chronos.protocol.flow_effects import (
     ProvisionArm,
 )
 from chronos.protocol.maps import Map
-from chronos.values import value
+from chronos.values import evolve
 
 # The built-in ticker of agents looks at its jobs once a minute.
 LOOK_EVERY_US = MINUTE_US
@@ -31,8 +32,7 @@ LOOK_EVERY_US = MINUTE_US
 REPEAT_AFTER_US = 5 * SECOND_US
 
 
-@value(kw_only=True, cache_hash=True)
-class Ticker:
+class Ticker(Struct, frozen=True, kw_only=True, cache_hash=True):
     """The arms of one process.
 
     Attributes:
@@ -47,8 +47,8 @@ class Ticker:
 
     is_ticking: bool
     is_running: bool = False
-    arms: Map[str, Instant] = attrs.field(factory=Map)
-    not_before_us: Map[str, int] = attrs.field(factory=Map)
+    arms: Map[str, Instant] = msgspec.field(default_factory=Map)
+    not_before_us: Map[str, int] = msgspec.field(default_factory=Map)
     looked_us: int | None = None
     base_us: int | None = None
     next_us: int | None = None
@@ -57,7 +57,7 @@ class Ticker:
         """Do what NAS would do for *effect*, at once and without fail."""
         match effect:
             case ProvisionArm(job_id=job_id, fire_at_us=at_us) if self.arms.get(job_id) != at_us:
-                armed = attrs.evolve(
+                armed = evolve(
                     self,
                     arms=self.arms.plus(job_id, at_us),
                     not_before_us=self.not_before_us.minus(job_id),
@@ -66,7 +66,7 @@ class Ticker:
                 return armed, ArmAccepted(echoed=True)
             case CancelArm(job_id=job_id):
                 left, not_before_us = self.arms.minus(job_id), self.not_before_us.minus(job_id)
-                disarmed = attrs.evolve(self, arms=left, not_before_us=not_before_us)
+                disarmed = evolve(self, arms=left, not_before_us=not_before_us)
                 return disarmed, ArmAccepted(echoed=True)
             case ListArms():
                 return self, ArmsListed(self.arms)
@@ -76,7 +76,7 @@ class Ticker:
         """Return by how much the clock was set since it was last compared, microseconds."""
         base_us = now_us - steady_us
         jump_us = 0 if self.base_us is None else base_us - self.base_us
-        return attrs.evolve(self, base_us=base_us), jump_us
+        return evolve(self, base_us=base_us), jump_us
 
     def must_look(self, steady_us: int) -> bool:
         """Return whether it is time to look at the store again."""
@@ -93,13 +93,13 @@ class Ticker:
             return self, due
         not_before_us = Map(self.not_before_us)
         not_before_us.update((job_id, steady_us + REPEAT_AFTER_US) for job_id, _ in due)
-        return attrs.evolve(self, not_before_us=not_before_us), due
+        return evolve(self, not_before_us=not_before_us), due
 
     def put_off(self, job_id: str, until_us: int) -> Ticker:
         """Fire what was not settled not before *until_us*, unless its arm changes."""
         if self.not_before_us.get(job_id, until_us) >= until_us:
             return self
-        return attrs.evolve(self, not_before_us=self.not_before_us.plus(job_id, until_us))
+        return evolve(self, not_before_us=self.not_before_us.plus(job_id, until_us))
 
     def pause_us(self, now_us: Instant) -> int:
         """Return how long there is nothing to do, unless an arm changes, microseconds."""

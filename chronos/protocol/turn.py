@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import Any
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import astuple
 
 from chronos import events
 from chronos.jobs.instants import Instant
@@ -30,19 +34,15 @@ from chronos.protocol.state import (
 from chronos.protocol.ticker import Ticker
 
 
-class Turn:
+class Turn(Struct):
     """One step of a process in the making: its fields, to be changed, and what is to be performed.
 
     Attributes:
         present: when it happens.
         effects: what is to be performed, in order.
-        begin: begins a flow, for a purpose; see `chronos.protocol.tasks`.
-        reconcile: makes what fires the jobs agree with the store, for a purpose; see there.
     """
 
-    # What is no field of the process has a slot of its own.
-    __slots__ = ("__dict__", "_advancing", "_own", "effects", "present")
-
+    # Those of `Process`, in its order.
     owner: str
     ticker: Ticker
     has_nas: bool
@@ -61,30 +61,36 @@ class Turn:
     unsettled: Map[str, str]
     unreadable: tuple[Unreadable, ...]
 
-    begin: Callable[[Intent, Purpose], None]
-    reconcile: Callable[[Purpose], None]
+    present: Now
+    effects: list[Effect] = msgspec.field(default_factory=list)
+    _own: set[str] = msgspec.field(default_factory=set)
+    _advancing: set[int] = msgspec.field(default_factory=set)
 
-    def __init__(self, process: Process, now: Now) -> None:
-        self.__dict__.update(process.__dict__)
-        self.__dict__.pop("_hash", None)
-        self.present = now
-        self.effects: list[Effect] = []
-        self._own: set[str] = set()
-        self._advancing: set[int] = set()
+    if TYPE_CHECKING:  # `chronos.protocol.tasks` has them
+
+        def begin(self, intent: Intent, purpose: Purpose) -> None:
+            """Begin a flow, for a purpose."""
+
+        def reconcile(self, purpose: Purpose) -> None:
+            """Make what fires the jobs agree with the store, for a purpose."""
+
+    @classmethod
+    def of(cls, process: Process, now: Now) -> Self:
+        """Return a turn in which nothing has happened yet."""
+        known: list[Any] = [*astuple(process), now]
+        return cls(*known)
 
     def process(self) -> Process:
         """Return the process as it stands now; what happens to the turn later does not change it."""
         self._own.clear()
-        process = object.__new__(Process)
-        process.__dict__.update(self.__dict__)
-        return process
+        return Process(*astuple(self)[:_FIELDS])
 
     def own(self, name: str) -> Map[Any, Any]:
         """Return a map of the process that this step may change."""
         if name not in self._own:
             self._own.add(name)
-            self.__dict__[name] = Map(self.__dict__[name])
-        found: Map[Any, Any] = self.__dict__[name]
+            setattr(self, name, Map(getattr(self, name)))
+        found: Map[Any, Any] = getattr(self, name)
         return found
 
     # --- the clock ---
@@ -123,6 +129,10 @@ class Turn:
     def log(self, level: str, text: str, job_id: str = "") -> None:
         """Write a line for the agent's people."""
         self.effects.append(Log(level, text, job_id))
+
+
+_FIELDS = len(Process.__struct_fields__)
+assert Turn.__struct_fields__[:_FIELDS] == Process.__struct_fields__
 
 
 def try_after_us(tries: int) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import attrs
-
 from chronos.errors import JobsFileError
 from chronos.jobs.due import wake_at
 from chronos.jobs.instants import format_instant
@@ -11,6 +9,7 @@ from chronos.jobs.job import Origin, Outcome, Unreadable, Verdict
 from chronos.protocol.draft import Fired
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.intents import Fire, Intent, RunNow
+from chronos.values import evolve
 
 DRAINING = "the agent is draining"
 STOPPED = "the agent is told to run no jobs"
@@ -51,7 +50,7 @@ def explained(intent: Intent, answer: Answer) -> Answer:
     if answer.settled or isinstance(intent, Fire):
         return answer
     if answer.verdict is None:
-        return attrs.evolve(answer, reason=because(answer.reason, answer.trouble))
+        return evolve(answer, reason=because(answer.reason, answer.trouble))
     trouble = f" ({answer.trouble})" if answer.trouble else ""
     if answer.job is None or wake_at(answer.job) is None:
         saved = f"NAS was not told{trouble}, and may still wake this machine for the job"
@@ -60,7 +59,7 @@ def explained(intent: Intent, answer: Answer) -> Answer:
             f"the job is saved, but its trigger is not registered at NAS{trouble}: until it is, nothing "
             "wakes this machine for the job"
         )
-    return attrs.evolve(answer, reason=f"{answer.reason}; {saved}. {_REMEDY}")
+    return evolve(answer, reason=f"{answer.reason}; {saved}. {_REMEDY}")
 
 
 def unreadable(record: Unreadable) -> str:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import attrs
-
 from chronos.jobs.due import following
 from chronos.jobs.instants import Instant
 from chronos.jobs.job import LEASE_US, Job, Origin, Outcome, Run, Waiting
 from chronos.protocol.clocks import CLOCK_MARGIN_US, FIRST_DATE_US, Belief
 from chronos.protocol.draft import ran_after
+from chronos.values import evolve
 
 
 def stands_ahead(job: Job, now_us: Instant) -> bool:
@@ -66,15 +65,14 @@ def put_back(job: Job, history: Iterable[Outcome], *, now_us: Instant, belief: B
     if _is_ahead_of_schedule(job, latest_us):
         oldest_us = known[0].occurrence_us if known and belief is not Belief.CONFIRMED else now_us
         from_us = max(now_us, min(oldest_us, next_us or now_us))
-        next_us = following(attrs.evolve(job, ran_ahead_us=tuple(ran_us)), from_us)
+        next_us = following(evolve(job, ran_ahead_us=tuple(ran_us)), from_us)
         waiting = tuple(each for each in waiting if not _comes_again(each, latest_us, next_us))
-    return attrs.evolve(
+    return evolve(
         job,
         next_us=next_us,
         ran_ahead_us=ran_after(next_us, ran_us),
         runs=tuple(
-            attrs.evolve(run, lease_until_us=_at_most(run.lease_until_us, now_us + LEASE_US))
-            for run in job.runs
+            evolve(run, lease_until_us=_at_most(run.lease_until_us, now_us + LEASE_US)) for run in job.runs
         ),
         waiting=tuple(_sooner(job, each, now_us) for each in waiting),
         last_manual_us=None if job.last_manual_us is None else _at_most(job.last_manual_us, now_us),
@@ -100,7 +98,7 @@ def _comes_again(waiting: Waiting, latest_us: Instant, next_us: Instant | None) 
 def _sooner(job: Job, waiting: Waiting, now_us: Instant) -> Waiting:
     """Return *waiting* as it waits from now, where it would for longer than it may."""
     until_us = now_us + _longest_wait_us(job, waiting)
-    return attrs.evolve(waiting, not_before_us=_at_most(waiting.not_before_us, until_us))
+    return evolve(waiting, not_before_us=_at_most(waiting.not_before_us, until_us))
 
 
 def _longest_wait_us(job: Job, waiting: Waiting) -> int:

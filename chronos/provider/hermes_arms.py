@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-import attrs
+from msgspec import Struct
 
 from chronos.jobs.instants import Instant
 from chronos.jobs.job import Move, Origin, Verdict
@@ -26,11 +26,10 @@ from chronos.protocol.intents import Fire
 from chronos.protocol.reconciliation import Reconciliation
 from chronos.protocol.state import Rules
 from chronos.provider.hermes_jobs import HermesJob
-from chronos.values import value
+from chronos.values import evolve
 
 
-@value(kw_only=True, cache_hash=True)
-class Rearm:
+class Rearm(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Make NAS agree with a job as Hermes has it; where there is none, its arm is cancelled.
 
     Attributes:
@@ -46,8 +45,7 @@ class Rearm:
     is_answering: bool = False
 
 
-@value(kw_only=True, cache_hash=True)
-class Flow:
+class Flow(Struct, frozen=True, kw_only=True, cache_hash=True):
     """A `Rearm` in progress, and the flow that performs it."""
 
     intent: Rearm
@@ -97,7 +95,7 @@ def _told(effect: Effect) -> Effect:
     if not isinstance(effect, Answer) or effect.verdict is not None:
         return effect
     trouble = words.because(effect.reason, effect.trouble)
-    return attrs.evolve(effect, verdict=Verdict.DUPLICATE, reason="", trouble=trouble)
+    return evolve(effect, verdict=Verdict.DUPLICATE, reason="", trouble=trouble)
 
 
 def step_reconciliation(
@@ -106,7 +104,7 @@ def step_reconciliation(
     """Do as `chronos.protocol.reconciliation.step_reconciliation`. Source: incidents L2, L3, O1, O2."""
     if isinstance(event, JobsLoaded):
         jobs = [(HermesJob(job=job).wanting(now_us, spent_us=_overdue(now_us)), ()) for job, _ in event.jobs]
-        event = attrs.evolve(event, jobs=jobs)
+        event = evolve(event, jobs=jobs)
     return reconciling.step_reconciliation(reconciliation, event, now_us, belief)
 
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-import attrs
+import msgspec
+from msgspec import Struct
 
 from chronos.errors import JobsFileError, StoreError
 from chronos.jobs.instants import Instant
@@ -23,7 +24,6 @@ from chronos.provider.hermes_jobs import HermesJob, read_hermes_job
 from chronos.provider.settings import Settings, settings_from
 from chronos.stores import unreadable
 from chronos.stores.record import id_of
-from chronos.values import value
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +31,12 @@ logger = logging.getLogger(__name__)
 _FRESH_S = 10**9
 
 
-@value
-class Host:
+class Host(Struct, frozen=True):
     """What Hermes gives a start: when to end, and what its own ticker is started with."""
 
     stop_event: threading.Event
     options: Mapping[str, Any]
-    context: contextvars.Context = attrs.field(factory=contextvars.copy_context)
+    context: contextvars.Context = msgspec.field(default_factory=contextvars.copy_context)
 
 
 def own_provider(name: str) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import attrs
+from msgspec import Struct
 
 from chronos.errors import ScheduleError
 from chronos.jobs.due import following, grace_us
@@ -18,15 +18,14 @@ from chronos.jobs.instants import SECOND_US, Instant, parse_instant, whole_secon
 from chronos.jobs.job import CLOCK_ALLOWANCE_US, LEASE_US, Job, JobState, Run
 from chronos.jobs.schedule import Once
 from chronos.stores.record import FileFacts, read_job
-from chronos.values import value
+from chronos.values import evolve
 
 # When a fire finds a one-shot that it cannot have, the next one comes once the lease of whoever has
 # it is over, by every clock. Source: contract, "Claim, run, re-arm".
 GUARD_US = LEASE_US + CLOCK_ALLOWANCE_US
 
 
-@value(kw_only=True)
-class HermesJob:
+class HermesJob(Struct, frozen=True, kw_only=True):
     """A job as Hermes has it.
 
     Attributes:
@@ -132,7 +131,7 @@ def read_hermes_job(raw: Mapping[str, Any], now_us: Instant, *, index: int = 0) 
     # Those of another scheduler, if any: Hermes's claims are its own.
     claimed_us = _claimed_us(raw.get("fire_claim"))
     runs = () if claimed_us is None else (_run(job, claimed_us),)
-    return HermesJob(job=attrs.evolve(job, state=state, runs=runs, waiting=()))
+    return HermesJob(job=evolve(job, state=state, runs=runs, waiting=()))
 
 
 def _run(job: Job, claimed_us: Instant) -> Run:

@@ -10,17 +10,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec import Struct
+
 from chronos.contract.messages import callback_url_problem
 from chronos.errors import SettingsError
-from chronos.values import value
 
 _URL = re.compile(r"https?://[^/\s]\S*")
 _USER = re.compile(r"https?://[^/?#\s]*@")
 _AUDIENCE = re.compile(r"agent:\S+")
 
 
-@value(kw_only=True)
-class VerifierSettings:
+class VerifierSettings(Struct, frozen=True, kw_only=True):
     """What fires are verified by; the arguments of `chronos.FireVerifier`.
 
     Attributes:
@@ -34,8 +34,7 @@ class VerifierSettings:
     jwks_url: str
 
 
-@value(kw_only=True)
-class Settings:
+class Settings(Struct, frozen=True, kw_only=True):
     """The configuration of managed cron.
 
     Attributes:

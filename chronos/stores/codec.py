@@ -11,11 +11,13 @@ import json
 import types
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import attrs
 import cattrs
+from cattrs.gen import make_dict_structure_fn_from_attrs, make_dict_unstructure_fn_from_attrs
 from cattrs.preconf.json import make_converter
+from msgspec import NODEFAULT, Struct, structs
 
 # Which of several classes a value is of. None of them has a field of that name.
 _KIND = "kind"
@@ -31,7 +33,7 @@ def encode(value: object) -> str:
     """Return the one document of *value*: sorted keys, no spaces, nothing but ASCII.
 
     Args:
-        value: a job, an outcome, or any other value of attrs classes.
+        value: a job, an outcome, or any other struct or value of attrs classes.
 
     Raises:
         DocumentError: no document reads as this value, such as one with a number that is not a number,
@@ -95,6 +97,13 @@ def _converter(is_detailed: bool) -> cattrs.Converter:
     for plain in (bool, int, float, str):
         converter.register_structure_hook(plain, _exactly(plain))
     converter.register_structure_hook_factory(
+        _is_struct,
+        lambda kind: make_dict_structure_fn_from_attrs(_fields(kind), kind, converter),
+    )
+    converter.register_unstructure_hook_factory(
+        _is_struct, lambda kind: make_dict_unstructure_fn_from_attrs(_fields(kind), kind, converter)
+    )
+    converter.register_structure_hook_factory(
         _is_choice_of_values, lambda union: _choice_reader(union, converter)
     )
     converter.register_unstructure_hook_factory(
@@ -114,12 +123,29 @@ def _exactly(plain: type) -> Callable[[Any, Any], Any]:
     return check
 
 
+def _is_struct(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Struct)
+
+
+def _fields(kind: type[Struct]) -> Any:
+    """Return the fields of a struct, as a class of attrs would have them."""
+    hints = get_type_hints(kind)
+    described = {
+        field.name: attrs.field(
+            default=attrs.NOTHING if field.default is NODEFAULT else field.default,
+            type=hints[field.name],
+        )
+        for field in structs.fields(kind)
+    }
+    return attrs.fields(attrs.make_class(kind.__name__, described, kw_only=True))
+
+
 def _is_choice_of_values(kind: Any) -> bool:
-    """Return whether a field of type *kind* takes values of several attrs classes."""
+    """Return whether a field of type *kind* takes values of several classes."""
     if get_origin(kind) not in (Union, types.UnionType):
         return False
     members = _members(kind)
-    return len(members) > 1 and all(map(attrs.has, members))
+    return len(members) > 1 and all(attrs.has(member) or _is_struct(member) for member in members)
 
 
 def _members(union: Any) -> list[type]:

@@ -15,14 +15,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import attrs
-
 from chronos.errors import JobsFileError
 from chronos.jobs.data import json_of
 from chronos.jobs.instants import DAY_US, MINUTE_US, parse_instant
 from chronos.jobs.job import Job, JobState, Outcome, Result, Unreadable
 from chronos.jobs.schedule import Cron, Interval, Once
 from chronos.stores import HISTORY_LENGTH, JobStore
+from chronos.values import evolve
 
 __all__ = ["CHECKS", "ODD_CHECKS", "check_store"]
 
@@ -110,7 +109,7 @@ def jobs_come_back_whole_and_in_order(store: JobStore, _: int) -> None:
     _add(store, _NIGHTLY, _MINUTELY, _ONE_SHOT)
     for job in (_NIGHTLY, _MINUTELY, _ONE_SHOT):
         _expect(store.load(job.id) == job, f"job {job.id} must be loaded as it was added")
-    changed = attrs.evolve(_NIGHTLY, state=JobState.PAUSED, revision=1)
+    changed = evolve(_NIGHTLY, state=JobState.PAUSED, revision=1)
     _expect(_swap(store, _NIGHTLY, changed), "a swap of the job that is stored must succeed")
     _expect(store.load("nightly") == changed, "a job must be loaded as it was swapped in")
     _expect(
@@ -121,13 +120,13 @@ def jobs_come_back_whole_and_in_order(store: JobStore, _: int) -> None:
 
 def data_comes_back_whole(store: JobStore, _: int) -> None:
     """What a job carries keeps every character, every digit and every kind of number, and is compared."""
-    job = attrs.evolve(_NIGHTLY, data_json=json_of(_DATA))
+    job = evolve(_NIGHTLY, data_json=json_of(_DATA))
     _add(store, job)
     loaded = store.load("nightly")
     is_whole = loaded == job and store.load_all() == (job,)
     _expect(is_whole, "a job must be loaded with the data that it was added with")
     for other in (None, {**_DATA, "whole": 1.0}, {**_DATA, "text": "jo\u0308b"}):
-        is_swapped = _swap(store, attrs.evolve(job, data_json=json_of(other)), _NIGHTLY)
+        is_swapped = _swap(store, evolve(job, data_json=json_of(other)), _NIGHTLY)
         _expect(not is_swapped, "a swap must fail that expects other data than the job's")
     _expect(_swap(store, job, _NIGHTLY), "a swap must succeed that takes a job's data away")
     _expect(store.load("nightly") == _NIGHTLY, "a job whose data was taken away must have none")
@@ -136,12 +135,12 @@ def data_comes_back_whole(store: JobStore, _: int) -> None:
 def swap_needs_the_whole_job(store: JobStore, _: int) -> None:
     """A job that differs in anything from the expected one stays, and so does its history."""
     _add(store, _NIGHTLY)
-    wanted = attrs.evolve(_NIGHTLY, revision=9)
+    wanted = evolve(_NIGHTLY, revision=9)
     ended = (_outcome(_NIGHTLY, 1),)
     for expected in (
         None,
-        attrs.evolve(_NIGHTLY, completed=1),
-        attrs.evolve(_NIGHTLY, revision=1),
+        evolve(_NIGHTLY, completed=1),
+        evolve(_NIGHTLY, revision=1),
         _MINUTELY,
     ):
         is_swapped = store.swap("nightly", expected=expected, replacement=wanted, outcomes=ended)
@@ -155,7 +154,7 @@ def swap_needs_the_whole_job(store: JobStore, _: int) -> None:
 
 def job_that_is_gone_stays_gone(store: JobStore, _: int) -> None:
     """A job that was removed meanwhile is not brought back by who has not seen that."""
-    later = attrs.evolve(_NIGHTLY, revision=1)
+    later = evolve(_NIGHTLY, revision=1)
     _expect(not _swap(store, _NIGHTLY, later), "a swap of a job that is not there must fail")
     _expect(not _swap(store, _NIGHTLY, None), "a removal of a job as it never was must fail")
     _expect(
@@ -195,7 +194,7 @@ def outcomes_are_kept_with_the_change(store: JobStore, history_length: int) -> N
     is_added = store.swap("nightly", expected=None, replacement=_NIGHTLY, outcomes=(first,))
     _expect(is_added, "a job must be added together with an outcome")
     _expect(store.history("nightly") == (first,), "a job that is added with an outcome must have it")
-    later = attrs.evolve(_NIGHTLY, revision=1)
+    later = evolve(_NIGHTLY, revision=1)
     _expect(_swap(store, _NIGHTLY, later, ended, second), "a swap must succeed that adds two outcomes")
     _expect(_swap(store, later, later, third), "a swap must succeed that adds an outcome and nothing else")
     _expect(
@@ -234,7 +233,7 @@ def latest_is_the_newest_of_each(store: JobStore, history_length: int) -> None:
 
 def ids_that_look_alike_are_different(store: JobStore, _: int) -> None:
     """Ids are compared by their characters: case, space and accents count."""
-    jobs = [attrs.evolve(_NIGHTLY, id=job_id, revision=number) for number, job_id in enumerate(_ALIKE)]
+    jobs = [evolve(_NIGHTLY, id=job_id, revision=number) for number, job_id in enumerate(_ALIKE)]
     for job in jobs:
         ended = (_outcome(job, job.revision),)
         is_added = store.swap(job.id, expected=None, replacement=job, outcomes=ended)
@@ -271,7 +270,7 @@ def odd_record_stops_no_other(store: JobStore, spoil: Spoil) -> None:
     first, odd, last = store.load_all()
     _expect((first, last) == (_NIGHTLY, _ONE_SHOT), "an odd record must not stop the others")
     _expect(isinstance(odd, Unreadable) and odd.id == "minutely", "an odd record must be told by its id")
-    later = attrs.evolve(_NIGHTLY, revision=1)
+    later = evolve(_NIGHTLY, revision=1)
     _expect(_swap(store, _NIGHTLY, later, _outcome(_NIGHTLY, 1)), "a swap must succeed beside an odd record")
     _expect(_swap(store, _ONE_SHOT, None), "a removal must succeed beside an odd record")
     _expect(store.load_all() == (later, odd), "an odd record must outlive the changes of others")
@@ -310,7 +309,7 @@ def _change_often(store: JobStore, number: int) -> None:
             job = store.load("nightly")
             if job is None:
                 raise AssertionError("a job must not vanish while several threads change it")
-            later = attrs.evolve(job, revision=job.revision + 1)
+            later = evolve(job, revision=job.revision + 1)
             is_changed = _swap(store, job, later, _outcome(job, number))
 
 

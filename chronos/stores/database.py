@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
+from msgspec import Struct
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError
@@ -29,7 +30,6 @@ from sqlalchemy.exc import ArgumentError
 from chronos.errors import JobsFileError, StoreError
 from chronos.stores import belonging
 from chronos.stores.belonging import Belonging
-from chronos.values import value
 
 # Seconds between two attempts to make a database keep a log, where SQLite itself does not wait.
 _POLL_S = 0.01
@@ -239,8 +239,7 @@ class Database:
         return self._path is not None and not self._path.exists()
 
 
-@value
-class _Seen:
+class _Seen(Struct, frozen=True):
     """Which file a connection was opened for, and the log that it writes; None for what is not there."""
 
     file: tuple[int, int] | None

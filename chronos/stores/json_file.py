@@ -19,8 +19,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import attrs
+import msgspec
 from filelock import FileLock, Timeout
+from msgspec import Struct
 
 from chronos import arguments
 from chronos.clock import now_us as real_now_us
@@ -33,7 +34,7 @@ from chronos.stores.layout import TOO_DEEP, encode_file
 from chronos.stores.reader import offset_of
 from chronos.stores.record import Document, FileFacts, read_document, read_history, read_job
 from chronos.stores.rewrite import new_record, stamp, write_job
-from chronos.values import value
+from chronos.values import evolve
 
 # Seconds that a swap waits for other processes. One change takes some milliseconds; who holds the
 # lock for longer is stopped or broken, and the fire must be answered well within its half minute.
@@ -43,15 +44,14 @@ LOCK_WAIT_S = 10.0
 _LOCK_POLL_S = 0.005
 
 
-@value(kw_only=True)
-class _Version:
+class _Version(Struct, frozen=True, kw_only=True):
     """What the file was when it was read; and the texts of its records, where this process wrote them."""
 
     path: Path
     status: os.stat_result
     data: bytes
     document: Document
-    texts: dict[int, str] = attrs.field(factory=dict)
+    texts: dict[int, str] = msgspec.field(default_factory=dict)
 
 
 class JsonFileStore:
@@ -173,7 +173,7 @@ class JsonFileStore:
             _put_in_place(version.path)
             # What was just written need not be parsed again, unless there is what cannot be read: that may
             # depend on the file's time stamp.
-            known = attrs.evolve(version, data=data, document=document, texts=texts)
+            known = evolve(version, data=data, document=document, texts=texts)
             self._newest = None if document.unreadable else known
             return True
 
@@ -230,7 +230,7 @@ class JsonFileStore:
             document = self._parse(data, status.st_mtime_ns // 1000)
             known = _Version(path=path, status=status, data=data, document=document)
         else:
-            known = attrs.evolve(known, path=path, status=status)
+            known = evolve(known, path=path, status=status)
         self._newest = known
         return known
 
@@ -294,7 +294,7 @@ def _changed(
     """Return the file with *replacement* in the place of the job at *index*."""
     facts = document.facts
     updated_at = stamp(facts, now_us)
-    later = attrs.evolve(facts, fallback_tz=offset_of(updated_at), now_us=parse_instant(updated_at))
+    later = evolve(facts, fallback_tz=offset_of(updated_at), now_us=parse_instant(updated_at))
     jobs: list[Job | Unreadable] = []
     records: list[Any] = []
 

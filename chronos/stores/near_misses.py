@@ -12,16 +12,15 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import lru_cache
 
-import attrs
+import msgspec
+from msgspec import Struct
 
 from chronos.stores.reader import Reader
-from chronos.values import value
 
 _SEPARATORS = re.compile(r"[\W_]+")
 
 
-@value(eq=False)
-class Names:
+class Names(Struct, frozen=True, eq=False):
     """The fields of one kind of object.
 
     Attributes:
@@ -34,7 +33,7 @@ class Names:
     """
 
     known: tuple[str, ...]
-    synonyms: Mapping[str, str] = attrs.field(factory=dict)
+    synonyms: Mapping[str, str] = msgspec.field(default_factory=dict)
     is_ours: bool = True
     noun: str = "field"
 

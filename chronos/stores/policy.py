@@ -12,17 +12,16 @@ from enum import StrEnum
 from typing import Any
 
 import attrs
+from msgspec import Struct
 
 from chronos.errors import ScheduleError
 from chronos.jobs.instants import SECOND_US
 from chronos.jobs.policy import CatchUp, OnInterrupt, Overlap, Policy
 from chronos.stores.near_misses import Names, plain
 from chronos.stores.reader import Reader, counted, put, written_in
-from chronos.values import value
 
 
-@value
-class _Choice:
+class _Choice(Struct, frozen=True):
     """One choice: the object that holds it (empty: `policy` itself), its key there, its name in `Policy`."""
 
     holder: str

@@ -13,13 +13,13 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 from typing import Any, TypeVar
 
-import attrs
+from msgspec import Struct
 
 from chronos.errors import JobsFileError, ScheduleError
 from chronos.jobs.instants import DAY_US, Instant, format_instant, parse_instant
 from chronos.jobs.zones import zone_of
 from chronos.stores.layout import BYTE_ORDER_MARK
-from chronos.values import value
+from chronos.values import evolve
 
 # Up to here a fraction of a minute written as a JSON number comes back as the same microsecond
 # (2**51 us are 71 years). An interval that is longer is a mistake.
@@ -30,8 +30,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _Word = TypeVar("_Word", bound=StrEnum)
 
 
-@value
-class NoNumber:
+class NoNumber(Struct, frozen=True):
     """What stands in a file in the place of a number, and is none of JSON: why, in words."""
 
     problem: str
@@ -79,8 +78,7 @@ def no_number(value: object) -> NoNumber | None:
     return None
 
 
-@value(kw_only=True)
-class Reader:
+class Reader(Struct, frozen=True, kw_only=True):
     """An object of the file, with its place for messages.
 
     Its methods raise `JobsFileError` when what they are asked for is not there, or is something else.
@@ -114,7 +112,7 @@ class Reader:
         raw = {} if self.get(name) is None else self.get(name)
         if not isinstance(raw, Mapping):
             raise self.refusal(name, f"expected an object, got {shown(raw)}")
-        return attrs.evolve(self, raw=raw, path=f"{self.path}{name}.")
+        return evolve(self, raw=raw, path=f"{self.path}{name}.")
 
     def items(self, name: str) -> list[Reader]:
         """Return the objects in the list under *name*; none when it is absent or null."""
@@ -125,7 +123,7 @@ class Reader:
         for index, item in enumerate(raw):
             if not isinstance(item, Mapping):
                 raise self.refusal(f"{name}[{index}]", f"expected an object, got {shown(item)}")
-            found.append(attrs.evolve(self, raw=item, path=f"{self.path}{name}[{index}]."))
+            found.append(evolve(self, raw=item, path=f"{self.path}{name}[{index}]."))
         return found
 
     def text(self, name: str) -> str:

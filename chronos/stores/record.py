@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
+from msgspec import Struct
 
 from chronos.errors import DataError, JobsFileError, ScheduleError
 from chronos.jobs.data import json_of
@@ -32,11 +33,9 @@ from chronos.stores.layout import texts_of_records
 from chronos.stores.policy import read_policy
 from chronos.stores.reader import NoNumber, Reader, no_number, offset_of, parse_object, shown
 from chronos.stores.schedule_field import read_schedule
-from chronos.values import value
 
 
-@value(kw_only=True)
-class FileFacts:
+class FileFacts(Struct, frozen=True, kw_only=True):
     """What the reading of a record depends on besides the record.
 
     Attributes:
@@ -52,7 +51,7 @@ class FileFacts:
     now_us: Instant | None = None
 
 
-@value(kw_only=True)
+@attrs.frozen(kw_only=True)
 class Document:
     """A jobs file that was read.
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import attrs
+from msgspec import Struct
 
 from chronos.jobs.instants import DAY_US, MINUTE_US, SECOND_US, Instant
-from chronos.values import value
+from chronos.values import evolve
 
 # After how long NAS looks again for a one-shot that is missing, or whose retries were spent; the
 # last delay repeats. An outage of an hour must not cost more than another one.
@@ -33,8 +33,7 @@ RETRY_DELAYS_US = (10 * SECOND_US, 30 * SECOND_US, 2 * MINUTE_US, 10 * MINUTE_US
 DEDUP_WINDOW_US = DAY_US
 
 
-@value(kw_only=True)
-class Promises:
+class Promises(Struct, frozen=True, kw_only=True):
     """What a NAS promises beyond the published contract. Each one closes an incident.
 
     Attributes:
@@ -76,8 +75,7 @@ MINIMAL = Promises(
 BUILDS = {"minimal": MINIMAL, "hardened": HARDENED}
 
 
-@value(cache_hash=True)
-class OneShot:
+class OneShot(Struct, frozen=True, cache_hash=True):
     """One call that the external scheduler is asked to make: for a job, at an instant.
 
     The external scheduler knows it by `name` and takes a second one of the same name for the first.
@@ -89,8 +87,7 @@ class OneShot:
     name: tuple[str | int, ...]
 
 
-@value(cache_hash=True)
-class Row:
+class Row(Struct, frozen=True, cache_hash=True):
     """What NAS keeps for a job.
 
     Attributes:
@@ -109,16 +106,14 @@ class Row:
 EMPTY = Row()
 
 
-@value(cache_hash=True)
-class Reply:
+class Reply(Struct, frozen=True, cache_hash=True):
     """NAS's answer to the agent: accepted, or `outdated` with the newest revision."""
 
     echoed: bool = False
     outdated: int | None = None
 
 
-@value
-class Decision:
+class Decision(Struct, frozen=True):
     """What NAS does with a message: its row afterwards, the answer, one-shots to create and to delete."""
 
     row: Row
@@ -149,7 +144,7 @@ def provision(
     seen = max(row.revision, revision if revision is not None else -1)
     armed = _counted(promises, row, relays)
     if armed is not None and armed.fire_at_us == fire_at_us:
-        kept = row if seen == row.revision else attrs.evolve(row, revision=seen)
+        kept = row if seen == row.revision else evolve(row, revision=seen)
         return Decision(kept, reply)
     generation = row.generation + 1
     name = (job_id, generation, 0) if promises.names_by_generation else (job_id, fire_at_us)

@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any
 
 import attrs
+from msgspec import Struct
 
 from chronos.contract import messages, wire
 from chronos.errors import ScheduleError
@@ -30,7 +31,7 @@ from chronos.testing import nas
 from chronos.testing.faults import Faults
 from chronos.testing.keys import SigningKeys
 from chronos.testing.nas import EMPTY, OneShot, Promises, Row, UsedNames
-from chronos.values import value
+from chronos.values import evolve
 
 logger = logging.getLogger("chronos.testing")
 
@@ -41,8 +42,7 @@ class AnswerLost(Exception):
     """The one who asked hears nothing."""
 
 
-@value(kw_only=True)
-class Request:
+class Request(Struct, frozen=True, kw_only=True):
     """A request of the agent.
 
     Attributes:
@@ -65,8 +65,7 @@ class Request:
     fire_at = moment_or_none()
 
 
-@value(kw_only=True)
-class Delivery:
+class Delivery(Struct, frozen=True, kw_only=True):
     """One attempt to deliver a fire.
 
     Attributes:
@@ -92,8 +91,7 @@ class Delivery:
         return self.status is not None and 200 <= self.status < 300
 
 
-@value(kw_only=True)
-class Answer:
+class Answer(Struct, frozen=True, kw_only=True):
     """An HTTP answer of NAS."""
 
     status: int
@@ -188,7 +186,7 @@ class Portal:
                 refused = messages.ErrorResponse(error="invalid_message", reason=str(error)[:200])
                 status, body = 400, wire.encode(refused)
             is_lost = self.faults.strikes("lost_answers")
-            self.requests.append(attrs.evolve(request, status=None if is_lost else status))
+            self.requests.append(evolve(request, status=None if is_lost else status))
             if is_lost:
                 raise AnswerLost("the answer is lost")
             return self._answered(status, body)
@@ -227,7 +225,7 @@ class Portal:
             revision=asked.revision,
             relays=self._relays,
         )
-        request = attrs.evolve(request, job_id=job_id, fire_at_us=fire_at_us, revision=asked.revision)
+        request = evolve(request, job_id=job_id, fire_at_us=fire_at_us, revision=asked.revision)
         status, body = self._decided(job_id, decision, asked.revision)
         if status == 200:
             self._texts[job_id] = fire_at_us, asked.fire_at
@@ -238,7 +236,7 @@ class Portal:
     def _cancel(self, request: Request, asked: messages.CancelRequest) -> tuple[Request, int, Any]:
         row = self._rows.get(asked.job_id, EMPTY)
         decision = nas.cancel(self.promises, row, revision=asked.revision)
-        request = attrs.evolve(request, job_id=asked.job_id, revision=asked.revision)
+        request = evolve(request, job_id=asked.job_id, revision=asked.revision)
         status, body = self._decided(asked.job_id, decision, asked.revision)
         return (
             request,

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import attrs
-
 from chronos import events
 from chronos.jobs.job import Liveness
 from chronos.protocol.flow_effects import (
@@ -39,6 +37,7 @@ from chronos.protocol.process_effects import (
 )
 from chronos.protocol.process_effects import Event as ProcessEvent
 from chronos.protocol.state import Now, Process
+from chronos.values import evolve
 from simulator.agents import Agent
 from simulator.moments import Start, StoreMove, attempt_of
 from simulator.search.cases import Case
@@ -243,4 +242,4 @@ def _owner(number: int, life: int) -> str:
 
 def _nameless(proc: Proc) -> Proc:
     """Return what tells a machine from others besides its name."""
-    return proc if proc.process is None else proc._replace(process=attrs.evolve(proc.process, owner=""))
+    return proc if proc.process is None else proc._replace(process=evolve(proc.process, owner=""))

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import attrs
-
 from chronos.jobs.due import wake_at
 from chronos.protocol.state import Now
 from chronos.testing import nas
 from chronos.testing.nas import EMPTY, Promises
+from chronos.values import evolve
 from simulator import properties
 from simulator.agents import Agent
 from simulator.moments import AtRest, Stop, is_relied_on
@@ -75,7 +74,7 @@ class Space:
             relays=(),
             messages=(),
             procs=tuple(
-                Proc(1, attrs.evolve(self._processes.begun(number, 1), is_started=True))
+                Proc(1, evolve(self._processes.begun(number, 1), is_started=True))
                 for number in range(self.case.processes)
             ),
             crashes=crashes,

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, NamedTuple
 
-import attrs
-
 from chronos.jobs.instants import format_instant
 from chronos.jobs.job import Job
 from chronos.protocol.flow_effects import CancelArm, Effect, ProvisionArm
 from chronos.protocol.maps import Map
 from chronos.protocol.state import Process
 from chronos.testing.nas import OneShot, Row
+from chronos.values import evolve
 from simulator.moments import Attempt
 
 NOBODY = -1
@@ -182,7 +181,7 @@ def request(number: int, task: int, effect: Effect) -> Message:
 def made_due(process: Process, due_us: int, now_us: int) -> Process:
     """Return *process* with the timers of *due_us* due at *now_us*: so much time has passed meanwhile."""
     runs = {
-        key: attrs.evolve(
+        key: evolve(
             running,
             renew_us=now_us if running.renew_us == due_us else running.renew_us,
             over_us=now_us if running.over_us == due_us else running.over_us,
@@ -190,24 +189,24 @@ def made_due(process: Process, due_us: int, now_us: int) -> Process:
         for key, running in process.runs.items()
     }
     owed = {
-        key: attrs.evolve(each, due_us=now_us) if each.due_us == due_us else each
+        key: evolve(each, due_us=now_us) if each.due_us == due_us else each
         for key, each in process.owed.items()
     }
     retries = {
-        name: attrs.evolve(retry, due_us=now_us)
+        name: evolve(retry, due_us=now_us)
         for name in ("lists", "looks")
         if (retry := getattr(process, name)) is not None and retry.due_us == due_us
     }
     ticker = process.ticker
     if ticker.next_us == due_us:
-        ticker = attrs.evolve(ticker, next_us=now_us)
-    return attrs.evolve(process, runs=Map(runs), owed=Map(owed), ticker=ticker, **retries)
+        ticker = evolve(ticker, next_us=now_us)
+    return evolve(process, runs=Map(runs), owed=Map(owed), ticker=ticker, **retries)
 
 
 def without_words(process: Process) -> Process:
     """Return *process* without what it would only say: two that differ in that do the same."""
     if not process.unsettled and not process.owed:
         return process
-    owed = Map({key: attrs.evolve(each, reason="") for key, each in process.owed.items()})
+    owed = Map({key: evolve(each, reason="") for key, each in process.owed.items()})
     unsettled = Map(dict.fromkeys(process.unsettled, ""))
-    return attrs.evolve(process, unsettled=unsettled, owed=owed)
+    return evolve(process, unsettled=unsettled, owed=owed)

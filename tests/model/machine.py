@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -15,6 +14,7 @@ from chronos.protocol.intents import Create, Edit, Intent, Pause, Remove, Resume
 from chronos.protocol.job_changes import Changes
 from chronos.protocol.process import rings_us
 from chronos.protocol.process_effects import Asked
+from chronos.values import evolve
 from simulator import properties
 from simulator.moments import AtRest
 from tests.model.plans import Plan, grid_of, plans, policies
@@ -270,7 +270,7 @@ class SchedulerAgainstModel(RuleBasedStateMachine):
             next_us = grid_of(job.schedule, job.policy).after(self.world.now_us)
             if next_us is None:
                 return  # a one-shot that has passed is not created
-            intent = Create(job_id=intent.job_id, job=attrs.evolve(job, next_us=next_us))
+            intent = Create(job_id=intent.job_id, job=evolve(job, next_us=next_us))
         if isinstance(intent, RunNow) and intent.asked_us not in self.world.asked.get(intent.job_id, ()):
             return  # it was of an earlier job of that id
         self.ask(at, intent, 0)

@@ -52,6 +52,7 @@ from chronos.protocol.process_effects import Event as ProcessEvent
 from chronos.stores import MemoryStore
 from chronos.testing import nas
 from chronos.testing.nas import HARDENED, OneShot, Row
+from chronos.values import evolve
 from tests.model.expected import Expected, Moved
 from tests.model.plans import T0, grid_of
 
@@ -396,7 +397,7 @@ class World:
             book = Expected(grid, new.policy, new.times, new.next_us, had=[new.policy])
             self.expected[name] = book
             return
-        if attrs.evolve(old, revision=new.revision) == new:
+        if evolve(old, revision=new.revision) == new:
             return  # it was only put behind an earlier life
         value = strand.process.value
         assert value is not None
