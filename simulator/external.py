@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import attrs
+from msgspec import Struct
 
 from chronos.testing.nas import OneShot, UsedNames, repeat_delay_us
 from simulator import faults
 from simulator.kernel import Kernel
 
 
-@attrs.define(eq=False)
-class Pending:
+class Pending(Struct, eq=False):
     """A one-shot that the scheduler holds.
 
     Attributes:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, TypeAlias
 
-import attrs
+from msgspec import Struct
 
 from chronos import events
 from chronos.jobs.job import Job, Liveness, Origin, Run, Verdict
@@ -31,8 +31,7 @@ SHARED_STORE_US = 4_000
 Waits: TypeAlias = "Relay | Callable[[Answer | None], None]"
 
 
-@attrs.define(eq=False)
-class Running:
+class Running(Struct, eq=False):
     """A runner at work."""
 
     subject: int
@@ -51,8 +50,10 @@ class Life(ABC):
         is_watched: whether the host will look whether the machine may stop.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, owner: str) -> None:
         self._machine, self._kernel, self._watch = machine, machine.kernel, machine.watch
+        self._owner = owner
+        self._subjects = machine.store.subjects
         self.up_since_us = self._kernel.now_us
         self.runs_before = self._watch.runs_started
         self.is_alive = True
@@ -75,6 +76,11 @@ class Life(ABC):
     @abstractmethod
     def process(self) -> state.Process:
         """What the process knows."""
+
+    @property
+    def is_ticking(self) -> bool:
+        """Whether the process fires its jobs itself."""
+        return self.process.ticker.is_ticking
 
     @abstractmethod
     def pending(self) -> tuple[state.Pending, ...]:
@@ -132,8 +138,8 @@ class Life(ABC):
 
     def _subject(self, job_id: str | None) -> int:
         """Return the subject number of a job, or for none that there is that of the machine."""
-        machine = self._machine
-        return machine.subject if job_id is None else machine.store.subjects.get(job_id, machine.subject)
+        default = self._machine.subject
+        return default if job_id is None else self._subjects.get(job_id, default)
 
     def _mark_crash(self, task: state.Task) -> None:
         flow = task.flow
@@ -236,9 +242,8 @@ class Life(ABC):
         """Return what this machine knows of the processes that own the job's runs."""
         if job is None or not job.runs:
             return ()
-        own = self.process.owner
         return tuple(
-            Liveness.DEAD if run.owner != own and self._is_dead(run.owner) else Liveness.UNKNOWN
+            Liveness.DEAD if run.owner != self._owner and self._is_dead(run.owner) else Liveness.UNKNOWN
             for run in job.runs
         )
 
@@ -267,7 +272,7 @@ class Life(ABC):
         """Note that a runner is at work; return for how long it will be, microseconds."""
         kernel, subject = self._kernel, self._subject(started.job_id)
         kernel.record(Kind.STARTED, subject, started.run.occurrence_us)
-        self._watch.started(subject, started.run, by_own_clock=self.process.ticker.is_ticking)
+        self._watch.started(subject, started.run, by_own_clock=self.is_ticking)
         self._watch.hold(subject)
         self.running[key] = Running(subject, started)
         duration_us, long_us = kernel.vary(faults.RUN, subject), kernel.fault(faults.LONG_RUN, subject)

@@ -44,7 +44,7 @@ class Modelled(Life):
     """Performs a process, one effect after the other, in the order in which it wants them."""
 
     def __init__(self, machine: Machine, owner: str) -> None:
-        super().__init__(machine)
+        super().__init__(machine, owner)
         self._process = machine.agent.begun(owner)
         self._standing = Standing()
         self._used: set[Relay] = set()
@@ -57,6 +57,11 @@ class Modelled(Life):
     def process(self) -> state.Process:
         """What the process knows."""
         return self._process if self._turn is None else self._turn.process()
+
+    @property
+    def is_ticking(self) -> bool:
+        """Whether the process fires its jobs itself."""
+        return (self._turn or self._process).ticker.is_ticking
 
     def _now(self) -> Now:
         return Now(self._machine.now_us(), self._kernel.now_us, self._machine.is_told_to_stop)
@@ -270,7 +275,7 @@ class Modelled(Life):
         ticket, result = effect.ticket, effect.result
         if isinstance(result, state.Started):
             if not self._crashes(self._machine.subject):
-                self._starts.pop(ticket)(result.settled and not self.process.is_refused)
+                self._starts.pop(ticket)(result.settled and not self.is_ticking)
             return
         subject, waits = self._waits[ticket]
         if self._crashes(subject):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import TypeAlias
 
-import attrs
+from msgspec import Struct
 
 from chronos.jobs.instants import Instant
 from chronos.jobs.job import Job, Origin, Outcome, Run
@@ -22,8 +22,7 @@ def attempt_of(run: Run) -> Attempt:
     return (*run.identity, run.attempt)
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class AtRest:
+class AtRest(Struct, frozen=True, kw_only=True, eq=False):
     """Nobody is at work on a job.
 
     Attributes:
@@ -39,8 +38,7 @@ class AtRest:
     arms: int = 0
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class Start:
+class Start(Struct, frozen=True, kw_only=True, eq=False):
     """A run starts.
 
     Attributes:
@@ -60,8 +58,7 @@ class Start:
     by_own_clock: bool = False
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class StoreMove:
+class StoreMove(Struct, frozen=True, kw_only=True, eq=False):
     """The store moves a job from one state to another, each None where there is none, with outcomes."""
 
     old: Job | None
@@ -69,8 +66,7 @@ class StoreMove:
     outcomes: tuple[Outcome, ...]
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class Stop:
+class Stop(Struct, frozen=True, kw_only=True, eq=False):
     """A machine stops of its own accord.
 
     Attributes:
@@ -84,8 +80,7 @@ class Stop:
     runs: int
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class Settled:
+class Settled(Struct, frozen=True, kw_only=True, eq=False):
     """Faults are over, and everything has settled: the job as stored, what NAS will fire, true time."""
 
     job: Job | None
@@ -93,8 +88,7 @@ class Settled:
     now_us: Instant
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class LeftOpen:
+class LeftOpen(Struct, frozen=True, kw_only=True, eq=False):
     """A process has done all that it does at once, and a flow of it has left something unsettled.
 
     Attributes:

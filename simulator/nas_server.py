@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import attrs
+from msgspec import Struct
 
 from chronos.jobs.instants import SECOND_US, Instant
 from chronos.protocol.flow_effects import ArmAccepted, ArmFailed, ArmOutdated, ArmsListed, Event
@@ -25,8 +25,7 @@ FAILED = ArmFailed()
 """There is no answer; every other event is one, with NAS's time in it."""
 
 
-@attrs.define(eq=False)
-class Relay:
+class Relay(Struct, eq=False):
     """One fire that waits for the agent's answer.
 
     Attributes:
@@ -48,8 +47,7 @@ class Relay:
     token: str = ""
 
 
-@attrs.define(eq=False)
-class Call:
+class Call(Struct, eq=False):
     """A request of the agent that waits for NAS's answer until its deadline."""
 
     subject: int

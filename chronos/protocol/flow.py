@@ -75,6 +75,7 @@ MAX_CONFLICTS = 8
 # hand: sooner would wake the machine for nothing, and much later would make a mended job late.
 MENDING_US = 5 * 60 * SECOND_US
 
+_OF_PEOPLE = (Edit, Declare, Resume)
 _NO_TROUBLE = ArmFailed()
 
 
@@ -177,9 +178,10 @@ def _must_recall(flow: Flow, job: Job, now_us: Instant) -> bool:
     A fire is not: where it and the local clock disagree, the local clock may be the one that is wrong.
     """
     intent = flow.intent
-    is_look = isinstance(intent, Fire) and intent.fired.origin is Origin.RECOVERY
-    is_believed = flow.belief is not Belief.DOUBTED
-    may_put_back = isinstance(intent, Edit | Declare | Resume) or (is_look and is_believed)
+    if isinstance(intent, Fire):
+        may_put_back = intent.fired.origin is Origin.RECOVERY and flow.belief is not Belief.DOUBTED
+    else:
+        may_put_back = isinstance(intent, _OF_PEOPLE)
     return may_put_back and stands_ahead(job, now_us)
 
 

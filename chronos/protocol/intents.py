@@ -104,13 +104,15 @@ class Declare(Struct, frozen=True, kw_only=True, cache_hash=True):
 
 Intent: TypeAlias = Fire | Finish | RunNow | Renew | Create | Edit | Declare | Pause | Resume | Remove
 
+_OF_A_RUN = (Finish, Renew)
+
 
 def concerns(intent: Intent, run: Run) -> bool:
     """Return whether *intent* is to renew or to end *run*; it may be begun only after a while."""
-    return isinstance(intent, Finish | Renew) and run.is_same_as(intent.run)
+    return isinstance(intent, _OF_A_RUN) and run.is_same_as(intent.run)
 
 
 def key_of(intent: Intent) -> Hashable:
     """Return what two intents have in common of which one makes the other needless."""
-    run = intent.run.key if isinstance(intent, Finish | Renew) else ()
+    run = intent.run.key if isinstance(intent, _OF_A_RUN) else ()
     return (type(intent).__name__, intent.job_id, *run)

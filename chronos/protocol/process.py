@@ -77,6 +77,9 @@ def step(process: Process, event: Event, now: Now) -> tuple[Process, tuple[Effec
     return ProcessTurn.of(process, now).after(event)
 
 
+_RUNS = (Fire, RunNow)
+
+
 class ProcessTurn(Tasks):
     """A turn with all that can happen to a process. A step is a turn of one event."""
 
@@ -91,7 +94,7 @@ class ProcessTurn(Tasks):
 
     def asked(self, event: Asked) -> None:
         """Somebody asks for a flow."""
-        intent, is_run = event.intent, isinstance(event.intent, Fire | RunNow)
+        intent, is_run = event.intent, isinstance(event.intent, _RUNS)
         # Whoever is told to run something is an agent at work, also before its first start.
         self.is_started = self.is_started or is_run
         if is_run and self.is_draining:

@@ -53,6 +53,9 @@ from chronos.protocol.ticker import Ticker
 from chronos.values import evolve
 
 _FOR_NAS = (ProvisionArm, CancelArm, ListArms)
+_MAY_START = (Fire, Finish)
+_OF_START = (ForCaller, ForList)
+_SHOWS_A_JOB = (JobLoaded, SwapConflicted)
 _OF_NAS = (ArmAccepted, ArmOutdated, ArmFailed, ArmsListed)
 
 
@@ -62,7 +65,7 @@ class Tasks(Runs, Batches):
     def begin(self, intent: Intent, purpose: Purpose) -> None:
         """Begin a flow; what is owed goes on during a stop, too."""
         asked, is_owed = intent, isinstance(purpose, ForOwed)
-        if isinstance(intent, Fire | Finish):
+        if isinstance(intent, _MAY_START):
             if self.present.is_stopped and isinstance(intent, Fire) and not is_owed:
                 self.note(intent, stopped(intent), has_asked_nas=False)
                 self.answered(purpose, intent, stopped(intent))
@@ -151,11 +154,7 @@ class Tasks(Runs, Batches):
 
     def _asks_nas(self, task: Task) -> bool:
         """Return whether NAS is asked also while the ticker fires, which ends if it answers."""
-        is_list, is_asked = (
-            isinstance(task.effect, ListArms),
-            isinstance(task.purpose, ForCaller | ForList),
-        )
-        return self.has_nas and is_list and is_asked
+        return self.has_nas and isinstance(task.effect, ListArms) and isinstance(task.purpose, _OF_START)
 
     def ask_ticker(self, effect: FlowEffect | None) -> FlowEvent:
         """Let the ticker do what NAS would."""
@@ -227,7 +226,8 @@ class Tasks(Runs, Batches):
             self.own("tasks").pop(number, None)
             self.effects.append(Reply(task.purpose.ticket, event))
             return
-        self.tell_moved(task.effect, event)
+        if isinstance(event, JobSwapped):
+            self.tell_moved(task.effect)
         known = self.known(number, task, event)
         if task.intent is not None:
             flow, effects = self.rules.step(task.flow, known, self.clock())
@@ -242,7 +242,7 @@ class Tasks(Runs, Batches):
 
         That is asked after the job was read: what changed in the store since then makes a swap fail.
         """
-        if isinstance(event, JobLoaded | SwapConflicted):
+        if isinstance(event, _SHOWS_A_JOB):
             if event.job is None or not event.job.runs:
                 return event
             return type(event)(event.job, self.liveness(event.job, event.liveness, number))
@@ -291,10 +291,9 @@ class Tasks(Runs, Batches):
                 return Liveness.ALIVE
         return Liveness.DEAD
 
-    def tell_moved(self, effect: FlowEffect | None, event: FlowEvent) -> None:
+    def tell_moved(self, effect: FlowEffect | None) -> None:
         """Tell what the store has moved to."""
-        if not (isinstance(effect, SwapJob) and isinstance(event, JobSwapped)):
-            return
+        assert isinstance(effect, SwapJob)
         before = effect.expected.runs if effect.expected is not None else ()
         for run in effect.replacement.runs if effect.replacement is not None else ():
             if not run.is_among(before):
@@ -312,7 +311,8 @@ class Tasks(Runs, Batches):
         elif has_asked_nas:
             if answer.job_id in self.unsettled:
                 self.own("unsettled").pop(answer.job_id)
-            self.owe_no_more(lambda job_id: job_id == answer.job_id)
+            if self.owed:
+                self.owe_no_more(lambda job_id: job_id == answer.job_id)
         self.tell(events.FlowEnded(intent=intent, answer=answer))
 
     def answered(self, purpose: Purpose, intent: Intent, answer: Answer) -> None:

@@ -65,6 +65,7 @@ class Turn(Struct):
     effects: list[Effect] = msgspec.field(default_factory=list)
     _own: set[str] = msgspec.field(default_factory=set)
     _advancing: set[int] = msgspec.field(default_factory=set)
+    _clock_us: Instant | None = None
 
     if TYPE_CHECKING:  # `chronos.protocol.tasks` has them
 
@@ -97,7 +98,9 @@ class Turn(Struct):
 
     def clock(self) -> Instant:
         """Return the present instant: NAS's, while this machine's clock is not believed."""
-        return self.present.wall_us if self.reading is None else clock_of(self.reading, self.present)
+        if self._clock_us is None:
+            self._clock_us = clock_of(self.reading, self.present)
+        return self._clock_us
 
     def belief(self) -> Belief:
         """Return whether this machine's clock is believed."""
@@ -108,7 +111,7 @@ class Turn(Struct):
         heard = compared(sent_us, self.present.wall_us, date_us, self.present.steady_us)
         if heard is None:
             return
-        was_doubted, self.reading = self.belief() is Belief.DOUBTED, heard
+        was_doubted, self.reading, self._clock_us = self.belief() is Belief.DOUBTED, heard, None
         if was_doubted and not heard.is_doubted:
             self.log("warning", "this machine's clock agrees with NAS's again, and is believed")
         if heard.is_doubted and not was_doubted:

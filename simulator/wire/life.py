@@ -124,7 +124,7 @@ class Wired(Life):
     """Performs a process by `AsyncScheduler`, which is asked over ASGI and asks over HTTP."""
 
     def __init__(self, machine: Machine, owner: str, outside: Outside) -> None:
-        super().__init__(machine)
+        super().__init__(machine, owner)
         self.kernel, self.machine_subject = machine.kernel, machine.subject
         self._keys, self._numbers = outside.keys, outside.numbers
         self._loop = Loop(  # type: ignore[abstract]  # nobody asks for what it lacks
@@ -299,7 +299,7 @@ class Wired(Life):
     async def _start(self, ticket: object) -> None:
         started = await self._scheduler.start()
         if not self._crashes(self.machine_subject):
-            self._starts.pop(ticket)(started.settled and not self.process.is_refused)
+            self._starts.pop(ticket)(started.settled and not self.is_ticking)
 
     # --- effects ---
 
