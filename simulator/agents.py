@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
+from msgspec import Struct
 
 from chronos.protocol import pending, process
 from chronos.protocol.process_effects import Effect, Event
@@ -15,8 +15,7 @@ from chronos.protocol.state import RULES, Now, Pending, Process, Rules, new_proc
 from simulator.naive import NAIVE_RULES
 
 
-@attrs.frozen(kw_only=True)
-class Agent:
+class Agent(Struct, frozen=True, kw_only=True):
     """A way to keep the protocol.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-import attrs
+from msgspec import Struct
 
 from chronos.cli.options import read_jobs
 from chronos.errors import JobsFileError
@@ -16,8 +16,7 @@ from chronos.stores.record import read_document
 from chronos.values import evolve
 
 
-@attrs.frozen(kw_only=True)
-class Fleet:
+class Fleet(Struct, frozen=True, kw_only=True):
     """The jobs of an agent, and the instant at which they stand as they do.
 
     Attributes:

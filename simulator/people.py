@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
+from msgspec import Struct
 
 from chronos.jobs.due import following
 from chronos.jobs.instants import HOUR_US, MINUTE_US
@@ -36,8 +36,7 @@ PATIENCE_US = 4 * MINUTE_US
 _OTHER_PERIOD_US = 17 * MINUTE_US
 
 
-@attrs.define(eq=False)
-class Request:
+class Request(Struct, eq=False):
     """A change that somebody wants, and repeats until it is settled."""
 
     subject: int

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, get_args
 
-import attrs
+from msgspec import Struct
 
 from chronos.jobs.due import following, wake_at
 from chronos.jobs.instants import Instant, format_instant
@@ -306,8 +306,7 @@ class Expectation(StrEnum):
     SOMETIMES = "sometimes"
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class Property:
+class Property(Struct, frozen=True, kw_only=True, eq=False):
     """A sentence about every history.
 
     Attributes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
+from msgspec import Struct
 
 from chronos.jobs.instants import DAY_US
 from chronos.testing.nas import BUILDS
@@ -17,8 +17,7 @@ from simulator.wire import wired
 from simulator.world import Setting, World
 
 
-@attrs.frozen(kw_only=True)
-class Scenario:
+class Scenario(Struct, frozen=True, kw_only=True):
     """A simulation with a name: a fleet, how long, and what goes wrong.
 
     Attributes:
@@ -108,8 +107,7 @@ OWN_JOBS = Scenario(
 )
 
 
-@attrs.frozen(kw_only=True)
-class Plan:
+class Plan(Struct, frozen=True, kw_only=True):
     """Everything that one simulation needs, but its seed; plain values, so that it can be sent about.
 
     Attributes:

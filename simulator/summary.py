@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import attrs
+from msgspec import Struct
 
 from chronos.jobs.job import Result
 from simulator.host import Machine
@@ -14,8 +14,7 @@ from simulator.nas_server import NasServer
 from simulator.watch import HOPS, Violation, Watch
 
 
-@attrs.frozen(kw_only=True)
-class Summary:
+class Summary(Struct, frozen=True, kw_only=True):
     """What came of a world. Durations in seconds or milliseconds, as named."""
 
     verdict: str

@@ -12,7 +12,7 @@ from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
-import attrs
+from msgspec import Struct
 
 from chronos.jobs.instants import Instant
 from chronos.jobs.job import Job, Outcome, Result, Run
@@ -33,8 +33,7 @@ MAX_VIOLATIONS = 1000
 REMEMBERED_ATTEMPTS = 64
 
 
-@attrs.frozen(kw_only=True)
-class Violation:
+class Violation(Struct, frozen=True, kw_only=True):
     """A property that did not hold.
 
     Attributes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import attrs
+from msgspec import Struct
 
 from chronos.jobs.instants import HOUR_US, MINUTE_US, Instant
 from chronos.jobs.job import Job
@@ -43,8 +43,7 @@ OUTAGE_EVERY_US = 6 * HOUR_US
 KILL_EVERY_US = HOUR_US
 
 
-@attrs.frozen(kw_only=True)
-class Setting:
+class Setting(Struct, frozen=True, kw_only=True):
     """What to simulate.
 
     Attributes:

@@ -29,7 +29,6 @@ from chronos.jobs.instants import SECOND_US, Instant, format_instant
 from chronos.jobs.policy import MAX_ATTEMPTS
 from chronos.stores import told_apart
 from chronos.testing import LocalNas
-from chronos.values import evolve
 from tests.agent_process import KINDS, Plan, Ran, begun, end, free_port, opened, runs_in
 
 RANDOM = "at random"
@@ -92,7 +91,7 @@ def kill(kills: int, folder: Path, *, seed: int = 0, rest_s: float = LONGEST_LIF
         plan = Plan(portal=url, audience=nas.audience, port=port, folder=str(folder), jobs="kills")
         for life in range(1, kills + 1):
             moment = KINDS[life // 2 % len(KINDS)] if life % 2 else RANDOM
-            report.kills[_killed(evolve(plan, life=life), moment, choice)] += 1
+            report.kills[_killed(attrs.evolve(plan, life=life), moment, choice)] += 1
             if choice.random() < ABSENCES:
                 time.sleep(choice.uniform(0.0, LONGEST_ABSENCE_S))
         last = begun(plan, _errors(plan))
@@ -109,7 +108,7 @@ def _killed(plan: Plan, moment: str, choice: random.Random) -> str:
     if moment == RANDOM:
         process, life_s = begun(plan, _errors(plan)), choice.uniform(0.2, LONGEST_LIFE_S)
     else:
-        fateful = evolve(plan, kill=moment, kill_after=choice.randint(1, 1 if moment == "list" else 4))
+        fateful = attrs.evolve(plan, kill=moment, kill_after=choice.randint(1, 1 if moment == "list" else 4))
         process, life_s = begun(fateful, _errors(plan)), PATIENCE_S
     try:
         process.wait(life_s)

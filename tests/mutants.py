@@ -106,7 +106,6 @@ RETRIED = _case("close occurrences, retried", (0, 200, 400), policy=Policy(on_in
 TOGETHER = _case("occurrences that are due together", (0, 100, 290))
 DISTANT = _case("distant occurrences", (0, 600, 1200))
 ONE_RUN = _case("the schedule ends after one run", (0, 200, 400), times=1)
-TOGETHER = _case("occurrences that are due together", (0, 100, 290))
 FAILING = _case(
     "a failed run is attempted again",
     (0, 400, 500),
@@ -178,7 +177,7 @@ def agent_of(mutant: Mutant) -> Agent:
     return Agent(
         name=mutant.name,
         rules=Rules(begin=broken["flow"]["begin"], step=broken["flow"]["step"], **of_start),
-        turn=broken["process"]["ProcessTurn"],
+        turn=broken["process"]["ProcessTurn"].of,
         rings_us=broken["process"]["rings_us"],
         pending=broken["pending"]["pending"],
     )

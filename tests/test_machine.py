@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US
@@ -299,7 +300,7 @@ LATER_US = NOON_US + HOUR_US + MINUTE_US
             evolve(JOB, state=JobState.PAUSED),
             evolve(
                 CHANGED,
-                schedule=evolve(HOURLY, anchor_us=NOON_US - SECOND_US),
+                schedule=attrs.evolve(HOURLY, anchor_us=NOON_US - SECOND_US),
                 next_us=NOON_US + HOUR_US - SECOND_US,
             ),
         ),

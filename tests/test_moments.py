@@ -41,7 +41,6 @@ from chronos.jobs.instants import (
 from chronos.protocol import draft, flow, flow_effects, intents
 from chronos.protocol.state import Pending, Started
 from chronos.testing import portal
-from chronos.values import evolve
 from tests.agents import T0, MakeWorld, at, every_hour, until
 
 NOON = datetime(2026, 6, 26, 12, tzinfo=UTC)
@@ -188,7 +187,7 @@ def test_a_policy_is_made_of_durations_and_instants() -> None:
     )
     assert policy.ends == NOON + timedelta(days=1, microseconds=1)
     assert (Policy().misfire_grace, Policy().retry_delay, Policy().ends) == (None, timedelta(minutes=1), None)
-    assert evolve(policy, attempts=2).misfire_grace == timedelta(minutes=5)
+    assert attrs.evolve(policy, attempts=2).misfire_grace == timedelta(minutes=5)
 
 
 @pytest.mark.parametrize(

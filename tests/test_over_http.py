@@ -46,7 +46,7 @@ def outcome(at_us: Instant, result: Result = Result.COMPLETED, **changes: Any) -
 
 def ran(at_us: Instant, attempt: int = 1) -> list[Ran]:
     one = Ran(is_end=False, job_id="j", occurrence_us=at_us, attempt=attempt)
-    return [one, evolve(one, is_end=True)]
+    return [one, attrs.evolve(one, is_end=True)]
 
 
 def seen(folder: Path, ends: list[Outcome], log: list[Ran], **job: Any) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -829,7 +830,7 @@ def test_choice_that_does_not_change_keeps_its_spelling() -> None:
         }
     )
     job = read_job(raw, FACTS)
-    wanted = evolve(job.policy, attempts=1, catch_up=CatchUp.ALL)
+    wanted = attrs.evolve(job.policy, attempts=1, catch_up=CatchUp.ALL)
     record = write_job(evolve(job, policy=wanted), raw, FACTS)
     assert json.dumps(record["policy"]) == json.dumps(
         {
@@ -1036,7 +1037,7 @@ schedules = st.one_of(
 # As people give them: a period is whole seconds.
 given_schedules = schedules.map(
     lambda schedule: (
-        evolve(schedule, period_us=whole_second(schedule.period_us))
+        attrs.evolve(schedule, period_us=whole_second(schedule.period_us))
         if isinstance(schedule, Interval)
         else schedule
     )

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import attrs
 import httpx
 import pytest
 
@@ -182,7 +183,7 @@ def test_a_clock_that_is_wrong_is_another_clock_for_the_scheduler(agent: Agent) 
 )
 def test_a_failure_is_told_in_a_line_and_heals(agent: Agent, fault: Faults, expected: list[str]) -> None:
     """While it lasts, the NAS's log shows it; afterwards every hour has its outcome, and none has two."""
-    agent.nas.faults = evolve(fault)
+    agent.nas.faults = attrs.evolve(fault)
     shown = [f"{each.status} {each.word}" for each in agent.advance(HOUR + 15 * MINUTE)]
     assert shown == expected
     agent.nas.faults = Faults()

@@ -21,7 +21,6 @@ from chronos.jobs.job import Job, Result, Verdict
 from chronos.jobs.policy import MAX_TIME_LIMIT_US
 from chronos.protocol.intents import Create
 from chronos.stores.record import read_document
-from chronos.values import evolve
 from tests.agents import PATIENCE_S, T0, MakeWorld, World, at, every_hour, until, until_async
 from tests.model import world as model
 from tests.test_record import cron_record, refusal, text_of
@@ -189,7 +188,7 @@ def test_drain_waits_for_a_run_until_its_limit(slow: Slow, make_world: MakeWorld
 
 def test_run_that_timed_out_is_tried_again_like_any_that_fails(slow: Slow, make_world: MakeWorld) -> None:
     """With attempts left it waits for the next one, which has the whole time again."""
-    policy = evolve(LIMITED, attempts=2, retry_delay_us=MINUTE_US)
+    policy = attrs.evolve(LIMITED, attempts=2, retry_delay_us=MINUTE_US)
     world = make_world(every_hour(policy=policy), runner=slow.block)
     world.agent.fire("j", T0)
     until(lambda: world.job().waiting)
@@ -205,7 +204,7 @@ def test_run_that_timed_out_is_tried_again_like_any_that_fails(slow: Slow, make_
 
 def test_what_waited_for_a_run_starts_at_its_limit(slow: Slow, make_world: MakeWorld) -> None:
     """A run by hand that was queued behind it does not wait for its runner."""
-    world = make_world(every_hour(policy=evolve(LIMITED, overlap=Overlap.QUEUE)), runner=slow.block)
+    world = make_world(every_hour(policy=attrs.evolve(LIMITED, overlap=Overlap.QUEUE)), runner=slow.block)
     world.agent.fire("j", T0)
     world.agent.run_now("j")
     until(lambda: len(world.outcomes()) == 2)

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import attrs
 import pytest
+from msgspec.structs import asdict
 
 from chronos.fire import webhook
 from chronos.nas import client
@@ -51,7 +51,7 @@ def both(plan: Plan, seed: int, store: str = "memory") -> tuple[Summary, Summary
 
 def same(summary: Summary) -> dict[str, Any]:
     """Return the summary without the count of events: a loop has more of them than a model."""
-    return attrs.asdict(attrs.evolve(summary, events=0), recurse=False)
+    return asdict(evolve(summary, events=0))
 
 
 @pytest.mark.parametrize("group", range(GROUPS))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import attrs
+from msgspec import Struct
 
 from chronos.jobs.instants import SECOND_US
 from chronos.jobs.job import Job
@@ -18,8 +18,7 @@ from chronos.protocol.job_changes import Changes
 JOB_ID = "job"
 
 
-@attrs.frozen(kw_only=True)
-class Case:
+class Case(Struct, frozen=True, kw_only=True):
     """One bounded world to search.
 
     Attributes:

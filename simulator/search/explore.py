@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-import attrs
+from msgspec import Struct
 
 from simulator import properties
 from simulator.search.space import Space
@@ -26,8 +26,7 @@ from simulator.search.verdict import Violated
 MORE_STATES = 60_000
 
 
-@attrs.frozen(kw_only=True)
-class Counterexample:
+class Counterexample(Struct, frozen=True, kw_only=True):
     """The shortest history after which a property does not hold."""
 
     property: str
@@ -35,8 +34,7 @@ class Counterexample:
     history: tuple[str, ...]
 
 
-@attrs.frozen(kw_only=True)
-class Result:
+class Result(Struct, frozen=True, kw_only=True):
     """What a search found.
 
     Attributes:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping, Mu
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import attrs
+import msgspec
+from msgspec import Struct
 
 from chronos import events
 from chronos.agent.asyncio import AsyncScheduler
@@ -57,13 +58,12 @@ class _FailedError(Exception):
     """A run that is to fail has failed."""
 
 
-@attrs.frozen
-class Outside:
+class Outside(Struct, frozen=True):
     """What is around the machines of a world: the store that they share, and NAS's keys."""
 
     store: SharedStore
-    keys: SigningKeys = attrs.field(factory=SigningKeys)
-    numbers: Iterator[int] = attrs.field(factory=count)
+    keys: SigningKeys = msgspec.field(default_factory=SigningKeys)
+    numbers: Iterator[int] = msgspec.field(default_factory=count)
 
     def live(self, machine: Machine, owner: str) -> Life:
         """Begin a life of *machine*."""

@@ -23,7 +23,6 @@ from chronos.jobs.policy import (
 )
 from chronos.jobs.schedule import Interval
 from chronos.protocol.intents import Edit, Intent, Pause, Resume
-from chronos.values import evolve
 from tests.model.plans import Grid, edited, grace_us, grid_of, rounded_up
 
 Identity = tuple[bool, int]
@@ -371,7 +370,7 @@ class Expected:
         if was_ahead_us is None:
             return
         if is_anew:
-            self.grid = evolve(self.grid, at_us=now_us // SECOND_US * SECOND_US)
+            self.grid = attrs.evolve(self.grid, at_us=now_us // SECOND_US * SECOND_US)
         if is_anew or was_ahead_us <= now_us:
             self.ahead_us = self.grid.after(now_us)
         is_missed = bool(moved.outcomes)
