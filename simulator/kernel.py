@@ -51,7 +51,7 @@ class RandomChoices:
 
     def __init__(self, seed: int, weights: Weights) -> None:
         self._seed = seed
-        self._draws: dict[str, dict[int, Callable[[], float]]] = {}
+        self._draws: dict[tuple[str, int], Callable[[], float]] = {}
         self._tables: dict[str, list[float] | None] = dict.fromkeys(each.name for each in faults.DECISIONS)
         for decision, row in weights.items():
             if len(row) != len(decision.options):
@@ -65,18 +65,20 @@ class RandomChoices:
         Raises:
             ValueError: no decision has that name.
         """
-        if label not in self._tables:
-            raise ValueError(f"no decision of the simulated world is named {label!r}")
-        table = self._tables[label]
+        table = self._tables.get(label)
         if table is not None:
             return bisect(table, self._draw(label, subject))
+        if label not in self._tables:
+            raise ValueError(f"no decision of the simulated world is named {label!r}")
         return int(self._draw(label, subject) * options) if label in _PICKS and options > 1 else 0
 
     def _draw(self, label: str, subject: int) -> float:
-        draws = self._draws.setdefault(label, {})
-        if subject not in draws:
-            draws[subject] = random.Random(f"{label} of {subject}, seed {self._seed}").random
-        return draws[subject]()
+        try:
+            draw = self._draws[label, subject]
+        except KeyError:
+            draw = random.Random(f"{label} of {subject}, seed {self._seed}").random
+            self._draws[label, subject] = draw
+        return draw()
 
 
 class RecordedChoices:
