@@ -19,9 +19,11 @@ from chronos.protocol.draft import Fired
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.process import ProcessTurn
 from chronos.protocol.process_effects import CallRunner, Perform, Reply, TellRunner
+from chronos.protocol.reconciliation import step_reconciliation
 from chronos.protocol.state import Now
 from chronos.testing.nas import TOKEN_LIFE_US
 from simulator import faults, marks
+from simulator.comparison import Listing
 from simulator.faults import Write
 from simulator.history import Kind
 from simulator.life import SHARED_STORE_US, Life
@@ -181,7 +183,7 @@ class Modelled(Life):
         if effect.within_us is not None:
             self._request(effect.number, subject, wanted, effect.within_us)
             return
-        event = self._from_store(subject, wanted)
+        event = self._from_store(effect.number, subject, wanted)
         if self._machine.shares_store:
             self._wait(effect.number, subject)
             self._kernel.after(SHARED_STORE_US, self._came, effect.number, event)
@@ -223,14 +225,23 @@ class Modelled(Life):
             return process_effects.IdentityRefused(str(error))
         return failure_of(not_yet(wait_s)) if wait_s else None
 
-    def _from_store(self, subject: int, effect: flow_effects.Effect) -> flow_effects.Event:
+    def _compared(self, number: int) -> list[int] | None:
+        """Return whose jobs a start needs, to compare them with its list; None for all."""
+        turn = self._turn
+        assert turn is not None
+        arms, now_us = turn.tasks[number].flow.arms, self._kernel.now_us
+        if turn.rules.step_reconciliation is not step_reconciliation or turn.clock() != now_us:
+            return None
+        return self._machine.store.comparison.narrow(arms, now_us) if isinstance(arms, Listing) else None
+
+    def _from_store(self, number: int, subject: int, effect: flow_effects.Effect) -> flow_effects.Event:
         store = self._machine.store
         if isinstance(effect, flow_effects.SwapJob):
             return self._swap(subject, effect)
         if isinstance(effect, flow_effects.LoadJobs):
-            return flow_effects.JobsLoaded(
-                [(job, self._owners(job)) for job in store.jobs if job is not None]
-            )
+            subjects = self._compared(number)
+            jobs = store.jobs if subjects is None else [store.jobs[subject] for subject in subjects]
+            return flow_effects.JobsLoaded([(job, self._owners(job)) for job in jobs if job is not None])
         if not self._reads(subject):
             return _STORE_FAILED
         if isinstance(effect, flow_effects.LoadHistory):

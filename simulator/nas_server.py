@@ -5,7 +5,7 @@ What it decides is in `chronos.testing.nas`; here are the way, the waiting and t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from msgspec import Struct
 
@@ -15,6 +15,7 @@ from chronos.protocol.process_effects import IdentityRefused
 from chronos.testing import nas
 from chronos.testing.nas import EMPTY, RELAY_TIMEOUT_US, OneShot, Promises, Reply, Row
 from simulator import faults, marks
+from simulator.comparison import Comparison
 from simulator.external import ExternalScheduler, Pending
 from simulator.history import Kind
 from simulator.kernel import Kernel
@@ -70,7 +71,7 @@ class NasServer:
         network: carries its messages.
         watch: notes what happens.
         promises: what this NAS promises.
-        job_ids: the ids of the jobs, in the order of their subject numbers.
+        comparison: learns of what it has armed, job by job.
         fire: delivers a fire to the agent.
         horizon_us: the end of the calendar.
 
@@ -85,14 +86,16 @@ class NasServer:
         network: Network,
         watch: Watch,
         promises: Promises,
-        job_ids: Sequence[str],
+        comparison: Comparison,
         *,
         fire: Callable[[Relay], None],
         horizon_us: Instant,
     ) -> None:
         self._kernel, self._network, self._watch = kernel, network, watch
         self._promises = promises
+        self._comparison, job_ids = comparison, comparison.job_ids
         self._job_ids = job_ids
+        comparison.listed_us = self._listed_us
         self._subjects = {job_id: subject for subject, job_id in enumerate(job_ids)}
         self._fire = fire
         self._rows: list[Row] = [EMPTY] * len(job_ids)
@@ -137,6 +140,7 @@ class NasServer:
             revision=revision,
             relays=self._relays[subject],
         )
+        self._comparison.moves(subject)
         self._rows[subject] = decision.row
         self._kernel.record(Kind.PROVISIONED, subject, fire_at_us)
         self._delete(subject, decision.delete)
@@ -156,6 +160,7 @@ class NasServer:
             return
         self.calls["cancel"] += 1
         decision = nas.cancel(self._promises, self._rows[call.subject], revision=revision)
+        self._comparison.moves(call.subject)
         self._rows[call.subject] = decision.row
         self._kernel.record(Kind.CANCELLED, call.subject)
         self._delete(call.subject, decision.delete)
@@ -166,10 +171,12 @@ class NasServer:
         if not self._is_reached(call):
             return
         self.calls["list"] += 1
-        rows = zip(self._rows, self._relays, strict=True)
-        shots = (nas.listed(self._promises, row, relays=relays) for row, relays in rows)
-        arms = {shot.job_id: shot.fire_at_us for shot in shots if shot is not None}
-        self._reply(call, ArmsListed(arms, self._date_us()))
+        self._reply(call, ArmsListed(self._comparison.listing(), self._date_us()))
+
+    def _listed_us(self, subject: int) -> Instant | None:
+        """Return the instant that a list shows of a job; None when it shows none."""
+        shot = nas.listed(self._promises, self._rows[subject], relays=self._relays[subject])
+        return None if shot is None else shot.fire_at_us
 
     def _is_reached(self, call: Call) -> bool:
         """Return whether NAS is up, knows the agent and has time; otherwise the call fails."""
@@ -262,6 +269,7 @@ class NasServer:
             self._sweep_later(subject)
             return
         self._watch.met[marks.SWEPT] += 1
+        self._comparison.moves(subject)
         self._rows[subject], again = nas.swept(self._rows[subject])
         if again is not None:
             self._kernel.record(Kind.SWEPT, subject, again.fire_at_us)
@@ -288,6 +296,7 @@ class NasServer:
         subject = relay.subject
         self._watch.hold(subject)  # until the relay is closed
         self.calls["fire"] += 1
+        self._comparison.moves(subject)
         self._relays[subject].append(relay.pending.shot)
         if len(self._relays[subject]) > 1:
             self._watch.met[marks.FIRE_OVERLAPS] += 1
@@ -314,6 +323,7 @@ class NasServer:
             return
         relay.is_open = False
         subject, shot = relay.subject, relay.pending.shot
+        self._comparison.moves(subject)
         self._relays[subject].remove(shot)
         if is_accepted:
             row = self._rows[subject]

@@ -7,14 +7,15 @@ from collections import deque
 from chronos.jobs.job import Job, Outcome
 from chronos.protocol.flow_effects import SwapJob
 from chronos.stores import HISTORY_LENGTH
+from simulator.comparison import Comparison
 from simulator.watch import Watch
 
 
 class Store:
     """The jobs of one world, and the outcomes that are kept of each."""
 
-    def __init__(self, watch: Watch, jobs: tuple[Job, ...]) -> None:
-        self.watch = watch
+    def __init__(self, watch: Watch, jobs: tuple[Job, ...], comparison: Comparison) -> None:
+        self.watch, self.comparison = watch, comparison
         self.subjects = {job.id: subject for subject, job in enumerate(jobs)}
         self.jobs = watch.store
         self._histories: dict[int, deque[Outcome]] = {}
@@ -28,6 +29,7 @@ class Store:
         stored = self.jobs[subject]
         if stored is not effect.expected and stored != effect.expected:
             return False
+        self.comparison.moves(subject)
         self.watch.swapped(subject, effect.expected, effect.replacement, effect.outcomes)
         if effect.outcomes:
             self._histories.setdefault(subject, deque(maxlen=HISTORY_LENGTH)).extend(effect.outcomes)

@@ -18,6 +18,7 @@ from chronos.jobs.job import Job
 from chronos.testing.nas import Promises
 from simulator import faults, marks
 from simulator.agents import Agent
+from simulator.comparison import Comparison
 from simulator.faults import Fault
 from simulator.history import Kind
 from simulator.host import Live, Machine
@@ -100,14 +101,15 @@ class World:
             arms=lambda subject: self.nas.arms(subject),
         )
         network = Network(kernel, self.watch)
-        store = Store(self.watch, jobs)
+        comparison = Comparison(self.watch.store, [job.id for job in jobs])
+        store = Store(self.watch, jobs, comparison)
         self.machines = self._replicas(network, store, live_by(self.watch))
         self.nas = NasServer(
             kernel,
             network,
             self.watch,
             setting.promises,
-            [job.id for job in jobs],
+            comparison,
             fire=self._fire,
             horizon_us=setting.end_us - 1,
         )

@@ -109,18 +109,28 @@ def differences(
 
     Source: contract, "Claim, run, re-arm"; incidents L2, L3, O1, O2, O3, S6, T3.
     """
-    is_believed = belief is not Belief.DOUBTED
     known = {record.id for record in unreadable}
     wanting = []
     for job, liveness in jobs:
         known.add(job.id)
-        wake_us = wake_at(job)
-        disagrees = arms is not None and _disagrees(arms, job.id, wake_us)
-        if disagrees or (is_believed and _is_left(job, liveness, wake_us, now_us)):
+        if is_amiss(job, liveness, arms, now_us, belief):
             wanting.append(job.id)
     if None not in known:
         wanting += [job_id for job_id in arms or () if job_id not in known]
     return tuple(recovery(job_id, now_us) for job_id in wanting)
+
+
+def is_amiss(
+    job: Job,
+    liveness: Sequence[Liveness],
+    arms: Mapping[str, Instant | None] | None,
+    now_us: Instant,
+    belief: Belief = Belief.UNKNOWN,
+) -> bool:
+    """Return whether a starting process owes *job* a flow; see `differences`."""
+    wake_us = wake_at(job)
+    disagrees = arms is not None and _disagrees(arms, job.id, wake_us)
+    return disagrees or (belief is not Belief.DOUBTED and _is_left(job, liveness, wake_us, now_us))
 
 
 def _disagrees(arms: Mapping[str, Instant | None], job_id: str, wake_us: Instant | None) -> bool:
