@@ -41,19 +41,18 @@ class Comparison:
         self._odd.add(subject)
         for each in self._open:
             listing = each()
-            if listing is not None:
+            if listing is not None and not listing.is_narrow:
                 listing.before.setdefault(subject, self.listed_us(subject))
 
     def listing(self) -> Listing:
         """Return what NAS has armed at present."""
         made = Listing(self)
-        self._open = [each for each in self._open if each() is not None]
+        self._open = [each for each in self._open if (shown := each()) is not None and not shown.is_narrow]
         self._open.append(ref(made))
         return made
 
     def narrow(self, listing: Listing, now_us: Instant) -> list[int]:
         """Return the subjects to compare with *listing* at *now_us*, which shows no other from now on."""
-        self._open = [each for each in self._open if each() not in (None, listing)]
         overdue = self._overdue
         while overdue and overdue[0][0] <= now_us:
             self._odd.add(heapq.heappop(overdue)[1])
@@ -84,16 +83,18 @@ class Listing(Mapping[str, Instant]):
 
     Attributes:
         before: what it had armed then for the subjects that have changed since.
+        is_narrow: whether it is clear what it shows.
     """
 
     def __init__(self, comparison: Comparison) -> None:
         self._comparison = comparison
         self.before: dict[int, Instant | None] = {}
-        self._shown: dict[str, Instant] | None = None
+        self.is_narrow = False
+        self._shown: dict[str, Instant] = {}
 
     def narrow(self, subjects: Sequence[int]) -> None:
         """Show these subjects alone."""
-        comparison = self._comparison
+        comparison, self.is_narrow = self._comparison, True
         shown = (
             (subject, self.before[subject] if subject in self.before else comparison.listed_us(subject))
             for subject in subjects
@@ -101,9 +102,8 @@ class Listing(Mapping[str, Instant]):
         self._shown = {comparison.job_ids[subject]: at_us for subject, at_us in shown if at_us is not None}
 
     def _arms(self) -> dict[str, Instant]:
-        if self._shown is None:
+        if not self.is_narrow:
             self.narrow(range(len(self._comparison.jobs)))
-        assert self._shown is not None
         return self._shown
 
     def __getitem__(self, job_id: str) -> Instant:

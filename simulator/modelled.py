@@ -229,10 +229,12 @@ class Modelled(Life):
         """Return whose jobs a start needs, to compare them with its list; None for all."""
         turn = self._turn
         assert turn is not None
-        arms, now_us = turn.tasks[number].flow.arms, self._kernel.now_us
+        arms, machine, now_us = turn.tasks[number].flow.arms, self._machine, self._kernel.now_us
         if turn.rules.step_reconciliation is not step_reconciliation or turn.clock() != now_us:
             return None
-        return self._machine.store.comparison.narrow(arms, now_us) if isinstance(arms, Listing) else None
+        if machine.shares_store:
+            now_us += SHARED_STORE_US  # it compares when the jobs have come
+        return machine.store.comparison.narrow(arms, now_us) if isinstance(arms, Listing) else None
 
     def _from_store(self, number: int, subject: int, effect: flow_effects.Effect) -> flow_effects.Event:
         store = self._machine.store

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from msgspec import Struct
 
@@ -150,7 +152,19 @@ class Plan(Struct, frozen=True, kw_only=True):
 def simulate(plan: Plan, seed: int, progress: Callable[[float], None] | None = None) -> Summary:
     """Run *plan* with *seed*; the same two give the same history everywhere."""
     setting, choices = plan.setting(seed), plan.choices(seed)
-    if not plan.wire:
-        return World(setting, choices, progress).run()
-    with wired(plan.wire) as live_by:
-        return World(setting, choices, progress, live_by).run()
+    with _seldom_collected():
+        if not plan.wire:
+            return World(setting, choices, progress).run()
+        with wired(plan.wire) as live_by:
+            return World(setting, choices, progress, live_by).run()
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """Let the collector of cycles look seldom: values make none, and it visits all jobs of a large fleet."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, 50, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
