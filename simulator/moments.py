@@ -59,11 +59,19 @@ class Start(Struct, frozen=True, kw_only=True, eq=False):
 
 
 class StoreMove(Struct, frozen=True, kw_only=True, eq=False):
-    """The store moves a job from one state to another, each None where there is none, with outcomes."""
+    """The store moves a job from one state to another.
+
+    Attributes:
+        old: as it was; None where there was none.
+        new: as it is; None when it was removed.
+        outcomes: the occurrences that have ended with that.
+        now_us: true time; None where no clock is wrong.
+    """
 
     old: Job | None
     new: Job | None
     outcomes: tuple[Outcome, ...]
+    now_us: Instant | None = None
 
 
 class Stop(Struct, frozen=True, kw_only=True, eq=False):

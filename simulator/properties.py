@@ -6,17 +6,18 @@ kinds, from the values of the moment alone. Whoever has come to a moment asks fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any, get_args
 
 from msgspec import Struct
 
-from chronos.jobs.due import following, wake_at
+from chronos.jobs.due import wake_at
 from chronos.jobs.instants import Instant, format_instant
 from chronos.jobs.job import CLOCK_ALLOWANCE_US, LEASE_US, Job, JobState, Origin
 from chronos.jobs.policy import MAX_IN_FLIGHT, Overlap
 from chronos.protocol.clocks import CLOCK_MARGIN_US
+from simulator.accounting import begun, shown, unaccounted
 from simulator.moments import AtRest, LeftOpen, Moment, Settled, Start, Stop, StoreMove, attempt_of
 
 # --- At rest: nobody is at work on the job --------------------------------------------------
@@ -136,117 +137,10 @@ def _repeats_too_often(move: StoreMove) -> str | None:
     new = move.new
     if new is None or new.times is None:
         return None
-    begun = _begun(new)
-    if begun <= new.times:
+    count = begun(new)
+    if count <= new.times:
         return None
-    return f"{begun} occurrences were attempted of a job that repeats {new.times} times"
-
-
-def _unaccounted(move: StoreMove) -> str | None:
-    """Say which occurrence a move of the store loses or counts twice.
-
-    What was open before is open still or has ended, once. What is open or has ended anew is what
-    comes next in the schedule, which is asked here once more, or a manual run that was asked for.
-    """
-    old, new, outcomes = move.old, move.new, move.outcomes
-    if old is None or new is None:
-        return None  # a job that comes or goes is accounted for by whoever brings or takes it
-    before, after = _attempts(old), _attempts(new)
-    if len(after) < len(new.runs) + len(new.waiting):
-        return "an occurrence is open twice"
-    for run in old.runs:
-        if not run.is_among(new.runs) and after.get(run.identity, run.attempt + 1) <= run.attempt:
-            return f"attempt {run.attempt} at {_named(run.identity)} was taken from its owner without an end"
-    if old.next_us == new.next_us and before == after and not outcomes:
-        return None
-    ended = [(outcome.origin is Origin.MANUAL, outcome.occurrence_us) for outcome in outcomes]
-    for identity, attempt in before.items():
-        places = (identity in after) + ended.count(identity)
-        if places != 1 or after.get(identity, attempt) < attempt:
-            return f"{_named(identity)} was open, and is now open or ended {places} times"
-    passed = [
-        (outcome.occurrence_us, outcome.last_occurrence_us, outcome.count)
-        for outcome, identity in zip(outcomes, ended, strict=True)
-        if identity not in before
-    ]
-    taken = [identity for identity in after if identity not in before]
-    if taken and any(manual and at_us != new.last_manual_us for manual, at_us in taken):
-        return "a manual run was taken that nobody asked for"
-    passed += [(at_us, at_us, 1) for manual, at_us in taken if not manual]
-    if old.state is JobState.PAUSED:
-        return None  # what passes while the schedule is out of force is nobody's
-    return _slots_unaccounted(old, new, sorted(passed))
-
-
-def _attempts(job: Job) -> dict[tuple[bool, Instant], int]:
-    """Return the occurrences that are open, and the attempt at which each of them is."""
-    open_at = {each.identity: each.attempt for each in job.waiting}
-    for run in job.runs:
-        open_at[run.identity] = run.attempt
-    return open_at
-
-
-def _slots_unaccounted(old: Job, new: Job, passed: list[tuple[Instant, Instant, int]]) -> str | None:
-    """Say which occurrence between the old next one and the new next one was lost or counted twice.
-
-    Each of *passed* is a stretch: its first and last occurrence, and how many it has.
-    """
-    if not passed and old.next_us == new.next_us:
-        return None
-    slots = _slots(old)
-    for first_us, last_us, count in passed:
-        slot = next(slots, None)
-        if slot != first_us:
-            return f"{format_instant(first_us)} was taken or ended, but the next occurrence is {_shown(slot)}"
-        for _ in range(count - 1):
-            slot = next(slots, None)
-        if slot != last_us:
-            return f"{count} occurrences from {format_instant(first_us)} end at {_shown(slot)}"
-    slot = next(slots, None)
-    if slot == new.next_us or _is_edited(old, new) or (new.next_us is None and _is_spent(new)):
-        return None
-    return f"the job goes on at {_shown(new.next_us)}, but the next occurrence is {_shown(slot)}"
-
-
-def _is_edited(old: Job, new: Job) -> bool:
-    """Return whether somebody changed what the slots of the job depend on."""
-    return (old.schedule, old.times, old.policy.starts_us, old.policy.ends_us) != (
-        new.schedule,
-        new.times,
-        new.policy.starts_us,
-        new.policy.ends_us,
-    )
-
-
-def _is_spent(job: Job) -> bool:
-    """Return whether as many occurrences were attempted as the job shall have."""
-    return job.times is not None and _begun(job) >= job.times
-
-
-def _begun(job: Job) -> int:
-    """Return how many occurrences of the schedule were attempted."""
-    in_flight = sum(run.origin is not Origin.MANUAL for run in job.runs)
-    return (
-        job.completed
-        + in_flight
-        + sum(each.attempt > 1 and each.origin is not Origin.MANUAL for each in job.waiting)
-    )
-
-
-def _slots(job: Job) -> Iterator[Instant | None]:
-    slot = job.next_us
-    while slot is not None:
-        yield slot
-        slot = following(job, slot)
-
-
-def _named(identity: tuple[bool, Instant]) -> str:
-    manual, at_us = identity
-    return f"the {'manual run' if manual else 'occurrence'} of {format_instant(at_us)}"
-
-
-def _shown(instant_us: Instant | None) -> str:
-    return "none" if instant_us is None else format_instant(instant_us)
+    return f"{count} occurrences were attempted of a job that repeats {new.times} times"
 
 
 # --- When everything has settled ------------------------------------------------------------
@@ -258,7 +152,7 @@ def _diverges(end: Settled) -> str | None:
     wake_us = None if end.job is None else wake_at(end.job)
     if wake_us == armed_us:
         return None
-    return f"the store wants a wake at {_shown(wake_us)}, NAS has armed {_shown(armed_us)}"
+    return f"the store wants a wake at {shown(wake_us)}, NAS has armed {shown(armed_us)}"
 
 
 def _unended(end: Settled) -> str | None:
@@ -368,7 +262,7 @@ ONE_OUTCOME = Property(
         "Every occurrence of an active job is accounted for exactly once: it is ahead, it waits, it is "
         "in flight, or it has ended with one outcome."
     ),
-    conditions={StoreMove: _unaccounted},
+    conditions={StoreMove: unaccounted},
     incidents=("D8", "S2", "S4"),
 )
 IDEMPOTENT_DEDUP = Property(

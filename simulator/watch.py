@@ -139,7 +139,7 @@ class Watch:
     def swapped(self, subject: int, old: Job | None, new: Job | None, outcomes: tuple[Outcome, ...]) -> None:
         """The store moved from *old* to *new* with *outcomes*."""
         self.store[subject] = new
-        self._decide(subject, StoreMove(old=old, new=new, outcomes=outcomes))
+        self._decide(subject, StoreMove(old=old, new=new, outcomes=outcomes, now_us=self.kernel.now_us))
         for outcome in outcomes:
             self.results[outcome.result] += outcome.count
 

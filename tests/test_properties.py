@@ -463,3 +463,31 @@ def test_what_has_come_has_an_end_once_everything_has_settled(
     """Only what is still to come is left, of a job whose schedule is in force."""
     assert (unended(change(JOB), slot(0) - 1) is None) == is_ended
     assert unended(None, slot(0)) is None
+
+
+AHEAD = evolve(JOB, next_us=slot(5))
+
+
+def put_back(new: Job, now_us: int, old: Job = AHEAD, outcomes: tuple[Outcome, ...] = ()) -> str | None:
+    move = StoreMove(old=old, new=new, outcomes=outcomes, now_us=now_us)
+    return properties.ONE_OUTCOME.violation(move)
+
+
+def test_job_that_a_clock_left_ahead_may_be_put_back() -> None:
+    """To a slot after now, from which its schedule goes on; one that waits there comes again."""
+    assert put_back(evolve(AHEAD, next_us=slot(2)), slot(1) + 1) is None
+    assert put_back(evolve(AHEAD, next_us=slot(3), runs=(run_of(2),)), slot(2)) is None
+    waiting = Waiting(occurrence_us=slot(3), attempt=1, not_before_us=slot(3), origin=Origin.SCHEDULE)
+    assert put_back(evolve(AHEAD, next_us=slot(2)), slot(1) + 1, evolve(AHEAD, waiting=(waiting,))) is None
+
+
+def test_job_goes_back_no_further_and_only_where_a_clock_left_it_ahead() -> None:
+    """Else an occurrence runs that had its outcome."""
+    assert put_back(evolve(AHEAD, next_us=slot(2)), slot(4) + 1)  # it is not ahead
+    assert put_back(evolve(AHEAD, next_us=slot(1)), slot(1) + 2 * MINUTE_US)  # what has come is not ahead
+    assert put_back(evolve(AHEAD, next_us=slot(2) + 1), slot(1) + 1)  # no slot of it
+    assert put_back(evolve(AHEAD, next_us=slot(4), runs=(run_of(2),)), slot(2))  # and slot 3?
+    tried = Waiting(occurrence_us=slot(3), attempt=2, not_before_us=slot(3), origin=Origin.SCHEDULE)
+    assert put_back(evolve(AHEAD, next_us=slot(2)), slot(1) + 1, evolve(AHEAD, waiting=(tried,)))
+    move = StoreMove(old=AHEAD, new=evolve(AHEAD, next_us=slot(2)), outcomes=())
+    assert properties.ONE_OUTCOME.violation(move)  # no clock is wrong there

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from itertools import islice
 
 import pytest
 
@@ -37,6 +38,27 @@ def told(summary: Summary) -> str:
     lines = [f"{each.property} {each.job_id} {each.message}" for each in summary.violations[:3]]
     lines += summary.violations[0].history if summary.violations else []
     return "\n".join([summary.verdict, *summary.unsettled, *lines])
+
+
+def test_next_run_that_somebody_put_off_is_no_loss() -> None:
+    """A jobs file whose next time lies beyond slots of its own, as a wrong clock leaves it."""
+    whole = load_shipped("fleet-11")
+    jobs = tuple(
+        evolve(job, next_us=next(islice(slots_after(job.schedule, job.next_us), 1, None)))
+        for job in whole.jobs
+        if isinstance(job.schedule, Cron) and job.next_us is not None
+    )
+    plan = Plan(
+        scenario="put off",
+        fleet=evolve(whole, jobs=jobs),
+        days=10,
+        faults="none",
+        nas="hardened",
+        agent="chronos",
+        machines=1,
+    )
+    summary = simulate(plan, 0)
+    assert (summary.verdict, summary.violations) == ("ok", ())
 
 
 @pytest.mark.parametrize("name", shipped())
