@@ -126,5 +126,10 @@ _WORDS: dict[Kind, tuple[str, Callable[[int], str]]] = {
 
 def render(at_us: int, kind: int, value: int) -> str:
     """Return an entry of the history as a line."""
+    return f"{format_instant(at_us)}  {told(kind, value)}"
+
+
+def told(kind: int, value: int) -> str:
+    """Return what an entry of the history says, without its time."""
     text, reading = _WORDS[Kind(kind)]
-    return f"{format_instant(at_us)}  {text.format(reading(value))}"
+    return text.format(reading(value))

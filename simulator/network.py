@@ -49,10 +49,15 @@ class Network:
         """Carry each copy of a message; return when the first one arrives, or None when there is none."""
         arrives_us = None
         for delay_us in _ON_TIME if way is None else way.value:
-            self._watch.hold(subject)
             arrives_us = self._kernel.now_us + latency_us + delay_us
-            self._kernel.at(arrives_us, self._arrive, subject, deliver, arguments)
+            self._send(arrives_us, subject, deliver, arguments)
         return arrives_us
+
+    def _send(
+        self, arrives_us: int, subject: int, deliver: Callable[..., None], arguments: tuple[Any, ...]
+    ) -> None:
+        self._watch.hold(subject)
+        self._kernel.at(arrives_us, self._arrive, subject, deliver, arguments)
 
     def _arrive(self, subject: int, deliver: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         deliver(*arguments)

@@ -15,6 +15,7 @@ from simulator.agents import AGENTS
 from simulator.fleet import Fleet
 from simulator.kernel import Choices, RandomChoices
 from simulator.summary import Summary
+from simulator.trace import Tracer
 from simulator.wire import wired
 from simulator.world import Setting, World
 
@@ -149,14 +150,19 @@ class Plan(Struct, frozen=True, kw_only=True):
         return RandomChoices(seed, faults.weights(self.faults, seed, of_wire=self.has_wire_faults))
 
 
-def simulate(plan: Plan, seed: int, progress: Callable[[float], None] | None = None) -> Summary:
+def simulate(
+    plan: Plan,
+    seed: int,
+    progress: Callable[[float], None] | None = None,
+    tracer: Tracer | None = None,
+) -> Summary:
     """Run *plan* with *seed*; the same two give the same history everywhere."""
     setting, choices = plan.setting(seed), plan.choices(seed)
     with _seldom_collected():
         if not plan.wire:
-            return World(setting, choices, progress).run()
+            return World(setting, choices, progress, tracer=tracer).run()
         with wired(plan.wire) as live_by:
-            return World(setting, choices, progress, live_by).run()
+            return World(setting, choices, progress, live_by, tracer).run()
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from simulator.network import Network
 from simulator.people import People
 from simulator.store import Store
 from simulator.summary import Summary, summarize
+from simulator.trace import Tracer
 from simulator.watch import Watch
 
 # How long the deployment has before the first fault.
@@ -80,6 +81,7 @@ class World:
         choices: supplies every decision.
         progress: called now and then with the part of the calendar that has passed, 0 to 1.
         live_by: tells how machines live; as a model, unless it says otherwise.
+        tracer: is told of all that happens.
     """
 
     def __init__(
@@ -88,11 +90,13 @@ class World:
         choices: Choices,
         progress: Callable[[float], None] | None = None,
         live_by: Callable[[Watch], Live] = lambda _watch: Modelled,
+        tracer: Tracer | None = None,
     ) -> None:
         self._setting = setting
         self._progress = progress
         jobs, subjects = setting.jobs, len(setting.jobs) + setting.machines
-        kernel = self.kernel = Kernel(choices, start_us=setting.start_us, subjects=subjects)
+        make_kernel, make_network = (Kernel, Network) if tracer is None else (tracer.kernel, tracer.network)
+        kernel = self.kernel = make_kernel(choices, start_us=setting.start_us, subjects=subjects)
         self.watch = Watch(
             kernel,
             jobs,
@@ -100,7 +104,7 @@ class World:
             armed_us=lambda subject: self.nas.armed_us(subject),
             arms=lambda subject: self.nas.arms(subject),
         )
-        network = Network(kernel, self.watch)
+        network = make_network(kernel, self.watch)
         comparison = Comparison(self.watch.store, [job.id for job in jobs])
         store = Store(self.watch, jobs, comparison)
         self.machines = self._replicas(network, store, live_by(self.watch))
