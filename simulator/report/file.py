@@ -1,4 +1,4 @@
-"""Where the JSON of a simulation goes: into its place whole, or not at all, and never over an input.
+"""Where the files of a simulation go: into its place whole, or not at all, and never over an input.
 
 It is written beside its place, or into a file without a name, while the simulation goes on: the
 report of a million seeds is never in memory. An existing report, or whatever else is in its place, is
@@ -30,15 +30,15 @@ class Report:
 
     Args:
         draft: a file for it.
-        target: what its place is called.
-        is_list: whether it is of many simulations.
+        named: what its place is called, with the option that names it.
+        is_list: whether it is of many simulations; None when it is no JSON.
 
     Its methods raise `BadUsage` when the disk is full, or fails.
     """
 
-    def __init__(self, draft: TextIO, target: str, *, is_list: bool) -> None:
+    def __init__(self, draft: TextIO, named: str, *, is_list: bool | None) -> None:
         self._draft = draft
-        self._target = target
+        self._named = named
         self._is_list = is_list
         self._count = 0
 
@@ -48,60 +48,69 @@ class Report:
         if self._is_list:
             text = ("," if self._count else "[") + "\n " + text.replace("\n", "\n ")
         self._count += 1
-        with _told(self._target):
+        self.write(text)
+
+    def write(self, text: str) -> None:
+        """Write a piece of text."""
+        with _told(self._named):
             self._draft.write(text)
 
     def close(self) -> None:
         """Write the end, durably."""
-        with _told(self._target):
-            self._draft.write("\n]\n" if self._is_list else "\n")
+        if self._is_list is not None:
+            self.write("\n]\n" if self._is_list else "\n")
+        with _told(self._named):
             self._draft.flush()
             os.fsync(self._draft.fileno())
             self._draft.seek(0)
 
 
 @contextmanager
-def writing(target: str, given: os.stat_result | None, *, is_list: bool) -> Iterator[Report]:
+def writing(
+    target: str, given: os.stat_result | None, *, option: str = "--json", is_list: bool | None = None
+) -> Iterator[Report]:
     """Yield a report that is put into its place at the end of the block, unless that raises.
 
     Args:
         target: the place, a path or `STANDARD_OUTPUT`.
         given: the facts of the input.
-        is_list: whether it is of many simulations.
+        option: names the place.
+        is_list: whether it is JSON of many simulations; None when it is no JSON.
 
     Raises:
         BadUsage: the place cannot be written, or is an input.
     """
-    place = None if target == STANDARD_OUTPUT else _place(target, given)
+    named = f"{option} {target}"
+    place = None if target == STANDARD_OUTPUT else _place(target, named, given)
     is_replaced = place is not None and (facts(place) is None or place.is_file())
     with ExitStack() as stack:
-        with _told(target):
+        with _told(named):
             draft = stack.enter_context(_beside(place) if place is not None and is_replaced else _nameless())
-        report = Report(draft, target, is_list=is_list)
+        report = Report(draft, named, is_list=is_list)
         yield report
         report.close()
         if place is None:
             console.tell(line.rstrip("\n") for line in draft)
             return
-        with _told(target):
+        with _told(named):
             if is_replaced:
-                _refuse_input(target, place, given)  # it may have got there meanwhile
+                _refuse_input(named, place, given)  # it may have got there meanwhile
                 with console.deaf():  # this happens, or it does not
                     Path(draft.name).replace(place)
             else:
                 # A pipe by name, whose reader may leave like that of the output.
-                with suppress(BrokenPipeError), place.open("w") as opened:
+                with suppress(BrokenPipeError), place.open("w", encoding="utf-8") as opened:
                     shutil.copyfileobj(draft, opened)
 
 
 @contextmanager
-def _told(target: str) -> Iterator[None]:
+def _told(named: str) -> Iterator[None]:
     """Tell of what the system refuses within the block."""
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:  # a full disk, a name that is too long, a loop
         words = getattr(error, "strerror", None) or str(error)
-        raise BadUsage(f"--json {target}: cannot be written: {words}") from None
+        raise BadUsage(f"{named}: cannot be written: {words}") from None
 
 
 def is_output(target: str) -> bool:
@@ -109,37 +118,37 @@ def is_output(target: str) -> bool:
     return target == STANDARD_OUTPUT or is_one_file(facts(target), facts(sys.stdout))
 
 
-def _place(target: str, given: os.stat_result | None) -> Path:
+def _place(target: str, named: str, given: os.stat_result | None) -> Path:
     """Return the file that *target* leads to, once it is sure that it may be written."""
     path = Path(target)
-    with _told(target):
+    with _told(named):
         if path.is_dir():
-            raise BadUsage(f"--json {target}: expected a file, this is a folder")
+            raise BadUsage(f"{named}: expected a file, this is a folder")
         led = path.resolve()  # a link stays one, and what it leads to is replaced
         if not led.parent.is_dir():
-            raise BadUsage(f"--json {target}: there is no folder {led.parent}{nearest_file(led.parent)}")
+            raise BadUsage(f"{named}: there is no folder {led.parent}{nearest_file(led.parent)}")
         there = facts(path)
         if there is None or is_one_file(there, facts(led)):
             path = led  # else it has no name, such as a pipe under /dev/fd
-        _refuse_input(target, path, given)
+        _refuse_input(named, path, given)
         if there is not None and not os.access(path, os.W_OK):
-            raise BadUsage(f"--json {target}: cannot be written: permission denied")
+            raise BadUsage(f"{named}: cannot be written: permission denied")
     return path
 
 
-def _refuse_input(target: str, path: Path, given: os.stat_result | None) -> None:
+def _refuse_input(named: str, path: Path, given: os.stat_result | None) -> None:
     there = facts(path)
     if is_one_file(given, there):
-        raise BadUsage(f"--json {target}: this is the jobs file, which is read and never written")
+        raise BadUsage(f"{named}: this is the jobs file, which is read and never written")
     # What a store keeps beside its file is its own: who replaces the lock lets two writers in.
     beside = path.name.removesuffix(".lock"), path.name.removeprefix(".").removesuffix(".next")
     if any(name and is_one_file(given, facts(path.with_name(name))) for name in beside):
-        raise BadUsage(f"--json {target}: this belongs to the store of the jobs file; expected another name")
+        raise BadUsage(f"{named}: this belongs to the store of the jobs file; expected another name")
     own = Path(__file__).parents[1], Path(console.__file__).parent
     if any(path.is_relative_to(folder.resolve()) for folder in own) or any(
         is_one_file(facts(fleet.path(name)), there) for name in fleet.shipped()
     ):
-        raise BadUsage(f"--json {target}: this belongs to the program; expected a file of your own")
+        raise BadUsage(f"{named}: this belongs to the program; expected a file of your own")
 
 
 @contextmanager
@@ -148,7 +157,7 @@ def _beside(place: Path) -> Iterator[TextIO]:
     beside = place.with_name(f".report-{secrets.token_hex(8)}")
     with (
         console.undone(lambda: beside.unlink(missing_ok=True)),
-        _closed(beside.open("x+", encoding="ascii")) as draft,
+        _closed(beside.open("x+", encoding="utf-8")) as draft,
     ):
         if (there := facts(place)) is not None and sys.platform != "win32":
             with suppress(PermissionError):  # only root may give a file away
@@ -159,7 +168,7 @@ def _beside(place: Path) -> Iterator[TextIO]:
 
 @contextmanager
 def _nameless() -> Iterator[TextIO]:
-    with _closed(tempfile.TemporaryFile("w+")) as draft:
+    with _closed(tempfile.TemporaryFile("w+", encoding="utf-8")) as draft:
         yield draft
 
 
