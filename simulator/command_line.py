@@ -33,11 +33,11 @@ from simulator import bench, faults, fleet, policies
 from simulator.agents import AGENTS, CHRONOS
 from simulator.report import document, terminal, traces
 from simulator.report.file import STANDARD_OUTPUT, is_output, writing
+from simulator.report.traced import traced
 from simulator.scenario import DEFAULT, OWN_JOBS, SCENARIOS, Plan, Scenario, simulate
 from simulator.search import cases
 from simulator.summary import Summary
 from simulator.sweep import search_case, spread, sweep
-from simulator.trace import Tracer
 from simulator.wire import STORES
 
 # The worst verdict of several decides.
@@ -136,6 +136,7 @@ def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
         metavar="FILE",
         help="write all that happens: " + "; ".join(f"{end}, {words}" for end, words in traces.WORDS.items()),
     )
+    run.add_argument("--html", metavar="FILE", help="write a page that shows all that happens")
     run.set_defaults(command=_run)
 
 
@@ -192,33 +193,17 @@ def _run(options: argparse.Namespace) -> int:
     target = options.json if is_told else STANDARD_OUTPUT
     with nullcontext() if target is None else writing(target, given, is_list=is_list) as report:
         plan = _plan(options, scenario)
-        with _tracer(plan, options, given) as tracer:
-            lines, verdict = _simulated(plan, options, None if report is None else report.add, tracer)
+        lines, verdict = _simulated(plan, options, given, None if report is None else report.add)
         if is_told:
             tell(lines)
     return _STATUS[verdict]
 
 
-@contextmanager
-def _tracer(plan: Plan, options: argparse.Namespace, given: stat_result | None) -> Iterator[Tracer | None]:
-    """Yield what writes the trace that is asked for, if one is."""
-    if options.trace is None:
-        yield None
-        return
-    if options.seeds is not None:
-        raise BadUsage("--trace is of one simulation, not of --seeds")
-    form = traces.form_of(options.trace)
-    with writing(options.trace, given, option="--trace") as file:
-        take, end = form(file.write)
-        yield Tracer(take, tuple(job.id for job in plan.fleet.jobs))
-        end()
-
-
 def _simulated(
     plan: Plan,
     options: argparse.Namespace,
+    given: stat_result | None,
     add: Callable[[object], None] | None,
-    tracer: Tracer | None,
 ) -> tuple[Iterable[str], str]:
     """Simulate *plan*, hand the JSON of each seed to *add*, and return the summary and the verdict."""
 
@@ -227,10 +212,17 @@ def _simulated(
             add(document.summary_object(plan.scenario, seed, summary))
 
     if options.seeds is None:
-        with _progress(plan.scenario, 1.0) as advance:
-            summary = attempted(lambda: simulate(plan, options.seed, advance, tracer))
+        with (
+            traced(plan, options.seed, given, trace=options.trace, html=options.html) as shown,
+            _progress(plan.scenario, 1.0) as advance,
+        ):
+            summary = attempted(lambda: simulate(plan, options.seed, advance, shown.tracer))
+            shown.end(summary)
         keep(options.seed, summary)
         return terminal.summary_lines(plan, options.seed, summary), summary.verdict
+    for option in ("trace", "html"):
+        if getattr(options, option) is not None:
+            raise BadUsage(f"--{option} is of one simulation, and not of --seeds")
     seeds = range(options.seed, options.seed + options.seeds)
     folded = terminal.Sweep()
     with _progress(plan.scenario, float(len(seeds))) as advance, closing(sweep(plan, seeds)) as results:

@@ -14,11 +14,13 @@ from typing import Any
 from msgspec import Struct
 
 from chronos.jobs.instants import Instant
+from chronos.jobs.job import Job, Outcome
+from chronos.protocol import words
 from simulator.faults import Way
 from simulator.history import Kind, told
 from simulator.kernel import Choices, Kernel
 from simulator.network import Network
-from simulator.watch import Watch
+from simulator.watch import Violation, Watch
 
 
 class Lane(StrEnum):
@@ -38,11 +40,13 @@ class Line(Struct, frozen=True, kw_only=True):
         number: counts the lines, from 1.
         because: the number of the line that led to it; 0 when none did.
         at_us: when.
-        kind: what, as a word: the kind of an entry of the history, or `message`.
+        kind: what, as a word: the kind of an entry of the history, the result of an occurrence, `message`
+            or `violation`.
         job_id: of which job; None when it is of all or of none.
         lane: where.
         text: the same in words.
         value: as of the entry of the history: an instant, a number, a status.
+        count: of an outcome, of how many occurrences it is.
         to: of a message, where it goes.
         arrives_us: of a message, when it arrives there; None when it is lost on its way.
     """
@@ -55,11 +59,13 @@ class Line(Struct, frozen=True, kw_only=True):
     lane: Lane
     text: str
     value: int = 0
+    count: int = 1
     to: Lane | None = None
     arrives_us: Instant | None = None
 
 
 MESSAGE = "message"
+VIOLATION = "violation"
 
 _LANES: dict[Lane, tuple[Kind, ...]] = {
     Lane.PEOPLE: (Kind.CHANGED, Kind.TOLD_TO_STOP, Kind.HEALED),
@@ -150,6 +156,11 @@ class Tracer:
         """Return the kernel of a world whose lines are wanted."""
         return _Kernel(self, choices, start_us=start_us, subjects=subjects)
 
+    def watch(self, kernel: Kernel, *given: Any, **named: Any) -> Watch:
+        """Return the watch of that world."""
+        assert isinstance(kernel, _Kernel)
+        return _Watch(self, kernel, *given, **named)
+
     def network(self, kernel: Kernel, watch: Watch) -> Network:
         """Return the network of that world."""
         assert isinstance(kernel, _Kernel)
@@ -157,6 +168,8 @@ class Tracer:
 
     def entered(self, because: int, at_us: Instant, kind: Kind, subject: int, value: int) -> int:
         """Something is entered into the history; return the number of the line to which it leads."""
+        if kind is Kind.OUTCOME:
+            return because  # `ended` has told it
         if kind in OF_ALL:
             if self._last_of_all == (at_us, kind):
                 return because
@@ -166,6 +179,25 @@ class Tracer:
         return self._line(
             because, at_us, kind.name.lower(), job_id, LANE_OF[kind], told(kind, value), value=value
         )
+
+    def ended(self, because: int, at_us: Instant, outcome: Outcome) -> int:
+        """An occurrence has ended; return the number of the line."""
+        text, value = words.of_outcome(outcome), outcome.occurrence_us
+        return self._line(
+            because,
+            at_us,
+            outcome.result,
+            outcome.job_id,
+            Lane.STORE,
+            text,
+            value=value,
+            count=outcome.count,
+        )
+
+    def violated(self, because: int, violation: Violation) -> int:
+        """A property was violated; return the number of the line."""
+        text, kind = f"{violation.property}: {violation.message}", VIOLATION
+        return self._line(because, violation.at_us, kind, violation.job_id, Lane.STORE, text)
 
     def sent(self, because: int, at_us: Instant, subject: int, name: str, arrives_us: Instant | None) -> int:
         """A message is sent to the function with that name; return the number of its line."""
@@ -228,6 +260,26 @@ class _Kernel(Kernel):
     def record(self, kind: int, subject: int, value: int = 0) -> None:
         super().record(kind, subject, value)
         self.line = self._tracer.entered(self.line, self.now_us, Kind(kind), subject, value)
+
+
+class _Watch(Watch):
+    """Tells of each outcome, and of each violation."""
+
+    def __init__(self, tracer: Tracer, kernel: _Kernel, *given: Any, **named: Any) -> None:
+        super().__init__(kernel, *given, **named)
+        self._tracer, self._traced = tracer, kernel
+
+    def swapped(self, subject: int, old: Job | None, new: Job | None, outcomes: tuple[Outcome, ...]) -> None:
+        super().swapped(subject, old, new, outcomes)
+        kernel = self._traced
+        for outcome in outcomes:
+            kernel.line = self._tracer.ended(kernel.line, kernel.now_us, outcome)
+
+    def _note(self, name: str, subject: int, reason: str) -> None:
+        before, kernel = len(self.violations), self._traced
+        super()._note(name, subject, reason)
+        for violation in self.violations[before:]:
+            kernel.line = self._tracer.violated(kernel.line, violation)
 
 
 class _Network(Network):

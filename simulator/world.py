@@ -84,6 +84,8 @@ class World:
         tracer: is told of all that happens.
     """
 
+    nas: NasServer
+
     def __init__(
         self,
         setting: Setting,
@@ -97,7 +99,8 @@ class World:
         jobs, subjects = setting.jobs, len(setting.jobs) + setting.machines
         make_kernel, make_network = (Kernel, Network) if tracer is None else (tracer.kernel, tracer.network)
         kernel = self.kernel = make_kernel(choices, start_us=setting.start_us, subjects=subjects)
-        self.watch = Watch(
+        make_watch = Watch if tracer is None else tracer.watch
+        self.watch = make_watch(
             kernel,
             jobs,
             setting.machines,

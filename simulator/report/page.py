@@ -1,0 +1,111 @@
+"""A simulation as one page: an overview of all jobs, and what happened in space and time.
+
+The page needs nothing but itself. It draws what is in view alone, and says where to look first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+from chronos.cli.console import BadUsage
+from chronos.jobs.instants import Instant, format_instant
+from simulator.report.terminal import counted
+from simulator.scenario import Plan
+from simulator.summary import Summary
+from simulator.trace import Lane, Line
+
+# A page of so many takes a browser some seconds to open, and 30 MB.
+MOST_LINES = 500_000
+
+_PLACE = "/*DATA*/"
+
+
+class Page:
+    """Gathers the lines of a simulation.
+
+    Args:
+        plan: what is simulated.
+        seed: with which seed.
+    """
+
+    def __init__(self, plan: Plan, seed: int) -> None:
+        self._plan, self._seed = plan, seed
+        self._start_us = plan.fleet.start_us
+        self._jobs = {job.id: number for number, job in enumerate(plan.fleet.jobs)}
+        self._lanes = {lane: number for number, lane in enumerate(Lane)}
+        self._kinds: dict[str, int] = {}
+        self._texts: dict[str, int] = {}
+        self._numbers: list[int] = []
+        self._counts: dict[int, int] = {}
+        self._values: dict[int, int] = {}
+        self._last_us = self._start_us
+
+    def take(self, line: Line) -> None:
+        """Add a line.
+
+        Raises:
+            BadUsage: there are more than a page can show.
+        """
+        if line.number > MOST_LINES:
+            raise BadUsage(f"--html: more than {MOST_LINES:,} things happen; expected fewer --days, or jobs")
+        text, since_us = line.text, 0
+        if abs(line.value) > _LEAST_INSTANT_US:
+            text, since_us = text.replace(format_instant(line.value), "{}"), line.value - self._start_us
+        elif line.value:
+            self._values[line.number - 1] = line.value
+        if line.count > 1:
+            self._counts[line.number - 1] = line.count
+        self._last_us = max(self._last_us, line.at_us)
+        self._numbers += (
+            line.because,
+            line.at_us - self._start_us,
+            self._kinds.setdefault(line.kind, len(self._kinds)),
+            -1 if line.job_id is None else self._jobs[line.job_id],
+            self._lanes[line.lane],
+            self._texts.setdefault(text, len(self._texts)),
+            -1 if line.to is None else self._lanes[line.to],
+            -1 if line.arrives_us is None else line.arrives_us - self._start_us,
+            since_us,
+        )
+
+    def write(self, write: Callable[[str], None], summary: Summary) -> None:
+        """Write the page by *write*, which takes pieces of text."""
+        data = json.dumps(self._data(summary), separators=(",", ":")).replace("<", "\\u003c")
+        template = files("simulator.report").joinpath("page.html").read_text("utf-8")
+        before, _, after = template.partition(_PLACE)
+        for piece in (before, data, after):
+            write(piece)
+
+    def _data(self, summary: Summary) -> dict[str, Any]:
+        plan, lateness = self._plan, summary.lateness_ms
+        jobs = counted(len(plan.fleet.jobs), "job")
+        always_on = max(summary.simulated_seconds * plan.machines, 1)
+        return {
+            "title": f"{plan.scenario}: {jobs} of {plan.fleet.name}, seed {self._seed}",
+            "world": (
+                f"{counted(plan.days, 'day')} from {format_instant(self._start_us)}, faults {plan.faults}, "
+                f"NAS {plan.nas}, agent {plan.agent}, {counted(plan.machines, 'machine')}"
+            ),
+            "machine": (
+                f"{counted(summary.wakes, 'wake')} ({summary.wakes_for_nothing:,} ran nothing), up "
+                f"{summary.agent_up_seconds / always_on:.1%} of the time"
+            ),
+            "verdict": summary.verdict,
+            "lateness": [*lateness["by_hop"].items(), ("total", lateness)],
+            "start_ms": self._start_us / 1000,
+            "duration": self._last_us - self._start_us,
+            "jobs": list(self._jobs),
+            "lanes": [lane.value for lane in Lane],
+            "kinds": list(self._kinds),
+            "texts": list(self._texts),
+            "counts": self._counts,
+            "values": self._values,
+            "lines": self._numbers,
+        }
+
+
+# A value beyond that is an instant, microseconds; the others are numbers of machines, and statuses.
+_LEAST_INSTANT_US: Instant = 1_000_000_000_000

@@ -1,0 +1,82 @@
+"""The files that show all that happens in one simulation: its trace, its page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+from chronos.cli.console import BadUsage, facts, is_one_file
+from simulator.report import traces
+from simulator.report.file import STANDARD_OUTPUT, writing
+from simulator.report.page import Page
+from simulator.scenario import Plan
+from simulator.summary import Summary
+from simulator.trace import Line, Tracer
+
+
+class Traced:
+    """A simulation of which files are written.
+
+    Attributes:
+        tracer: to be told of all that happens; None when no file wants it.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.tracer: Tracer | None = None
+        self._plan = plan
+        self._takers: list[Callable[[Line], None]] = []
+        self._ends: list[Callable[[Summary], None]] = []
+
+    def add(self, take: Callable[[Line], None], end: Callable[[Summary], None]) -> None:
+        """Let *take* be told of each line, and *end* of what came of it."""
+        self._takers.append(take)
+        self._ends.append(end)
+        job_ids = tuple(job.id for job in self._plan.fleet.jobs)
+        self.tracer = Tracer(take if len(self._takers) == 1 else self._take, job_ids)
+
+    def end(self, summary: Summary) -> None:
+        """Write what can be written only now."""
+        for end in self._ends:
+            end(summary)
+
+    def _take(self, line: Line) -> None:
+        for take in self._takers:
+            take(line)
+
+
+@contextmanager
+def traced(
+    plan: Plan, seed: int, given: os.stat_result | None, *, trace: str | None, html: str | None
+) -> Iterator[Traced]:
+    """Yield what writes the files that are asked for; each is in its place at the end of the block.
+
+    Args:
+        plan: what is simulated.
+        seed: with which seed.
+        given: the facts of the input.
+        trace: the file of the trace; its name tells the form.
+        html: the file of the page.
+
+    Raises:
+        BadUsage: a name asks for no form, or is that of another file; or it cannot be written.
+    """
+    form = None if trace is None else traces.form_of(trace)
+    if trace is not None and html is not None and is_same(trace, html):
+        raise BadUsage(f"--html {html}: this is the file of --trace; expected another name")
+    made = Traced(plan)
+    with ExitStack() as files:
+        if trace is not None and form is not None:
+            take, end = form(files.enter_context(writing(trace, given, option="--trace")).write)
+            made.add(take, lambda _summary: end())
+        if html is not None:
+            page, file = Page(plan, seed), files.enter_context(writing(html, given, option="--html"))
+            made.add(page.take, lambda summary: page.write(file.write, summary))
+        yield made
+
+
+def is_same(one: str, other: str) -> bool:
+    """Return whether two names are those of one file."""
+    if STANDARD_OUTPUT in (one, other):
+        return one == other
+    return os.path.realpath(one) == os.path.realpath(other) or is_one_file(facts(one), facts(other))
