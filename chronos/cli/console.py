@@ -206,10 +206,13 @@ def attempted(command: Callable[[], T]) -> T:
     """Return what *command* returns.
 
     Raises:
-        Failed: it raised, whatever it was: an error that means bad input elsewhere means none here.
+        BadUsage: a file that is written meanwhile cannot be.
+        Failed: it raised, whatever else it was: an error that means bad input elsewhere means none here.
     """
     try:
         return command()
+    except BadUsage:
+        raise
     except Exception as error:
         raise failure(error) from error
 
