@@ -53,7 +53,8 @@ _used: set[str] = set()
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages and downloads to the site."""
     _used.clear()
-    contents = {path: page() for path, page in PAGES.items()} | contract_pages.downloads()
+    contents = {path: page() for path, page in PAGES.items()}
+    contents |= contract_pages.downloads() | simulator_pages.downloads()
     for path, content in contents.items():
         files.append(File.generated(config, path, content=content))
     return files

@@ -18,13 +18,16 @@ from writing import as_json, block, code, folded, incident_links, sentence, tabl
 from chronos.cli import command_line as chronos_command_line
 from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US
 from chronos.jobs.job import Result
+from chronos.values import evolve
 from simulator import command_line as simulator_command_line
 from simulator import faults, fleet, marks, watch, world
 from simulator.properties import PROPERTIES, Expectation
-from simulator.report import document, terminal
+from simulator.report import document, terminal, traces
+from simulator.report.page import MOST_LINES, Page
 from simulator.scenario import SCENARIOS, Plan, Scenario, simulate
 from simulator.search import cases
 from simulator.summary import Summary
+from simulator.trace import Tracer
 
 _HERE = Path(__file__).resolve().parent
 # Every incident that the page of incidents tells: its rows ask for them.
@@ -295,6 +298,15 @@ def _results() -> str:
     return ", ".join(code(result.value) for result in Result)
 
 
+def downloads() -> dict[str, str]:
+    """Return the page of a simulation as a file of the site, by path."""
+    plan = evolve(_sample("naive-agent")[0], days=6)
+    page, pieces = Page(plan, 0), list[str]()
+    summary = simulate(plan, 0, tracer=Tracer(page.take, tuple(job.id for job in plan.fleet.jobs)))
+    page.write(pieces.append, summary)
+    return {"see/naive-agent.html": "".join(pieces)}
+
+
 PARTS: Mapping[str, Callable[[], str]] = {
     "sample_run": _sample_run,
     "sample_violation": _sample_violation,
@@ -303,6 +315,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "chronos_statuses": lambda: _statuses(chronos_command_line.STATUSES),
     "cases": _cases,
     "results": _results,
+    "page_lines": lambda: f"{MOST_LINES:,}",
+    "trace_forms": lambda: "; ".join(f"{code(end)}, {words}" for end, words in traces.WORDS.items()),
     "hops": lambda: ", ".join(code(hop) for hop in watch.HOPS if hop != "total"),
     "wire_faults": lambda: "; ".join(fault.words for fault in faults.WIRE_FAULTS),
     "settling": lambda: f"{world.SETTLING_US // (3600 * SECOND_US)} hours",
