@@ -27,9 +27,9 @@ from chronos.cli.console import (
     undone,
 )
 from chronos.cli.options import STANDARD_INPUT, Helped, Parser, Version, expected, instant, section, whole
-from chronos.jobs.instants import parse_instant
+from chronos.jobs.instants import DAY_US, parse_instant
 from chronos.testing.nas import BUILDS
-from simulator import bench, faults, fleet, policies
+from simulator import bench, conditions_options, faults, fleet, policies
 from simulator.agents import AGENTS, CHRONOS
 from simulator.report import document, terminal, traces
 from simulator.report.file import STANDARD_OUTPUT, is_output, writing
@@ -126,6 +126,7 @@ def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
     run.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, metavar="N", help="the seed (default: 0)")
     run.add_argument("--seeds", type=whole(1, MAX_SEEDS), metavar="N", help="so many seeds, from --seed on")
     _add_world(run)
+    conditions_options.add_conditions(run)
     run.add_argument(
         "--json",
         metavar="FILE",
@@ -270,9 +271,12 @@ def _plan(options: argparse.Namespace, chosen: Scenario) -> Plan:
         policies=options.policies or chosen.policies,
         wire=_store(options, options.agent or chosen.agent),
         has_wire_faults=options.wire_faults,
+        conditions=conditions_options.conditions(options),
     )
     if plan.setting(options.seed).end_us > _LAST_US:
         raise BadUsage(f"--days {plan.days}: expected an end before the year 9900")
+    ends_us = loaded.start_us + plan.days * DAY_US
+    conditions_options.check(plan.conditions, [job.id for job in loaded.jobs], loaded.start_us, ends_us)
     return plan
 
 

@@ -37,6 +37,8 @@ class ExternalScheduler:
         relay: called with a `Pending` whose time has come.
         spent: called with the one-shot that is given up.
         horizon_us: calls later than this are never made; the calendar ends there.
+
+    It takes what NAS wants of it while it makes no calls.
     """
 
     def __init__(
@@ -54,7 +56,19 @@ class ExternalScheduler:
         self._horizon_us = horizon_us
         self._held: dict[tuple[str | int, ...], Pending] = {}
         self._used_names = UsedNames()
+        self._postponed: list[Pending] | None = None
         self._names_of: dict[str, set[tuple[str | int, ...]]] = {}
+
+    def pause(self) -> None:
+        """Make no calls from now on."""
+        if self._postponed is None:
+            self._postponed = []
+
+    def resume(self) -> None:
+        """Make calls again, and first those that have come due meanwhile, in their order."""
+        postponed, self._postponed = self._postponed or [], None
+        for pending in postponed:
+            self._call(pending)
 
     def create(self, shot: OneShot, *, at_us: int, keeps_names: bool) -> bool:
         """Hold *shot* until *at_us*; return False when it is swallowed, its name being still known.
@@ -95,7 +109,7 @@ class ExternalScheduler:
         self.delete(pending.shot)
         again_us = self._kernel.fault(faults.SECOND_CALL, self._subjects[pending.shot.job_id])
         if again_us is not None:
-            self._kernel.after(again_us, self._relay, pending, self._kernel.now_us)
+            self._kernel.after(again_us, self._call_again, pending, self._kernel.now_us)
 
     def failed(self, pending: Pending) -> None:
         """The call was not answered 2xx: repeat it later, or give up."""
@@ -109,8 +123,15 @@ class ExternalScheduler:
         else:
             self._kernel.after(delay_us, self._call, pending)
 
+    def _call_again(self, pending: Pending, called_us: int) -> None:
+        if self._postponed is None:  # otherwise the first call was enough
+            self._relay(pending, called_us)
+
     def _call(self, pending: Pending) -> None:
         if not pending.is_live:
+            return
+        if self._postponed is not None:
+            self._postponed.append(pending)
             return
         delay_us = self._kernel.fault(faults.LATE_CALL, self._subjects[pending.shot.job_id])
         if delay_us is not None:
@@ -119,5 +140,7 @@ class ExternalScheduler:
             self._relay(pending, self._kernel.now_us)
 
     def _relay_if_live(self, pending: Pending) -> None:
-        if pending.is_live:
+        if self._postponed is not None:
+            self._postponed.append(pending)
+        elif pending.is_live:
             self._relay(pending, self._kernel.now_us)

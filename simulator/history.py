@@ -55,6 +55,8 @@ class Kind(IntEnum):
     DUPLICATED = 39
     DELAYED = 40
     CONFLICT = 41
+    EXTERNAL_DOWN = 45
+    EXTERNAL_UP = 46
 
 
 # What somebody may ask for, by the numbers that `simulator.people` enters.
@@ -120,6 +122,8 @@ _WORDS: dict[Kind, tuple[str, Callable[[int], str]]] = {
     Kind.STORE_FAILED: ("the job store fails", _NUMBER),
     Kind.DUPLICATED: ("a message to NAS is duplicated", _NUMBER),
     Kind.DELAYED: ("a message is delayed by {} s", _NUMBER),
+    Kind.EXTERNAL_DOWN: ("the external scheduler makes no calls until {}", _INSTANT),
+    Kind.EXTERNAL_UP: ("the external scheduler makes calls again", _NUMBER),
     Kind.CONFLICT: ("another process was faster", _NUMBER),
 }
 

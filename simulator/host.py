@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from chronos.jobs.instants import SECOND_US, Instant
+from chronos.jobs.instants import LAST_US, SECOND_US, Instant
 from simulator import faults, marks
 from simulator.agents import Agent
+from simulator.conditions import NOTHING_ASKED, Conditions
 from simulator.faults import Boot
 from simulator.history import Kind
 from simulator.kernel import Kernel
@@ -45,9 +46,12 @@ class Machine:
         owners: every process that ever was, by the name under which it claims.
         subject: its own subject number in the history.
         shares_store: whether other machines use the store, so that its latency matters.
+        conditions: how long boots and runs take, and how far the clock is off, where that was asked for.
 
     Attributes:
         is_told_to_stop: whether the agent is told to run no jobs.
+        can_boot: whether the host starts it.
+        gets_stuck: whether each boot comes to nothing.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class Machine:
         *,
         subject: int,
         shares_store: bool,
+        conditions: Conditions = NOTHING_ASKED,
     ) -> None:
         self.index = index
         self.kernel, self.network, self.watch, self.store = kernel, network, watch, store
@@ -72,16 +77,21 @@ class Machine:
         self.shares_store = shares_store
         self.nas: NasServer
         self.life: Life | None = None
+        self.conditions = conditions
         self.can_boot = True
+        self.gets_stuck = False
         self.is_told_to_stop = False
         self.wakes = 0
         self.wasted_wakes = 0
         self.up_us = 0
         self._lives = 0
         self._is_booting = False
+        self._boot_is_lost = False
         self._waiting: list[Callable[[Life | None], None]] = []
         self._clock_error_us = 0
         self._clock_right_us = 0
+        if conditions.clock_us is not None:
+            self._clock_error_us, self._clock_right_us = conditions.clock_us, LAST_US
 
     def now_us(self) -> Instant:
         """Return the present instant by this machine's clock."""
@@ -107,13 +117,22 @@ class Machine:
         self._waiting.append(arrive)
         if not self._is_booting:
             self._is_booting = True
-            boot_us = self.kernel.vary(faults.BOOT, self.subject)
-            slow = self.kernel.fault(faults.SLOW_BOOT, self.subject)
-            if slow is not None:
-                self.watch.met[marks.SLOW_BOOT] += 1
-                boot_us = slow.value
+            boot_us, slow = self._boot_takes_us()
             self.kernel.after(boot_us, self._booted, slow is not Boot.STUCK)
         return True
+
+    def _boot_takes_us(self) -> tuple[int, Boot | None]:
+        """Decide how long a boot takes, microseconds, and whether it is a slow one."""
+        boot_us = self.kernel.vary(faults.BOOT, self.subject)
+        slow = self.kernel.fault(faults.SLOW_BOOT, self.subject)
+        if self.gets_stuck:
+            slow = Boot.STUCK
+        elif self.conditions.boot_us is not None:
+            return self.conditions.boot_us, None
+        if slow is None:
+            return boot_us, None
+        self.watch.met[marks.SLOW_BOOT] += 1
+        return slow.value, slow
 
     def boot(self) -> None:
         """Start the machine for its own sake, as a deployment does."""
@@ -134,14 +153,12 @@ class Machine:
     def _booted(self, is_up: bool) -> None:
         self._is_booting = False
         waiting, self._waiting = self._waiting, []
-        if is_up:
+        is_lost, self._boot_is_lost = self._boot_is_lost, False
+        if is_up and not is_lost:
             self._lives += 1
             self.wakes += 1
             kernel = self.kernel
-            self._clock_error_us = kernel.fault(faults.CLOCK, self.subject) or 0
-            if self._clock_error_us:
-                self.watch.met[marks.CLOCK_WRONG] += 1
-                self._clock_right_us = kernel.now_us + CLOCK_WRONG_FOR_US
+            self._set_clock(kernel.fault(faults.CLOCK, self.subject) or 0)
             kernel.record(Kind.BOOTED, self.subject, self.index)
             owner = f"m{self.index}/{self._lives}"
             self.owners[owner] = self
@@ -149,6 +166,20 @@ class Machine:
             self.life.start(lambda _is_settled: None)
         for then in waiting:
             then(self.life)
+
+    def _set_clock(self, error_us: int) -> None:
+        """Let the clock be wrong for a while after a boot, unless it was asked how wrong it is."""
+        if self.conditions.clock_us is not None:
+            return
+        self._clock_error_us = error_us
+        if error_us:
+            self.watch.met[marks.CLOCK_WRONG] += 1
+            self._clock_right_us = self.kernel.now_us + CLOCK_WRONG_FOR_US
+
+    def lose(self) -> None:
+        """Let the host lose the machine, be it up or booting."""
+        self._boot_is_lost = self._is_booting
+        self.crash()
 
     def crash(self) -> None:
         """End the process at once, whatever it is doing; nobody is told but those who wait for it."""

@@ -276,7 +276,8 @@ class Life(ABC):
         self._watch.hold(subject)
         self.running[key] = Running(subject, started)
         duration_us, long_us = kernel.vary(faults.RUN, subject), kernel.fault(faults.LONG_RUN, subject)
-        return duration_us if long_us is None else long_us
+        by_chance_us = duration_us if long_us is None else long_us
+        return self._machine.conditions.run_lasts_us(started.job_id, by_chance_us)
 
     def _run_ended(self, key: Hashable) -> bool:
         """Note that a runner has ended; return whether it succeeded. Its job is held until that is told."""

@@ -12,6 +12,7 @@ from chronos.jobs.instants import DAY_US
 from chronos.testing.nas import BUILDS
 from simulator import faults, policies
 from simulator.agents import AGENTS
+from simulator.conditions import NOTHING_ASKED, Conditions
 from simulator.fleet import Fleet
 from simulator.kernel import Choices, RandomChoices
 from simulator.summary import Summary
@@ -116,6 +117,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     Attributes:
         wire: the kind of store with which all that ships is simulated; empty for a model of it.
         has_wire_faults: whether the wire spoils messages.
+        conditions: what was asked for.
+        settles: whether the world has time to settle, though nothing goes wrong.
         (The others are those of `Scenario`.)
     """
 
@@ -129,6 +132,8 @@ class Plan(Struct, frozen=True, kw_only=True):
     policies: str = "own"
     wire: str = ""
     has_wire_faults: bool = False
+    conditions: Conditions = NOTHING_ASKED
+    settles: bool = False
 
     def setting(self, seed: int) -> Setting:
         """Return the world that this plan describes for the run with *seed*."""
@@ -143,6 +148,8 @@ class Plan(Struct, frozen=True, kw_only=True):
             promises=BUILDS[self.nas],
             agent=AGENTS[self.agent],
             machines=self.machines,
+            conditions=self.conditions,
+            settles=self.settles,
         )
 
     def choices(self, seed: int) -> Choices:

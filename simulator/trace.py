@@ -107,7 +107,7 @@ _LANES: dict[Lane, tuple[Kind, ...]] = {
         Kind.IDENTITY_REFUSED,
         Kind.IDENTITY_ACCEPTED,
     ),
-    Lane.EXTERNAL: (Kind.RELAYED, Kind.SPENT, Kind.SWALLOWED),
+    Lane.EXTERNAL: (Kind.RELAYED, Kind.SPENT, Kind.SWALLOWED, Kind.EXTERNAL_DOWN, Kind.EXTERNAL_UP),
 }
 LANE_OF = {kind: lane for lane, kinds in _LANES.items() for kind in kinds}
 
@@ -118,6 +118,8 @@ OF_ALL = frozenset(
         Kind.NAS_UP,
         Kind.HOST_DOWN,
         Kind.HOST_UP,
+        Kind.EXTERNAL_DOWN,
+        Kind.EXTERNAL_UP,
         Kind.HEALED,
         Kind.TOLD_TO_STOP,
         Kind.IDENTITY_REFUSED,

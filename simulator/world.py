@@ -9,7 +9,8 @@ Without faults the world ends with the calendar.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -19,6 +20,7 @@ from chronos.testing.nas import Promises
 from simulator import faults, marks
 from simulator.agents import Agent
 from simulator.comparison import Comparison
+from simulator.conditions import NOTHING_ASKED, Conditions, Party
 from simulator.faults import Fault
 from simulator.history import Kind
 from simulator.host import Live, Machine
@@ -44,6 +46,10 @@ WINDING_UP_US = 6 * HOUR_US
 OUTAGE_EVERY_US = 6 * HOUR_US
 KILL_EVERY_US = HOUR_US
 
+# Why somebody is away.
+_CHANCE, _ASKED = "chance", "asked"
+_Begin: TypeAlias = Callable[[int, str], None]
+
 
 class Setting(Struct, frozen=True, kw_only=True):
     """What to simulate.
@@ -56,6 +62,8 @@ class Setting(Struct, frozen=True, kw_only=True):
         promises: which NAS.
         agent: which agent.
         machines: how many replicas share the store.
+        conditions: what was asked for.
+        settles: whether the calendar has time to settle, though nothing goes wrong.
     """
 
     jobs: tuple[Job, ...]
@@ -65,11 +73,18 @@ class Setting(Struct, frozen=True, kw_only=True):
     promises: Promises
     agent: Agent
     machines: int = 1
+    conditions: Conditions = NOTHING_ASKED
+    settles: bool = False
+
+    @property
+    def has_phases(self) -> bool:
+        """Whether the world is deployed, goes through something, and settles."""
+        return self.has_faults or self.settles or self.conditions.pass_by
 
     @property
     def end_us(self) -> Instant:
         """The end of the calendar, with the time to settle."""
-        settling_us = SETTLING_US + LAST_START_US if self.has_faults else 0
+        settling_us = SETTLING_US + LAST_START_US if self.has_phases else 0
         return self.start_us + self.duration_us + settling_us
 
 
@@ -123,6 +138,7 @@ class World:
         for machine in self.machines:
             machine.nas = self.nas
         self.people = People(kernel, self.watch, self.machines, jobs)
+        self._away: dict[Party, set[str]] = {party: set() for party in Party}
 
     def _replicas(self, network: Network, store: Store, live: Live) -> list[Machine]:
         """Return the agent's machines, which share the store."""
@@ -140,6 +156,7 @@ class World:
                 owners,
                 subject=len(setting.jobs) + index,
                 shares_store=setting.machines > 1,
+                conditions=setting.conditions,
             )
             for index in range(setting.machines)
         ]
@@ -148,7 +165,7 @@ class World:
         """Let the whole calendar pass and return what came of it."""
         setting, kernel = self._setting, self.kernel
         self._restart_machines()
-        if setting.has_faults:
+        if setting.has_phases:
             self._pass(setting.start_us + DEPLOYMENT_US)
             self._break()
             self._pass(setting.start_us + setting.duration_us)
@@ -187,7 +204,8 @@ class World:
     # --- faults ---
 
     def _break(self) -> None:
-        self.kernel.faulty = True
+        self.kernel.faulty = self._setting.has_faults
+        self._await_what_was_asked()
         self._ask_for(faults.NAS_OUTAGE, self._nas_fails)
         self._ask_for(faults.HOST_OUTAGE, self._host_fails)
         self._machines_die()
@@ -198,8 +216,11 @@ class World:
     def _heal(self) -> None:
         self.kernel.faulty = False
         self.nas.is_up = True
+        self.nas.external.resume()
         for machine in self.machines:
-            machine.can_boot = True
+            machine.can_boot, machine.gets_stuck = True, False
+        for causes in self._away.values():
+            causes.clear()
         self._identity_is_accepted()
         for subject in range(len(self._setting.jobs)):
             self.kernel.record(Kind.HEALED, subject)
@@ -213,28 +234,75 @@ class World:
             if lasts_us is not None:
                 begin(lasts_us)
 
-    def _nas_fails(self, outage_us: int) -> None:
+    def _await_what_was_asked(self) -> None:
+        """Let come what was asked for and passes by."""
+        conditions, end_us = self._setting.conditions, self._setting.start_us + self._setting.duration_us
+        for machine in self.machines:
+            machine.gets_stuck = conditions.boots_stuck
+        for party, begin in (
+            (Party.NAS, self._nas_fails),
+            (Party.HOST, self._host_fails),
+            (Party.EXTERNAL, self._external_fails),
+        ):
+            self._await_outage(conditions.away(party, self.kernel.now_us, end_us), begin)
+
+    def _await_outage(self, outages: Iterator[tuple[Instant, Instant]], begin: _Begin) -> None:
+        following = next(outages, None)
+        if following is not None:
+            from_us, until_us = following
+            self.kernel.at(from_us, self._asked_outage, until_us - from_us, outages, begin)
+
+    def _asked_outage(
+        self, outage_us: int, outages: Iterator[tuple[Instant, Instant]], begin: _Begin
+    ) -> None:
+        begin(outage_us, _ASKED)
+        self._await_outage(outages, begin)
+
+    def _is_back(self, party: Party, cause: str) -> bool:
+        """Return whether *party* is back, now that one cause for its absence is over."""
+        self._away[party].discard(cause)
+        return not self._away[party]
+
+    def _nas_fails(self, outage_us: int, cause: str = _CHANCE) -> None:
         self.watch.met[marks.NAS_OUTAGE] += 1
         self._note_all(Kind.NAS_DOWN, self.kernel.now_us + outage_us)
+        self._away[Party.NAS].add(cause)
         self.nas.is_up = False
-        self.kernel.after(outage_us, self._nas_returns)
+        self.kernel.after(outage_us, self._nas_returns, cause)
 
-    def _nas_returns(self) -> None:
-        self.nas.is_up = True
-        self._note_all(Kind.NAS_UP, 0)
+    def _nas_returns(self, cause: str) -> None:
+        if self._is_back(Party.NAS, cause):
+            self.nas.is_up = True
+            self._note_all(Kind.NAS_UP, 0)
 
-    def _host_fails(self, outage_us: int) -> None:
+    def _external_fails(self, outage_us: int, cause: str) -> None:
+        self._note_all(Kind.EXTERNAL_DOWN, self.kernel.now_us + outage_us)
+        self._away[Party.EXTERNAL].add(cause)
+        self.nas.external.pause()
+        self.kernel.after(outage_us, self._external_returns, cause)
+
+    def _external_returns(self, cause: str) -> None:
+        if self._is_back(Party.EXTERNAL, cause):
+            self._note_all(Kind.EXTERNAL_UP, 0)
+            self.nas.external.resume()
+
+    def _host_fails(self, outage_us: int, cause: str = _CHANCE) -> None:
         self.watch.met[marks.HOST_OUTAGE] += 1
         self._note_all(Kind.HOST_DOWN, self.kernel.now_us + outage_us)
+        self._away[Party.HOST].add(cause)
         for machine in self.machines:
-            machine.crash()
+            if cause == _ASKED:
+                machine.lose()
+            else:
+                machine.crash()
             machine.can_boot = False
-        self.kernel.after(outage_us, self._host_returns)
+        self.kernel.after(outage_us, self._host_returns, cause)
 
-    def _host_returns(self) -> None:
-        for machine in self.machines:
-            machine.can_boot = True
-        self._note_all(Kind.HOST_UP, 0)
+    def _host_returns(self, cause: str) -> None:
+        if self._is_back(Party.HOST, cause):
+            for machine in self.machines:
+                machine.can_boot = True
+            self._note_all(Kind.HOST_UP, 0)
 
     def _machines_die(self) -> None:
         kernel = self.kernel

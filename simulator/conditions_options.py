@@ -1,0 +1,212 @@
+"""The options that ask for conditions: how they are spelt, and what is told of one that makes no sense."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable
+
+from chronos.cli.console import BadUsage
+from chronos.cli.options import Parser, expected
+from chronos.errors import ScheduleError
+from chronos.jobs.instants import (
+    DAY_US,
+    HOUR_US,
+    MINUTE_US,
+    SECOND_US,
+    Instant,
+    format_instant,
+    parse_instant,
+)
+from simulator.conditions import Conditions, Daily, Once, Outage, Party
+
+STUCK = "stuck"
+
+# A boot of hours is none, a run of more would not end with the calendar, and no clock is off by days.
+LONGEST_BOOT_US = HOUR_US
+LONGEST_RUN_US = 5 * HOUR_US
+FARTHEST_CLOCK_US = DAY_US
+
+_UNITS_US = {"ms": 1000, "s": SECOND_US, "m": MINUTE_US, "h": HOUR_US}
+_SPAN = re.compile(r"(?:\d{1,9}(?:\.\d{1,3})?(?:ms|s|m|h))+", re.ASCII)
+_PART = re.compile(r"([\d.]+)(ms|s|m|h)", re.ASCII)
+_HOURS = re.compile(
+    r"(?P<from>\d\d:\d\d(?::\d\d)?)-(?P<until>\d\d:\d\d(?::\d\d)?)(?P<offset>Z|[+-]\d\d:\d\d)?", re.ASCII
+)
+
+_EXAMPLES = "such as nas=01:55-02:20 or nas=2026-10-03T01:55Z/2026-10-03T02:20Z"
+
+
+def add_conditions(parser: Parser) -> None:
+    """Add the options to *parser*."""
+    group = parser.add_argument_group("what you ask for", "beside what goes wrong by chance")
+    group.add_argument(
+        "--outage",
+        type=_outage,
+        action="append",
+        default=[],
+        metavar="WHO=WHEN",
+        help=(
+            "WHO (nas, host or external) is away: every day, nas=01:55-02:20, in UTC or with an offset, "
+            "nas=22:00-01:00+02:00; or once, nas=2026-10-03T01:55Z/2026-10-03T02:20Z; may be repeated"
+        ),
+    )
+    group.add_argument(
+        "--boot", type=_boot, metavar="TIME", help="every boot takes so long, such as 90s; or is stuck"
+    )
+    group.add_argument(
+        "--run",
+        type=_run,
+        action="append",
+        default=[],
+        metavar="[JOB=]TIME",
+        help="every run, or every one of a job, takes so long: 20m, job-03=1h30m; may be repeated",
+    )
+    group.add_argument(
+        "--clock",
+        type=_clock,
+        metavar="TIME",
+        help="the machine's clock is off by so much, all the time: +40s, or --clock=-40s",
+    )
+
+
+def conditions(options: argparse.Namespace) -> Conditions:
+    """Return what the options ask for; see `checked`.
+
+    Raises:
+        BadUsage: two options contradict each other.
+    """
+    everyone = [lasts_us for job_id, lasts_us in options.run if job_id is None]
+    by_job = {job_id: lasts_us for job_id, lasts_us in options.run if job_id is not None}
+    if len(everyone) > 1 or len(by_job) + len(everyone) < len(options.run):
+        raise BadUsage("--run: expected one time for all jobs, and one for each job, got two")
+    is_stuck = options.boot == STUCK
+    return Conditions(
+        outages=tuple(options.outage),
+        boot_us=None if is_stuck else options.boot,
+        boots_stuck=is_stuck,
+        run_us=everyone[0] if everyone else None,
+        run_us_of=tuple(sorted(by_job.items())),
+        clock_us=options.clock,
+    )
+
+
+def check(asked: Conditions, job_ids: Iterable[str], start_us: Instant, end_us: Instant) -> None:
+    """Check what was asked for against the jobs and the calendar.
+
+    Raises:
+        BadUsage: a job does not exist, or an outage lies outside the calendar.
+    """
+    known = list(job_ids)
+    for job_id, _ in asked.run_us_of:
+        if job_id not in known:
+            raise BadUsage(f"--run: there is no job {expected(job_id, known)}")
+    for each in asked.outages:
+        when = each.when
+        if isinstance(when, Once) and (when.from_us >= end_us or when.until_us <= start_us):
+            calendar = f"{format_instant(start_us)} to {format_instant(end_us)}"
+            raise BadUsage(
+                f"--outage {each.party}={when.text}: expected a time within the calendar, {calendar}"
+            )
+
+
+# --- one option each ------------------------------------------------------------------------
+
+
+def span_us(text: str, least_us: int, most: tuple[int, str]) -> int:
+    """Return the duration that *text* is, such as 90s or 1h30m, microseconds.
+
+    Args:
+        text: numbers, each with ms, s, m or h.
+        least_us: the shortest there may be.
+        most: the longest, and how it is spelt.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none, or not within the bounds.
+    """
+    us = -1
+    if _SPAN.fullmatch(text):
+        us = round(sum(float(number) * _UNITS_US[unit] for number, unit in _PART.findall(text)))
+    if not least_us <= us <= most[0]:
+        least = "more than nothing" if least_us else "nothing"
+        raise argparse.ArgumentTypeError(
+            f"expected a time such as 90s, 20m or 1h30m, {least} and {most[1]} at most, got {text!r}"
+        )
+    return us
+
+
+def _boot(text: str) -> int | str:
+    if text == STUCK:
+        return text
+    try:
+        return span_us(text, 1, (LONGEST_BOOT_US, "1h"))
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; or {STUCK}") from None
+
+
+def _run(text: str) -> tuple[str | None, int]:
+    job_id, _, lasts = text.rpartition("=")
+    return job_id if "=" in text else None, span_us(lasts, 1, (LONGEST_RUN_US, "5h"))
+
+
+def _clock(text: str) -> int:
+    sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
+    try:
+        return sign * span_us(rest, 0, (FARTHEST_CLOCK_US, "24h"))
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"expected a time such as +40s or -1m30s, 24h at most, got {text!r}"
+        ) from None
+
+
+def _outage(text: str) -> Outage:
+    who, is_told, when = text.partition("=")
+    if not is_told:
+        raise argparse.ArgumentTypeError(f"expected WHO=WHEN, {_EXAMPLES}, got {text!r}")
+    if who not in list(Party):
+        raise argparse.ArgumentTypeError(f"nobody is called {expected(who, Party)}")
+    return Outage(party=Party(who), when=_interval(when) if "/" in when else _hours(when))
+
+
+def _hours(text: str) -> Daily:
+    found = _HOURS.fullmatch(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"expected hours or an interval, {_EXAMPLES}, got {text!r}")
+    from_us, until_us = _time_us(found["from"]), _time_us(found["until"])
+    lasts_us = (until_us - from_us) % DAY_US
+    if from_us == DAY_US or not lasts_us:
+        raise argparse.ArgumentTypeError(
+            f"expected two different times of a day, the first before 24:00, got {text!r}"
+        )
+    offset = found["offset"] or "Z"
+    ahead_us = 0
+    if offset != "Z":
+        hours, minutes = int(offset[1:3]), int(offset[4:])
+        if hours > 23 or minutes > 59:
+            raise argparse.ArgumentTypeError(f"expected an offset such as +02:00, got {offset!r}")
+        ahead_us = (hours * HOUR_US + minutes * MINUTE_US) * (-1 if offset[0] == "-" else 1)
+    zone = " UTC" if offset == "Z" else f" {offset}"
+    words = f"{found['from']}-{found['until']}{zone} every day"
+    return Daily(from_us=from_us - ahead_us, lasts_us=lasts_us, text=words)
+
+
+def _time_us(text: str) -> int:
+    hours, minutes, *rest = map(int, text.split(":"))
+    seconds = rest[0] if rest else 0
+    us = hours * HOUR_US + minutes * MINUTE_US + seconds * SECOND_US
+    if minutes > 59 or seconds > 59 or us > DAY_US:
+        raise argparse.ArgumentTypeError(f"expected a time of a day, 00:00 to 24:00, got {text!r}")
+    return us
+
+
+def _interval(text: str) -> Once:
+    begin, _, end = text.partition("/")
+    try:
+        from_us, until_us = parse_instant(begin), parse_instant(end)
+    except ScheduleError as error:
+        raise argparse.ArgumentTypeError(
+            f"{error}; expected an interval of two instants, {_EXAMPLES}"
+        ) from None
+    if until_us <= from_us:
+        raise argparse.ArgumentTypeError(f"expected an end after the beginning, got {text!r}")
+    return Once(from_us=from_us, until_us=until_us, text=f"{begin} to {end}")
