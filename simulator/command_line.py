@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from importlib.util import find_spec
+from itertools import chain
 from os import stat_result
 from pathlib import Path
 
@@ -31,7 +32,9 @@ from chronos.jobs.instants import DAY_US, parse_instant
 from chronos.testing.nas import BUILDS
 from simulator import bench, conditions_options, faults, fleet, policies
 from simulator.agents import AGENTS, CHRONOS
+from simulator.compare import Cost, plain
 from simulator.report import document, terminal, traces
+from simulator.report.costs import cost_lines
 from simulator.report.file import STANDARD_OUTPUT, is_output, writing
 from simulator.report.traced import traced
 from simulator.scenario import DEFAULT, OWN_JOBS, SCENARIOS, Plan, Scenario, simulate
@@ -208,9 +211,10 @@ def _simulated(
 ) -> tuple[Iterable[str], str]:
     """Simulate *plan*, hand the JSON of each seed to *add*, and return the summary and the verdict."""
 
-    def keep(seed: int, summary: Summary) -> None:
+    def keep(seed: int, summary: Summary, cost: Cost | None) -> None:
         if add is not None:
-            add(document.summary_object(plan.scenario, seed, summary))
+            told = document.summary_object(plan.scenario, seed, summary)
+            add({**told, **document.asked_object(plan.conditions, cost)})
 
     if options.seeds is None:
         with (
@@ -219,19 +223,42 @@ def _simulated(
         ):
             summary = attempted(lambda: simulate(plan, options.seed, advance, shown.tracer))
             shown.end(summary)
-        keep(options.seed, summary)
-        return terminal.summary_lines(plan, options.seed, summary), summary.verdict
+        cost = None
+        if options.compare:
+            cost = Cost()
+            cost.add(attempted(lambda: simulate(plain(plan), options.seed)), summary)
+        keep(options.seed, summary, cost)
+        lines = terminal.summary_lines(plan, options.seed, summary)
+        return chain(lines, cost_lines(cost) if cost is not None else ()), summary.verdict
     for option in ("trace", "html"):
         if getattr(options, option) is not None:
             raise BadUsage(f"--{option} is of one simulation, and not of --seeds")
+    return _of_many(plan, options, keep)
+
+
+def _of_many(
+    plan: Plan, options: argparse.Namespace, keep: Callable[[int, Summary, Cost | None], None]
+) -> tuple[Iterable[str], str]:
+    """Simulate many seeds of *plan*, hand each to *keep*, and return the summary and the worst verdict."""
     seeds = range(options.seed, options.seed + options.seeds)
-    folded = terminal.Sweep()
-    with _progress(plan.scenario, float(len(seeds))) as advance, closing(sweep(plan, seeds)) as results:
-        for seed, summary in results:
+    folded, whole_cost = terminal.Sweep(), Cost()
+    others = sweep(plain(plan), seeds) if options.compare else ((seed, None) for seed in seeds)
+    with (
+        _progress(plan.scenario, float(len(seeds))) as advance,
+        closing(sweep(plan, seeds)) as results,
+        closing(others),
+    ):
+        for (seed, summary), (_, before) in zip(results, others, strict=True):
             folded.add(seed, summary)
-            keep(seed, summary)
+            cost = None
+            if before is not None:
+                cost = Cost()
+                for each in (cost, whole_cost):
+                    each.add(before, summary)
+            keep(seed, summary, cost)
             advance(float(folded.verdicts.total()))
-    return folded.lines(plan), next(verdict for verdict in _WORST if folded.verdicts[verdict])
+    lines = chain(folded.lines(plan), cost_lines(whole_cost) if options.compare else ())
+    return lines, next(verdict for verdict in _WORST if folded.verdicts[verdict])
 
 
 def _scenario(options: argparse.Namespace) -> Scenario:
@@ -276,7 +303,14 @@ def _plan(options: argparse.Namespace, chosen: Scenario) -> Plan:
     if plan.setting(options.seed).end_us > _LAST_US:
         raise BadUsage(f"--days {plan.days}: expected an end before the year 9900")
     ends_us = loaded.start_us + plan.days * DAY_US
-    conditions_options.check(plan.conditions, [job.id for job in loaded.jobs], loaded.start_us, ends_us)
+    conditions_options.check(
+        plan.conditions,
+        [job.id for job in loaded.jobs],
+        loaded.start_us,
+        ends_us,
+        level=plan.faults,
+        of_wire=plan.has_wire_faults,
+    )
     return plan
 
 

@@ -81,6 +81,9 @@ class Conditions(Struct, frozen=True, kw_only=True):
         run_us: how long each run takes, microseconds.
         run_us_of: how long those of a job take, by its id; goes before *run_us*.
         clock_us: how far the clock of each machine is ahead, microseconds; negative when it is behind.
+        only: of the level's faults only those of these names happen; empty for all.
+        without: and none of these.
+        likelihoods: how likely a fault is each time that it is asked about, 0 to 1, by its name.
     """
 
     outages: tuple[Outage, ...] = ()
@@ -89,11 +92,18 @@ class Conditions(Struct, frozen=True, kw_only=True):
     run_us: int | None = None
     run_us_of: tuple[tuple[str, int], ...] = ()
     clock_us: int | None = None
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    likelihoods: tuple[tuple[str, float], ...] = ()
 
     @property
     def pass_by(self) -> bool:
         """Whether something is asked for that is over with the days, so that the world must settle."""
         return bool(self.outages) or self.boots_stuck
+
+    def allows(self, fault: str) -> bool:
+        """Return whether the fault of that name may happen, if it is one of the level."""
+        return fault not in self.without and (not self.only or fault in self.only)
 
     def run_lasts_us(self, job_id: str, by_chance_us: int) -> int:
         """Return how long a run of a job takes, which would take *by_chance_us* otherwise."""
@@ -129,6 +139,11 @@ class Conditions(Struct, frozen=True, kw_only=True):
         told += [f"runs of {job_id} {span(lasts_us)}" for job_id, lasts_us in self.run_us_of]
         if self.clock_us is not None:
             told.append(f"clock {'-' if self.clock_us < 0 else '+'}{span(abs(self.clock_us))}")
+        if self.only:
+            told.append(f"only {' and '.join(self.only)}")
+        if self.without:
+            told.append(f"without {' and '.join(self.without)}")
+        told += [f"{name} {likelihood * 100:.3g}%" for name, likelihood in self.likelihoods]
         return tuple(told)
 
 

@@ -18,6 +18,7 @@ from chronos.jobs.instants import (
     format_instant,
     parse_instant,
 )
+from simulator import faults
 from simulator.conditions import Conditions, Daily, Once, Outage, Party
 
 STUCK = "stuck"
@@ -33,6 +34,8 @@ _PART = re.compile(r"([\d.]+)(ms|s|m|h)", re.ASCII)
 _HOURS = re.compile(
     r"(?P<from>\d\d:\d\d(?::\d\d)?)-(?P<until>\d\d:\d\d(?::\d\d)?)(?P<offset>Z|[+-]\d\d:\d\d)?", re.ASCII
 )
+
+_CHANCE = re.compile(r"\d{1,9}(?:\.\d{1,9})?%?", re.ASCII)
 
 _EXAMPLES = "such as nas=01:55-02:20 or nas=2026-10-03T01:55Z/2026-10-03T02:20Z"
 
@@ -68,6 +71,28 @@ def add_conditions(parser: Parser) -> None:
         metavar="TIME",
         help="the machine's clock is off by so much, all the time: +40s, or --clock=-40s",
     )
+    for name, what in (("only", "no others"), ("without", "none of them")):
+        group.add_argument(
+            f"--{name}",
+            type=_names,
+            action="extend",
+            default=[],
+            metavar="FAULT,...",
+            help=f"of the faults of the level, {what}; by name, may be repeated",
+        )
+    group.add_argument(
+        "--fault",
+        type=_likelihood,
+        action="append",
+        default=[],
+        metavar="FAULT=CHANCE",
+        help="a fault is as likely as that each time, whatever the level: network.reply=1%%; may be repeated",
+    )
+    group.add_argument(
+        "--compare",
+        action="store_true",
+        help="simulate the same without what was asked for, too, and tell what it costs",
+    )
 
 
 def conditions(options: argparse.Namespace) -> Conditions:
@@ -80,6 +105,15 @@ def conditions(options: argparse.Namespace) -> Conditions:
     by_job = {job_id: lasts_us for job_id, lasts_us in options.run if job_id is not None}
     if len(everyone) > 1 or len(by_job) + len(everyone) < len(options.run):
         raise BadUsage("--run: expected one time for all jobs, and one for each job, got two")
+    if len(dict(options.fault)) < len(options.fault):
+        raise BadUsage("--fault: expected one chance for each fault, got two")
+    asked = _asked(options, everyone, by_job)
+    if options.compare and not asked.words():
+        raise BadUsage("--compare: expected something to compare, such as --outage nas=01:55-02:20")
+    return asked
+
+
+def _asked(options: argparse.Namespace, everyone: list[int], by_job: dict[str, int]) -> Conditions:
     is_stuck = options.boot == STUCK
     return Conditions(
         outages=tuple(options.outage),
@@ -88,15 +122,32 @@ def conditions(options: argparse.Namespace) -> Conditions:
         run_us=everyone[0] if everyone else None,
         run_us_of=tuple(sorted(by_job.items())),
         clock_us=options.clock,
+        only=tuple(sorted(set(options.only))),
+        without=tuple(sorted(set(options.without))),
+        likelihoods=tuple(sorted(options.fault)),
     )
 
 
-def check(asked: Conditions, job_ids: Iterable[str], start_us: Instant, end_us: Instant) -> None:
-    """Check what was asked for against the jobs and the calendar.
+def check(
+    asked: Conditions,
+    job_ids: Iterable[str],
+    start_us: Instant,
+    end_us: Instant,
+    *,
+    level: str,
+    of_wire: bool,
+) -> None:
+    """Check what was asked for against the jobs, the calendar and the level of faults.
 
     Raises:
-        BadUsage: a job does not exist, or an outage lies outside the calendar.
+        BadUsage: a job does not exist, an outage lies outside the calendar, or a fault cannot happen.
     """
+    if (asked.only or asked.without) and level == "none":
+        name = "only" if asked.only else "without"
+        raise BadUsage(f"--{name} is of the faults of a level, and there are none; expected --faults, too")
+    for name in (*asked.only, *asked.without, *dict(asked.likelihoods)):
+        if name in _OF_WIRE and not of_wire:
+            raise BadUsage(f"{name} is a fault of the wire; expected --wire --wire-faults, too")
     known = list(job_ids)
     for job_id, _ in asked.run_us_of:
         if job_id not in known:
@@ -147,6 +198,35 @@ def _boot(text: str) -> int | str:
 def _run(text: str) -> tuple[str | None, int]:
     job_id, _, lasts = text.rpartition("=")
     return job_id if "=" in text else None, span_us(lasts, 1, (LONGEST_RUN_US, "5h"))
+
+
+_OF_WIRE = frozenset(fault.name for fault in faults.WIRE_FAULTS)
+_NAMES = tuple(fault.name for fault in (*faults.FAULTS, *faults.WIRE_FAULTS))
+
+
+def _name(text: str) -> str:
+    if text not in _NAMES:
+        raise argparse.ArgumentTypeError(f"there is no fault {expected(text, _NAMES)}")
+    return text
+
+
+def _names(text: str) -> list[str]:
+    return [_name(each) for each in text.split(",")]
+
+
+def _likelihood(text: str) -> tuple[str, float]:
+    name, is_told, chance = text.partition("=")
+    if not is_told:
+        raise argparse.ArgumentTypeError(f"expected FAULT=CHANCE, such as network.reply=1%, got {text!r}")
+    _name(name)
+    likelihood = -1.0
+    if _CHANCE.fullmatch(chance):
+        likelihood = float(chance.removesuffix("%")) / (100 if chance.endswith("%") else 1)
+    if not 0 <= likelihood <= 1:
+        raise argparse.ArgumentTypeError(
+            f"expected a chance from 0% to 100%, such as 1% or 0.01, got {chance!r}"
+        )
+    return name, likelihood
 
 
 def _clock(text: str) -> int:

@@ -8,8 +8,9 @@ on, with random weights, so that some runs meet one fault often and some meet no
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -390,19 +391,43 @@ LEVELS: Mapping[str, str] = {
 Weights = Mapping[Fault[Any] | Variation[Any], tuple[float, ...]]
 
 
-def weights(level: str, seed: int, *, of_wire: bool = False) -> Weights:
+def weights(
+    level: str,
+    seed: int,
+    *,
+    of_wire: bool = False,
+    allows: Callable[[str], bool] = lambda _name: True,
+    likelihoods: Mapping[str, float] = MappingProxyType({}),
+) -> Weights:
     """Return the weights of what varies and of every fault that is on in the run with *seed*.
 
     Args:
         level: `none`, `light` or `heavy`.
         seed: selects the subset of faults and their weights.
         of_wire: whether the faults of the wire are among them.
+        allows: whether a fault of the level may happen, by its name; the others are drawn all the same.
+        likelihoods: how likely faults are whatever the level, by name, 0 to 1; in what way they strike is
+            as likely as ever.
     """
     table: dict[Fault[Any] | Variation[Any], tuple[float, ...]] = {
         variation: variation.weights for variation in VARIATIONS
     }
-    if level == "none":
-        return table
+    if level != "none":
+        table |= {fault: row for fault, row in _of_level(level, seed, of_wire).items() if allows(fault.name)}
+    for fault in (*FAULTS, *WIRE_FAULTS):
+        if fault.name in likelihoods:
+            table[fault] = _as_likely(fault, likelihoods[fault.name])
+    return table
+
+
+def _as_likely(fault: Fault[Any], likelihood: float) -> tuple[float, ...]:
+    """Return the weights of a fault that is as likely as that."""
+    return (1 - likelihood, *(weight * likelihood / fault.likelihood for weight in fault.weights[1:]))
+
+
+def _of_level(level: str, seed: int, of_wire: bool) -> dict[Fault[Any], tuple[float, ...]]:
+    """Return the weights of every fault that is on at a level with *seed*."""
+    table: dict[Fault[Any], tuple[float, ...]] = {}
     swarm = random.Random(f"swarm of seed {seed}")
     for fault in (*FAULTS, *WIRE_FAULTS) if of_wire else FAULTS:
         is_on, factor = swarm.random() < SWITCHED_ON, swarm.choice(FACTORS)

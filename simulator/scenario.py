@@ -13,6 +13,7 @@ from chronos.testing.nas import BUILDS
 from simulator import faults, policies
 from simulator.agents import AGENTS
 from simulator.conditions import NOTHING_ASKED, Conditions
+from simulator.faults import Weights
 from simulator.fleet import Fleet
 from simulator.kernel import Choices, RandomChoices
 from simulator.summary import Summary
@@ -144,7 +145,7 @@ class Plan(Struct, frozen=True, kw_only=True):
             jobs=jobs,
             start_us=self.fleet.start_us,
             duration_us=self.days * DAY_US,
-            has_faults=self.faults != "none",
+            has_faults=self.faults != "none" or bool(self.conditions.likelihoods),
             promises=BUILDS[self.nas],
             agent=AGENTS[self.agent],
             machines=self.machines,
@@ -154,7 +155,17 @@ class Plan(Struct, frozen=True, kw_only=True):
 
     def choices(self, seed: int) -> Choices:
         """Return the decisions of the run with *seed*."""
-        return RandomChoices(seed, faults.weights(self.faults, seed, of_wire=self.has_wire_faults))
+        return RandomChoices(seed, self.weights(seed))
+
+    def weights(self, seed: int) -> Weights:
+        """Return how likely everything is that the run with *seed* decides."""
+        return faults.weights(
+            self.faults,
+            seed,
+            of_wire=self.has_wire_faults,
+            allows=self.conditions.allows,
+            likelihoods=dict(self.conditions.likelihoods),
+        )
 
 
 def simulate(

@@ -24,6 +24,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     events: int
     fires: int
     runs: dict[str, int]
+    runs_of: dict[str, dict[str, int]]
     wakes: int
     wakes_for_nothing: int
     agent_up_seconds: int
@@ -61,6 +62,10 @@ def summarize(
         events=kernel.events,
         fires=nas.calls["fire"],
         runs={str(result): watch.results[result] for result in Result},
+        runs_of={
+            job_id: {str(result): results[result] for result in Result}
+            for job_id, results in zip(watch.job_ids, watch.results_of, strict=True)
+        },
         wakes=sum(machine.wakes for machine in machines),
         wakes_for_nothing=sum(machine.wasted_wakes for machine in machines),
         agent_up_seconds=sum(machine.up_us for machine in machines) // 1_000_000,

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
 from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, format_instant, parse_instant
 from chronos.values import evolve
-from simulator import command_line, conditions_options
+from simulator import command_line, conditions_options, faults
 from simulator.__main__ import main
+from simulator.compare import Cost, plain
 from simulator.conditions import Conditions, Party, span
-from simulator.fleet import load_shipped
+from simulator.fleet import load_shipped, path
 from simulator.kernel import Choices
 from simulator.scenario import Plan, simulate
 from simulator.summary import Summary
@@ -64,6 +67,17 @@ REFUSED = {
     "--run 6h": ["5h at most"],
     "--run 5m --run 6m": ["--run", "got two"],
     "--run job-01=5m --run job-01=6m": ["--run", "got two"],
+    "--only nas.outage": ["--only", "expected --faults"],
+    "--without nas.outage": ["--without", "expected --faults"],
+    "--faults heavy --only nas.outag": ["'nas.outag'", "did you mean nas.outage?"],
+    "--faults heavy --without nas.busy,x": ["no fault 'x'", "nas.outage"],
+    "--fault network.reply": ["FAULT=CHANCE", "'network.reply'"],
+    "--fault network.reply=2": ["0% to 100%", "'2'"],
+    "--fault network.reply=often": ["0% to 100%", "'often'"],
+    "--fault network.rely=1%": ["did you mean network.reply?"],
+    "--fault nas.busy=1% --fault nas.busy=2%": ["--fault", "got two"],
+    "--fault wire.fire=1%": ["wire.fire", "--wire --wire-faults"],
+    "--compare": ["expected something to compare, such as --outage"],
     "--clock soon": ["--clock", "+40s", "'soon'"],
     "--clock +25h": ["24h at most"],
 }
@@ -77,7 +91,6 @@ def test_condition_that_makes_no_sense_is_refused_in_one_line(
     assert main(["run", "quiet-month", *options.split()]) == 2
     line = capsys.readouterr().err
     assert line.count("\n") == 1
-    assert options.split()[0] in line
     for words in REFUSED[options]:
         assert words in line, line
 
@@ -236,3 +249,104 @@ def test_choices_of_a_seed_are_the_same_whatever_is_asked_for(option: str) -> No
     assert len(shared) > 50
     for each in shared:
         assert all(one == two for one, two in zip(plain[each], other[each], strict=False)), each
+
+
+# --- which faults ---------------------------------------------------------------------------
+
+
+def test_faults_are_those_that_were_asked_for() -> None:
+    """What is left of a level is as likely as ever, and one by name is as likely as that at any level."""
+    whole = plan("fleet-12", 1, faults="heavy").weights(1)
+    only = plan("fleet-12", 1, "--only", "nas.outage,machine.kill", faults="heavy").weights(1)
+    without = plan("fleet-12", 1, "--without", "nas.outage", "--without", "nas.busy", faults="heavy").weights(
+        1
+    )
+    kept = {faults.NAS_OUTAGE, faults.KILL, *faults.VARIATIONS}
+    assert only == {each: row for each, row in whole.items() if each in kept}
+    assert without == {
+        each: row for each, row in whole.items() if each not in (faults.NAS_OUTAGE, faults.NAS_BUSY)
+    }
+    one = plan("fleet-12", 1, "--fault", "network.reply=1%").weights(1)
+    assert set(one) - set(faults.VARIATIONS) == {faults.REPLY}
+    assert one[faults.REPLY] == pytest.approx((0.99, 0.005, 0.005))
+
+
+def test_fault_by_name_happens_without_a_level() -> None:
+    """And nothing else goes wrong."""
+    summary = simulate(plan("fleet-12", 30, "--fault", "network.reply=20%"), 0)
+    assert summary.verdict == "ok", told(summary)
+    assert summary.marks["answer-to-a-fire-lost"] > 10
+    assert "crash-during-a-run" not in summary.marks
+
+
+# --- what it costs --------------------------------------------------------------------------
+
+OWN = ("run", "--jobs", str(path("fleet-07")), "--days", "7", "--compare")
+ANSWERS = {
+    "--outage nas=2026-09-20T01:55Z/2026-09-20T02:20Z": [
+        "cost       you lose 5 runs of job-04; up time -0.1%",
+        "           in all         2,361 completed before, 2,356 now, 5 more missed",
+        "           job-04         2,112 completed before, 2,107 now, 5 more missed",
+        "           deliveries     2,361 before, 2,357 now: -0.2%",
+    ],
+    "--boot 90s": [
+        "cost       you lose no run; up time -2.6%",
+        "           in all         2,255 completed before, 2,255 now",
+        "           deliveries     2,255 before, 4,447 now: +97.2%",
+    ],
+    "--run 20m": [
+        "cost       you lose 1,601 runs of job-04; up time +578.7%",
+        "           in all         2,255 completed before, 654 now, 1,601 more skipped",
+        "           job-04         2,016 completed before, 415 now, 1,601 more skipped",
+        "           deliveries     2,255 before, 2,255 now: as before",
+    ],
+}
+
+
+@pytest.mark.parametrize("options", ANSWERS)
+def test_question_is_answered_by_one_command(options: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a night's outage of NAS, a slow image and slow runs cost a real fleet."""
+    assert main([*OWN, *options.split()]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = lines[next(place for place, line in enumerate(lines) if line.startswith("cost")) :]
+    assert found[: len(ANSWERS[options])] == ANSWERS[options]
+
+
+def test_costs_of_seeds_add_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the terminal, and in the object of each seed."""
+    report = tmp_path / "report.json"
+    options = "quiet-month --days 5 --faults heavy --outage host=05:00-15:00 --compare --seeds 3 --json"
+    assert main(["run", *options.split(), str(report)]) == 0
+    objects = json.loads(report.read_text())
+    lost = [each["cost"]["lost"] for each in objects]
+    assert sum(lost) > 10
+    assert f"cost       you lose {sum(lost)} runs of " in capsys.readouterr().out
+    for each in objects:
+        assert each["with"] == ["host away 05:00-15:00 UTC every day"]
+        assert each["runs"] == {name: change["after"] for name, change in each["cost"]["runs"].items()}
+        by_job = each["cost"]["jobs"].values()
+        assert sum(job["lost"] for job in by_job) == each["cost"]["lost"]
+
+
+def test_what_is_compared_is_the_same_without_what_was_asked_for() -> None:
+    """Over the same calendar, with the time to settle."""
+    asked_for = plan("fleet-12", 2, "--outage", "nas=01:55-02:20", faults="none")
+    without = plain(asked_for)
+    assert without.conditions == Conditions()
+    assert without.setting(0).end_us == asked_for.setting(0).end_us
+    cost = Cost()
+    cost.add(simulate(without, 0), simulate(without, 0))
+    assert cost.changed() == {}
+    assert not any(change.more for change in (*cost.runs.values(), *cost.totals.values()))
+
+
+HEAVY = (*LIVELY, "--boot=stuck", "--boot=10m", "--run=2h", "--clock=-40s", "--fault=machine.crash=2%")
+
+
+@pytest.mark.parametrize("option", HEAVY)
+@pytest.mark.parametrize("fleet", ["fleet-11", "fleet-06"])
+def test_every_property_holds_whatever_is_asked_for(fleet: str, option: str) -> None:
+    """With everything else going wrong, and policies by chance."""
+    for seed in (1, 2, 3):
+        summary = simulate(plan(fleet, 3, option, faults="heavy", policies="random"), seed)
+        assert summary.verdict == "ok", f"seed {seed}: {told(summary)}"

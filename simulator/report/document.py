@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from chronos.jobs.instants import format_instant
+from simulator.compare import Cost
+from simulator.conditions import Conditions
 from simulator.summary import Summary
 
 
@@ -40,3 +42,9 @@ def summary_object(scenario: str, seed: int, summary: Summary) -> dict[str, Any]
         "marks": summary.marks,
         "digest": summary.digest,
     }
+
+
+def asked_object(conditions: Conditions, cost: Cost | None) -> dict[str, Any]:
+    """Return what was asked for, in words, and where it was compared what it costs, as plain values."""
+    told: dict[str, Any] = {"with": list(conditions.words())}
+    return told if cost is None else {**told, "cost": cost.object()}
