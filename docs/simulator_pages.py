@@ -16,13 +16,16 @@ from contract_pages import promises_of
 from writing import as_json, block, code, folded, incident_links, sentence, table
 
 from chronos.cli import command_line as chronos_command_line
-from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US
+from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, parse_instant
 from chronos.jobs.job import Result
 from chronos.values import evolve
 from simulator import command_line as simulator_command_line
 from simulator import faults, fleet, marks, watch, world
+from simulator.compare import Cost, plain
+from simulator.conditions import Conditions, Once, Outage, Party
 from simulator.properties import PROPERTIES, Expectation
 from simulator.report import document, terminal, traces
+from simulator.report.costs import cost_lines
 from simulator.report.page import MOST_LINES, Page
 from simulator.scenario import SCENARIOS, Plan, Scenario, simulate
 from simulator.search import cases
@@ -282,6 +285,29 @@ def _sample_json() -> str:
     return folded("The object of the run above", shown)
 
 
+def _cost_of(**asked: Any) -> str:
+    """Return the line that tells what was asked for of a week of a shipped fleet, and what it costs."""
+    plan = Plan(
+        scenario="own-jobs",
+        fleet=fleet.load_shipped("fleet-07"),
+        days=7,
+        faults="none",
+        nas="hardened",
+        agent="chronos",
+        machines=1,
+        conditions=Conditions(**asked),
+    )
+    cost = Cost()
+    cost.add(simulate(plain(plan), 0), simulate(plan, 0))
+    return block("\n".join([*terminal.asked_lines(plan), *cost_lines(cost)]))
+
+
+def _outage() -> Outage:
+    begins, ends = "2026-09-20T01:55Z", "2026-09-20T02:20Z"
+    when = Once(from_us=parse_instant(begins), until_us=parse_instant(ends), text=f"{begins} to {ends}")
+    return Outage(party=Party.NAS, when=when)
+
+
 def _cases() -> str:
     """Return the bounded worlds of the exhaustive search."""
     rows = []
@@ -311,6 +337,11 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "sample_run": _sample_run,
     "sample_violation": _sample_violation,
     "sample_json": _sample_json,
+    "cost_of_outage": lambda: _cost_of(outages=(_outage(),)),
+    "cost_of_boots": lambda: _cost_of(boot_us=90 * SECOND_US),
+    "cost_of_runs": lambda: _cost_of(run_us=20 * MINUTE_US),
+    "stuck": lambda: f"{faults.Boot.STUCK.value // MINUTE_US} minutes",
+    "deployment": lambda: f"{world.DEPLOYMENT_US // MINUTE_US} minutes",
     "statuses": lambda: _statuses(simulator_command_line.STATUSES),
     "chronos_statuses": lambda: _statuses(chronos_command_line.STATUSES),
     "cases": _cases,

@@ -347,6 +347,6 @@ HEAVY = (*LIVELY, "--boot=stuck", "--boot=10m", "--run=2h", "--clock=-40s", "--f
 @pytest.mark.parametrize("fleet", ["fleet-11", "fleet-06"])
 def test_every_property_holds_whatever_is_asked_for(fleet: str, option: str) -> None:
     """With everything else going wrong, and policies by chance."""
-    for seed in (1, 2, 3):
+    for seed in (1, 2):
         summary = simulate(plan(fleet, 3, option, faults="heavy", policies="random"), seed)
         assert summary.verdict == "ok", f"seed {seed}: {told(summary)}"

@@ -30,7 +30,7 @@ def summary_lines(plan: Plan, seed: int, summary: Summary) -> Iterator[str]:
         f"faults {plan.faults}, NAS {plan.nas}, agent {plan.agent}, {counted(plan.machines, 'machine')}"
         f"{_of_policies(plan)}"
     )
-    yield from _asked_lines(plan)
+    yield from asked_lines(plan)
     if plan.wire:
         spoiled = ", which spoils messages" if plan.has_wire_faults else ""
         yield f"wire       all that ships, with a store in {_STORES[plan.wire]}{spoiled}"
@@ -66,7 +66,7 @@ def remark_lines(plan: Plan) -> Iterator[str]:
             yield f"remark     job {job.id}: {remark}"
 
 
-def _asked_lines(plan: Plan) -> Iterator[str]:
+def asked_lines(plan: Plan) -> Iterator[str]:
     """Yield the line that tells what was asked for, if anything was."""
     words = plan.conditions.words()
     if words:
@@ -117,7 +117,7 @@ class Sweep:
             f"{counted(plan.days, 'day')}, faults {plan.faults}, "
             f"NAS {plan.nas}, agent {plan.agent}{_of_policies(plan)}"
         )
-        yield from _asked_lines(plan)
+        yield from asked_lines(plan)
         yield from remark_lines(plan)
         yield f"seeds      {self.seeds[0]} to {self.seeds[-1]}: " + ", ".join(
             f"{count} {verdict}" for verdict, count in sorted(self.verdicts.items())
