@@ -29,7 +29,7 @@ class Daily(Struct, frozen=True, kw_only=True):
 
     Attributes:
         from_us: when it begins, microseconds after midnight, UTC; it may lie a day before or after.
-        lasts_us: for how long, less than a day.
+        lasts_us: for how long, a day at most.
         text: as it was asked for.
     """
 
@@ -100,6 +100,11 @@ class Conditions(Struct, frozen=True, kw_only=True):
     def pass_by(self) -> bool:
         """Whether something is asked for that is over with the days, so that the world must settle."""
         return bool(self.outages) or self.boots_stuck
+
+    @property
+    def longest_run_us(self) -> int:
+        """The longest that any run takes by what was asked for, 0 when nothing was; microseconds."""
+        return max((self.run_us or 0, *(lasts_us for _, lasts_us in self.run_us_of)))
 
     def allows(self, fault: str) -> bool:
         """Return whether the fault of that name may happen, if it is one of the level."""

@@ -253,7 +253,7 @@ def _hours(text: str) -> Daily:
     if found is None:
         raise argparse.ArgumentTypeError(f"expected hours or an interval, {_EXAMPLES}, got {text!r}")
     from_us, until_us = _time_us(found["from"]), _time_us(found["until"])
-    lasts_us = (until_us - from_us) % DAY_US
+    lasts_us = DAY_US if until_us - from_us == DAY_US else (until_us - from_us) % DAY_US
     if from_us == DAY_US or not lasts_us:
         raise argparse.ArgumentTypeError(
             f"expected two different times of a day, the first before 24:00, got {text!r}"

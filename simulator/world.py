@@ -42,6 +42,9 @@ SETTLING_US = 6 * HOUR_US
 LAST_START_US = 2 * HOUR_US
 # For how long what has begun may go on after the calendar: an agent that ticks never ends by itself.
 WINDING_UP_US = 6 * HOUR_US
+# How many runs of a job may follow upon each other then, where it was asked how long each takes: as many
+# as may wait, and one in flight.
+RUNS_IN_A_ROW = 12
 # How often the host and NAS are asked whether they fail, and the host whether a machine dies.
 OUTAGE_EVERY_US = 6 * HOUR_US
 KILL_EVERY_US = HOUR_US
@@ -174,7 +177,7 @@ class World:
             self.watch.look()
             self._restart_machines()
         self._pass(setting.end_us - 1)
-        kernel.drain(setting.end_us + WINDING_UP_US)
+        kernel.drain(setting.end_us + WINDING_UP_US + RUNS_IN_A_ROW * setting.conditions.longest_run_us)
         unsettled = tuple(self.watch.unrested())
         self.watch.settled(setting.end_us - 1)
         for machine in self.machines:

@@ -109,6 +109,7 @@ def hours(*spans: tuple[float, float]) -> list[tuple[int, int]]:
         (["nas=01:30:36-02:00Z"], [(1.51, 2), (25.51, 26)]),
         (["nas=23:00-01:00"], [(0, 1), (23, 25), (47, 48)]),
         (["nas=22:00-24:00"], [(22, 24), (46, 48)]),
+        (["nas=00:00-24:00"], [(0, 48)]),
         (["nas=01:30-02:00+02:00"], [(23.5, 24), (47.5, 48)]),
         (["nas=23:30-00:30-02:00"], [(1.5, 2.5), (25.5, 26.5)]),
         (["nas=01:00-03:00", "nas=02:00-04:00", "nas=04:00-05:00"], [(1, 5), (25, 29)]),
@@ -198,6 +199,22 @@ def test_boot_that_is_going_on_when_the_host_fails_is_lost() -> None:
     summary = simulate(plan("fleet-12", 1, *options), 0)
     assert summary.verdict == "ok", told(summary)
     assert summary.lateness_ms["max"] > 570_000
+
+
+def test_outage_by_chance_ends_none_that_was_asked_for() -> None:
+    """NAS is back when both are over."""
+    always = ("--outage", "nas=00:00-24:00")
+    alone = simulate(plan("fleet-12", 3, *always), 0)
+    both = simulate(plan("fleet-12", 3, *always, "--fault", "nas.outage=100%"), 0)
+    assert both.verdict == alone.verdict == "ok", told(both)
+    assert both.runs == alone.runs
+    assert both.marks["nas-outage"] > 10
+
+
+def test_runs_that_follow_upon_each_other_for_long_come_to_an_end() -> None:
+    """What has waited for a run of hours when the calendar ends runs after it."""
+    summary = simulate(plan("fleet-11", 2, "--run=5h", faults="heavy", policies="random"), 3)
+    assert summary.verdict == "ok", told(summary)
 
 
 LIVELY = (
