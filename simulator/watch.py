@@ -75,6 +75,7 @@ class Watch:
         self.job_ids = [job.id for job in jobs]
         self.store: list[Job | None] = list(jobs)
         self.violations: list[Violation] = []
+        self.told: Callable[[Violation], None] = lambda _violation: None
         self.met: Counter[Mark] = Counter()
         self.results: Counter[Result] = Counter()
         self.results_of: list[Counter[Result]] = [Counter() for _ in jobs]
@@ -196,15 +197,15 @@ class Watch:
             return
         self._seen.add(key)
         is_job = subject < len(self.job_ids)
-        self.violations.append(
-            Violation(
-                property=name,
-                job_id=self.job_ids[subject] if is_job else None,
-                at_us=self.kernel.now_us,
-                message=reason,
-                history=tuple(render(*entry) for entry in self.kernel.recent(subject)),
-            )
+        violation = Violation(
+            property=name,
+            job_id=self.job_ids[subject] if is_job else None,
+            at_us=self.kernel.now_us,
+            message=reason,
+            history=tuple(render(*entry) for entry in self.kernel.recent(subject)),
         )
+        self.violations.append(violation)
+        self.told(violation)
 
     def unrested(self) -> list[str]:
         """Say which jobs are not at rest; empty once everything has settled."""

@@ -189,7 +189,7 @@ def _seconds(milliseconds: int) -> str:
 
 
 # The other words take an s.
-_PLURALS = {"crash": "crashes", "delivery": "deliveries", "loss": "losses"}
+_PLURALS = {"crash": "crashes", "delivery": "deliveries", "loss": "losses", "try": "tries"}
 
 
 def counted(count: int, word: str) -> str:
