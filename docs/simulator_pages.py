@@ -27,8 +27,10 @@ from simulator.properties import PROPERTIES, Expectation
 from simulator.report import document, terminal, traces
 from simulator.report.costs import cost_lines
 from simulator.report.page import MOST_LINES, Page
+from simulator.report.shrunk import shrunk_lines
 from simulator.scenario import SCENARIOS, Plan, Scenario, simulate
 from simulator.search import cases
+from simulator.shrink import Shrinking
 from simulator.summary import Summary
 from simulator.trace import Tracer
 
@@ -279,6 +281,13 @@ def _sample_violation() -> str:
     return block("\n".join(lines[:after]))
 
 
+def _sample_shrunk() -> str:
+    """Return the least that leads to the first violation of the naive agent."""
+    shrunk = Shrinking(_sample("naive-agent")[0], 0).shrink()
+    assert shrunk is not None
+    return block("\n".join(["$ python -m simulator shrink naive-agent", *shrunk_lines(shrunk)]))
+
+
 def _sample_json() -> str:
     _, summary = _sample("quiet-month")
     shown = block(as_json(document.summary_object("quiet-month", 0, summary)), "json")
@@ -342,6 +351,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "cost_of_runs": lambda: _cost_of(run_us=20 * MINUTE_US),
     "stuck": lambda: f"{faults.Boot.STUCK.value // MINUTE_US} minutes",
     "deployment": lambda: f"{world.DEPLOYMENT_US // MINUTE_US} minutes",
+    "sample_shrunk": _sample_shrunk,
     "statuses": lambda: _statuses(simulator_command_line.STATUSES),
     "chronos_statuses": lambda: _statuses(chronos_command_line.STATUSES),
     "cases": _cases,

@@ -33,12 +33,16 @@ from chronos.testing.nas import BUILDS
 from simulator import bench, conditions_options, faults, fleet, policies
 from simulator.agents import AGENTS, CHRONOS
 from simulator.compare import Cost, plain
+from simulator.properties import PROPERTIES
 from simulator.report import document, terminal, traces
 from simulator.report.costs import cost_lines
+from simulator.report.difference import difference
 from simulator.report.file import STANDARD_OUTPUT, is_output, writing
+from simulator.report.shrunk import shrunk_lines
 from simulator.report.traced import traced
 from simulator.scenario import DEFAULT, OWN_JOBS, SCENARIOS, Plan, Scenario, simulate
 from simulator.search import cases
+from simulator.shrink import Shrinking
 from simulator.summary import Summary
 from simulator.sweep import search_case, spread, sweep
 from simulator.wire import STORES
@@ -99,6 +103,8 @@ def _parser() -> Parser:
     whole_parser.add_argument("--version", action=Version)
     commands = whole_parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     _add_run(commands)
+    _add_shrink(commands)
+    _add_diff(commands)
     listing = commands.add_parser("list", help="name the shipped scenarios")
     listing.set_defaults(command=_list)
     _add_check(commands)
@@ -111,6 +117,45 @@ def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
     run = commands.add_parser(
         "run", help="simulate a fleet and tell what came of it", epilog=f"{_EXAMPLES}\n\n{_faults()}"
     )
+    _add_fleet(run)
+    run.add_argument("--seeds", type=whole(1, MAX_SEEDS), metavar="N", help="so many seeds, from --seed on")
+    _add_world(run)
+    run.add_argument(
+        "--compare",
+        action="store_true",
+        help="simulate the same without what was asked for, too, and tell what it costs",
+    )
+    run.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write what came of it as JSON, in the place of a file that is there; - for the output",
+    )
+    _add_shown(run)
+    run.set_defaults(command=_run)
+
+
+def _add_shrink(commands: argparse._SubParsersAction[Parser]) -> None:
+    shrink = commands.add_parser(
+        "shrink", help="find the least that leads to a violation: jobs, days and faults that it needs"
+    )
+    _add_fleet(shrink)
+    shrink.add_argument(
+        "--property", metavar="ID", help="which violation (default: the first one that there is)"
+    )
+    _add_world(shrink)
+    _add_shown(shrink)
+    shrink.set_defaults(command=_shrink)
+
+
+def _add_diff(commands: argparse._SubParsersAction[Parser]) -> None:
+    diff = commands.add_parser("diff", help="show where two traces part, side by side")
+    for name in ("one", "other"):
+        diff.add_argument(name, metavar=name.upper(), help="a trace, as run --trace FILE.jsonl writes it")
+    diff.set_defaults(command=_diff)
+
+
+def _add_fleet(run: Parser) -> None:
+    """Add the options that say whose jobs, when, and with which seed."""
     run.add_argument(
         "scenario",
         nargs="?",
@@ -127,21 +172,16 @@ def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     run.add_argument("--days", type=whole(1, MAX_DAYS), metavar="N", help="how long the calendar lasts")
     run.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, metavar="N", help="the seed (default: 0)")
-    run.add_argument("--seeds", type=whole(1, MAX_SEEDS), metavar="N", help="so many seeds, from --seed on")
-    _add_world(run)
-    conditions_options.add_conditions(run)
-    run.add_argument(
-        "--json",
-        metavar="FILE",
-        help="write what came of it as JSON, in the place of a file that is there; - for the output",
-    )
+
+
+def _add_shown(run: Parser) -> None:
+    """Add the options that write down all that happens."""
     run.add_argument(
         "--trace",
         metavar="FILE",
         help="write all that happens: " + "; ".join(f"{end}, {words}" for end, words in traces.WORDS.items()),
     )
     run.add_argument("--html", metavar="FILE", help="write a page that shows all that happens")
-    run.set_defaults(command=_run)
 
 
 def _add_world(run: Parser) -> None:
@@ -162,6 +202,7 @@ def _add_world(run: Parser) -> None:
     run.add_argument(
         "--wire-faults", action="store_true", help="with --wire: messages come torn, or with old tokens"
     )
+    conditions_options.add_conditions(run)
 
 
 def _faults() -> str:
@@ -259,6 +300,35 @@ def _of_many(
             advance(float(folded.verdicts.total()))
     lines = chain(folded.lines(plan), cost_lines(whole_cost) if options.compare else ())
     return lines, next(verdict for verdict in _WORST if folded.verdicts[verdict])
+
+
+def _shrink(options: argparse.Namespace) -> int:
+    scenario = _scenario(options)
+    given = _input(options, scenario)
+    ids = [each.id for each in PROPERTIES]
+    if options.property is not None and options.property not in ids:
+        raise BadUsage(f"there is no property {expected(options.property, ids)}")
+    plan = _plan(options, scenario)
+    if plan.wire:
+        raise BadUsage("shrink works on the model, whose history is that of --wire; expected no --wire")
+    shrinking = Shrinking(plan, options.seed, options.property)
+    shrunk = attempted(shrinking.shrink)
+    if shrunk is None:
+        what = "nothing is violated" if options.property is None else f"{options.property} holds"
+        tell([f"verdict    ok: {what}"])
+        return OK
+    with traced(shrunk.plan, options.seed, given, trace=options.trace, html=options.html) as shown:
+        for line in shrunk.lines:
+            shown.take(line)
+        shown.end(shrunk.summary)
+    tell(shrunk_lines(shrunk))
+    return VIOLATED
+
+
+def _diff(options: argparse.Namespace) -> int:
+    lines = difference(options.one, options.other)
+    tell(["the same   from beginning to end"] if lines is None else lines)
+    return OK if lines is None else VIOLATED
 
 
 def _scenario(options: argparse.Namespace) -> Scenario:

@@ -88,11 +88,6 @@ def add_conditions(parser: Parser) -> None:
         metavar="FAULT=CHANCE",
         help="a fault is as likely as that each time, whatever the level: network.reply=1%%; may be repeated",
     )
-    group.add_argument(
-        "--compare",
-        action="store_true",
-        help="simulate the same without what was asked for, too, and tell what it costs",
-    )
 
 
 def conditions(options: argparse.Namespace) -> Conditions:
@@ -108,7 +103,7 @@ def conditions(options: argparse.Namespace) -> Conditions:
     if len(dict(options.fault)) < len(options.fault):
         raise BadUsage("--fault: expected one chance for each fault, got two")
     asked = _asked(options, everyone, by_job)
-    if options.compare and not asked.words():
+    if getattr(options, "compare", False) and not asked.words():
         raise BadUsage("--compare: expected something to compare, such as --outage nas=01:55-02:20")
     return asked
 

@@ -18,6 +18,7 @@ from chronos.values import evolve
 from simulator import faults
 from simulator.kernel import Choices
 from simulator.scenario import Plan
+from simulator.summary import Summary, summarize
 from simulator.trace import Line, Tracer
 from simulator.watch import Violation
 from simulator.world import Setting, World
@@ -73,6 +74,8 @@ class Shrunk(Struct, frozen=True, kw_only=True):
         needs: the faults that it needs, in the order of time.
         varies: whether the times of messages, boots and runs have to vary.
         lines: what happens, up to the violation.
+        plan: the same as a plan, but for the faults.
+        summary: what had come of it by then.
         of_jobs: how many jobs there were.
         of_faults: how many faults struck before it.
         tries: how many simulations that took.
@@ -84,6 +87,8 @@ class Shrunk(Struct, frozen=True, kw_only=True):
     needs: tuple[Strike, ...]
     varies: bool
     lines: tuple[Line, ...]
+    plan: Plan
+    summary: Summary
     of_jobs: int
     of_faults: int
     tries: int
@@ -211,7 +216,15 @@ class Shrinking:
         for fewer in (evolve(best, varies=False), evolve(best, machines=1)):
             best = self._settled(fewer) or best
         best = self._fewer_jobs(best)
-        return self._told(self._fewer_faults(self._settled(best) or best), len(struck))
+        best = self._fewer_faults(self._settled(best) or best)
+        if best.varies:
+            best = self._settled(evolve(best, varies=False, is_near=True)) or best
+        self._found_least = best
+        return self._told(best, len(struck))
+
+    def is_violated_by(self, needs: Sequence[Strike]) -> bool:
+        """Return whether these faults lead to the violation, in the least that was found."""
+        return self._holds(evolve(self._found_least, strikes=frozenset(needs)))
 
     # --- one try ---
 
@@ -227,7 +240,7 @@ class Shrinking:
             machines=attempt.machines,
         )
         choices = _Choices(self._plan.choices(self._seed), attempt, len(whole.jobs))
-        world = World(setting, choices, tracer=tracer)
+        world = self._world = World(setting, choices, tracer=tracer)
         choices.now_us = lambda: world.kernel.now_us
         world.watch.told = self._found
         try:
@@ -290,9 +303,32 @@ class Shrinking:
             needs=tuple(struck),
             varies=attempt.varies,
             lines=tuple(lines),
+            plan=self._plan_of(attempt),
+            summary=self._summary(),
             of_jobs=len(self._setting.jobs),
             of_faults=of_faults,
             tries=self.tries,
+        )
+
+    def _plan_of(self, attempt: _Attempt) -> Plan:
+        fleet = self._plan.fleet
+        jobs = tuple(self._setting.jobs[number] for number in attempt.jobs)
+        return evolve(
+            self._plan, fleet=evolve(fleet, jobs=jobs), days=attempt.days, machines=attempt.machines
+        )
+
+    def _summary(self) -> Summary:
+        """Return what has come of the latest try so far."""
+        world = self._world
+        for machine in world.machines:
+            machine.close()
+        return summarize(
+            world.kernel,
+            world.watch,
+            world.nas,
+            world.machines,
+            (),
+            duration_us=world.kernel.now_us - self._setting.start_us,
         )
 
 

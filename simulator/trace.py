@@ -277,11 +277,9 @@ class _Watch(Watch):
         for outcome in outcomes:
             kernel.line = self._tracer.ended(kernel.line, kernel.now_us, outcome)
 
-    def _note(self, name: str, subject: int, reason: str) -> None:
-        before, kernel = len(self.violations), self._traced
-        super()._note(name, subject, reason)
-        for violation in self.violations[before:]:
-            kernel.line = self._tracer.violated(kernel.line, violation)
+    def _found(self, violation: Violation) -> None:
+        self._traced.line = self._tracer.violated(self._traced.line, violation)
+        super()._found(violation)
 
 
 class _Network(Network):

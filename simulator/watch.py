@@ -60,6 +60,9 @@ class Watch:
         machines: how many machines there are; their subject numbers follow those of the jobs.
         armed_us: what NAS will fire for a subject, or None.
         arms: how many external one-shots of a subject would be passed on.
+
+    Attributes:
+        told: is told of each violation when it is found.
     """
 
     def __init__(
@@ -197,13 +200,17 @@ class Watch:
             return
         self._seen.add(key)
         is_job = subject < len(self.job_ids)
-        violation = Violation(
-            property=name,
-            job_id=self.job_ids[subject] if is_job else None,
-            at_us=self.kernel.now_us,
-            message=reason,
-            history=tuple(render(*entry) for entry in self.kernel.recent(subject)),
+        self._found(
+            Violation(
+                property=name,
+                job_id=self.job_ids[subject] if is_job else None,
+                at_us=self.kernel.now_us,
+                message=reason,
+                history=tuple(render(*entry) for entry in self.kernel.recent(subject)),
+            )
         )
+
+    def _found(self, violation: Violation) -> None:
         self.violations.append(violation)
         self.told(violation)
 

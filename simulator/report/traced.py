@@ -33,14 +33,15 @@ class Traced:
         self._takers.append(take)
         self._ends.append(end)
         job_ids = tuple(job.id for job in self._plan.fleet.jobs)
-        self.tracer = Tracer(take if len(self._takers) == 1 else self._take, job_ids)
+        self.tracer = Tracer(take if len(self._takers) == 1 else self.take, job_ids)
 
     def end(self, summary: Summary) -> None:
         """Write what can be written only now."""
         for end in self._ends:
             end(summary)
 
-    def _take(self, line: Line) -> None:
+    def take(self, line: Line) -> None:
+        """Write a line into each of the files."""
         for take in self._takers:
             take(line)
 
