@@ -289,8 +289,8 @@ def _sample_shrunk() -> str:
 
 
 def _sample_json() -> str:
-    _, summary = _sample("quiet-month")
-    shown = block(as_json(document.summary_object("quiet-month", 0, summary)), "json")
+    plan, summary = _sample("quiet-month")
+    shown = block(as_json(document.summary_object(plan, 0, summary)), "json")
     return folded("The object of the run above", shown)
 
 

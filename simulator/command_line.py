@@ -254,7 +254,7 @@ def _simulated(
 
     def keep(seed: int, summary: Summary, cost: Cost | None) -> None:
         if add is not None:
-            told = document.summary_object(plan.scenario, seed, summary)
+            told = document.summary_object(plan, seed, summary)
             add({**told, **document.asked_object(plan.conditions, cost)})
 
     if options.seeds is None:

@@ -436,3 +436,12 @@ def _of_level(level: str, seed: int, of_wire: bool) -> dict[Fault[Any], tuple[fl
         if is_on:
             table[fault] = (fault.weights[0], *(weight * factor for weight in fault.weights[1:]))
     return table
+
+
+def switched_on(table: Weights) -> dict[str, float]:
+    """Return how likely each fault of *table* is to strike when it is asked about, 0 to 1, by its name."""
+    return {
+        decision.name: sum(row[1:]) / sum(row)
+        for decision, row in table.items()
+        if isinstance(decision, Fault) and any(row[1:])
+    }

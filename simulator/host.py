@@ -19,6 +19,7 @@ from simulator.life import Life
 from simulator.nas_server import NasServer, Relay
 from simulator.network import Network
 from simulator.store import Store
+from simulator.surroundings import ASLEEP
 from simulator.watch import Watch
 
 # For how long a machine's clock is wrong after a boot (W4).
@@ -87,6 +88,7 @@ class Machine:
         self._lives = 0
         self._is_booting = False
         self._boot_is_lost = False
+        self._woken_for = subject
         self._waiting: list[Callable[[Life | None], None]] = []
         self._clock_error_us = 0
         self._clock_right_us = 0
@@ -117,6 +119,7 @@ class Machine:
         self._waiting.append(arrive)
         if not self._is_booting:
             self._is_booting = True
+            self._woken_for = subject
             boot_us, slow = self._boot_takes_us()
             self.kernel.after(boot_us, self._booted, slow is not Boot.STUCK)
         return True
@@ -132,6 +135,7 @@ class Machine:
         if slow is None:
             return boot_us, None
         self.watch.met[marks.SLOW_BOOT] += 1
+        self.watch.ledger.mishap(faults.SLOW_BOOT.name)
         return slow.value, slow
 
     def boot(self) -> None:
@@ -147,7 +151,7 @@ class Machine:
         """Account for the life that goes on when the simulation ends."""
         life = self.life
         if life is not None:
-            self._end_life(life)
+            self._end_life(life, ASLEEP)
             life.close()
 
     def _booted(self, is_up: bool) -> None:
@@ -162,6 +166,7 @@ class Machine:
             kernel.record(Kind.BOOTED, self.subject, self.index)
             owner = f"m{self.index}/{self._lives}"
             self.owners[owner] = self
+            self.watch.ledger.booted(self.index, self._woken_for)
             self.life = self._live(self, owner)
             self.life.start(lambda _is_settled: None)
         for then in waiting:
@@ -169,6 +174,8 @@ class Machine:
 
     def _set_clock(self, error_us: int) -> None:
         """Let the clock be wrong for a while after a boot, unless it was asked how wrong it is."""
+        if error_us or self.conditions.clock_us:
+            self.watch.ledger.mishap(faults.CLOCK.name)
         if self.conditions.clock_us is not None:
             return
         self._clock_error_us = error_us
@@ -179,30 +186,37 @@ class Machine:
     def lose(self) -> None:
         """Let the host lose the machine, be it up or booting."""
         self._boot_is_lost = self._is_booting
-        self.crash()
+        self.crash(faults.HOST_OUTAGE.name)
 
-    def crash(self) -> None:
-        """End the process at once, whatever it is doing; nobody is told but those who wait for it."""
+    def crash(self, why: str = faults.CRASH.name) -> None:
+        """End the process at once, whatever it is doing; nobody is told but those who wait for it.
+
+        Args:
+            why: what a report calls it.
+        """
         life = self.life
         if life is not None:
             self.kernel.record(Kind.CRASHED, self.subject, self.index)
-            self._end_life(life)
+            self._end_life(life, why)
             life.end()
 
     def replace(self) -> None:
         """Let the host replace a machine, as a deployment does: it drains for a while, and another boots."""
         if self.life is not None:
             self.watch.met[marks.DRAINED] += 1
+            self.watch.ledger.mishap(faults.REPLACEMENT.name)
             self.kernel.record(Kind.DRAINED, self.subject, self.index)
             self.life.drain()
             self.kernel.after(DRAIN_US, self._replaced, self.life)
 
     def _replaced(self, life: Life) -> None:
         if life.is_alive:
-            self.crash()
+            self.crash(faults.REPLACEMENT.name)
             self.boot()
 
-    def _end_life(self, life: Life) -> None:
+    def _end_life(self, life: Life, why: str) -> None:
+        self.watch.ledger.died(life.owner, why)
+        self.watch.ledger.slept(self.index)
         life.is_alive = False
         self.life = None
         self.up_us += self.kernel.now_us - life.up_since_us
@@ -241,7 +255,7 @@ class Machine:
         self.kernel.record(Kind.STOPPED, self.subject, self.index)
         self.watch.stopped(self.subject, life.relied_on(), len(life.running))
         is_draining = life.process.is_draining
-        self._end_life(life)
+        self._end_life(life, ASLEEP)
         life.end()
         if is_draining:
             self.boot()
@@ -252,6 +266,7 @@ class Machine:
         """A fire arrives at the machine, whether it is up or not."""
         subject = relay.subject
         relay.arrived_us = relay.arrived_us or self.kernel.now_us
+        self.watch.ledger.fired(self.index, subject)
         self.kernel.record(Kind.FIRED, subject, relay.pending.shot.fire_at_us)
 
         if not self.wake(lambda life: life.receive(relay), subject):

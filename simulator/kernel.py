@@ -17,8 +17,9 @@ from simulator.faults import Fault, Pick, Variation, Weights
 T = TypeVar("T", bound=Hashable)
 Item = TypeVar("Item")
 
-# How many of the latest entries of each job a report can show.
+# How many of the latest entries of each job a report can show, and how many are kept to explain something.
 RECENT = 14
+KEPT = 200
 
 # How many entries of a subject's history are gathered before they are hashed; a matter of speed alone.
 _CHUNK = 1_000
@@ -171,7 +172,12 @@ class Kernel:
 
     def recent(self, subject: int) -> tuple[tuple[int, int, int], ...]:
         """Return the latest entries about *subject*: instants, kinds and values, oldest first."""
-        return tuple((self._hashed[subject] + self._entries[subject])[-RECENT:])
+        return tuple(self.latest(subject, RECENT))
+
+    def latest(self, subject: int, count: int) -> list[tuple[int, int, int]]:
+        """Return the latest entries about *subject*, oldest first: so many, but `KEPT` at most."""
+        latest = self._entries[subject][-count:]
+        return latest if len(latest) == count else (self._hashed[subject] + latest)[-count:]
 
     def digest(self) -> str:
         """Return the hash of the history so far: of each subject's own, one after the other.
@@ -186,7 +192,7 @@ class Kernel:
 
     def _flush(self, subject: int) -> None:
         entries = self._entries[subject]
-        self._hashed[subject] = (self._hashed[subject] + entries[-RECENT:])[-RECENT:]
+        self._hashed[subject] = (self._hashed[subject] + entries[-KEPT:])[-KEPT:]
         entries.sort()
         self._hashes[subject].update(array("q", chain.from_iterable(entries)).tobytes())
         entries.clear()

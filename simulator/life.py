@@ -42,6 +42,7 @@ class Life(ABC):
     """A process of the agent on its machine, until one of them ends.
 
     Attributes:
+        owner: the name under which it claims.
         up_since_us: when it could first answer.
         runs_before: how many runs had started before.
         is_alive: whether it still runs.
@@ -52,7 +53,7 @@ class Life(ABC):
 
     def __init__(self, machine: Machine, owner: str) -> None:
         self._machine, self._kernel, self._watch = machine, machine.kernel, machine.watch
-        self._owner = owner
+        self.owner = owner
         self._subjects = machine.store.subjects
         self.up_since_us = self._kernel.now_us
         self.runs_before = self._watch.runs_started
@@ -243,7 +244,7 @@ class Life(ABC):
         if job is None or not job.runs:
             return ()
         return tuple(
-            Liveness.DEAD if run.owner != self._owner and self._is_dead(run.owner) else Liveness.UNKNOWN
+            Liveness.DEAD if run.owner != self.owner and self._is_dead(run.owner) else Liveness.UNKNOWN
             for run in job.runs
         )
 
@@ -303,7 +304,6 @@ class Life(ABC):
         for run in self._claims.pop(answer.job_id, ()):
             if run.attempt == 1:
                 self._watch.claimed(
-                    due_us=relay.pending.shot.fire_at_us,
                     called_us=relay.called_us,
                     arrived_us=relay.arrived_us,
                     up_us=max(self.up_since_us, relay.arrived_us),
@@ -323,6 +323,7 @@ class Life(ABC):
             run, subject = event.run, self._subject(event.job_id)
             kernel.record(Kind.CLAIMED, subject, run.occurrence_us)
             met[marks.CLAIMED[run.origin]] += 1
+            self._watch.ledger.claimed(subject, run)
             met[marks.CLAIMED_AGAIN] += run.attempt > 1
             self._claims.setdefault(event.job_id, []).append(run)
         elif isinstance(event, events.OccurrenceEnded):

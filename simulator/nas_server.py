@@ -20,6 +20,7 @@ from simulator.external import ExternalScheduler, Pending
 from simulator.history import Kind
 from simulator.kernel import Kernel
 from simulator.network import Network
+from simulator.surroundings import ARM_LOST
 from simulator.watch import Watch
 
 FAILED = ArmFailed()
@@ -189,6 +190,8 @@ class NasServer:
         retry_after_us = self._kernel.fault(faults.NAS_BUSY, call.subject)
         if retry_after_us is not None:
             self._watch.met[marks.ASKED_LATER] += 1
+            self._watch.ledger.mishap(faults.NAS_BUSY.name, call.subject)
+            self._watch.ledger.mishap(faults.NAS_BUSY.name)
             self._reply(call, ArmFailed("NAS asks to be asked later", retry_after_us, self._date_us()))
             return False
         return True
@@ -221,6 +224,7 @@ class NasServer:
         kernel = self._kernel
         if shot.fire_at_us <= kernel.now_us and not self._promises.fires_past_at_once:
             self._watch.met[marks.PAST_ARM_NEVER_FIRES] += 1
+            self._watch.ledger.mishap(ARM_LOST, subject)
             return
         kernel.record(Kind.CREATED, subject, shot.fire_at_us)
         is_held = self.external.create(
@@ -330,6 +334,7 @@ class NasServer:
             self._rows[subject] = nas.delivered(self._promises, row, shot)
             if row.shot is not None and self._rows[subject].shot is None and row.shot != shot:
                 self._watch.met[marks.NEW_ARM_DELETED] += 1
+                self._watch.ledger.mishap(ARM_LOST, subject)
             self.external.succeeded(relay.pending)
         else:
             self.external.failed(relay.pending)

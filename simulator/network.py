@@ -30,12 +30,16 @@ class Network:
             kernel.record(Kind.DUPLICATED, subject)
         elif way is Way.DELAYED:
             kernel.record(Kind.DELAYED, subject, way.value[0] // SECOND_US)
+        if way is not None:
+            self._watch.ledger.mishap(faults.REQUEST.name, subject)
         return self._carry(latency_us, way, subject, deliver, arguments)
 
     def reply(self, subject: int, deliver: Callable[..., None], *arguments: Any) -> int | None:
         """Carry a reply about *subject*; return when it arrives, or None when it is lost."""
         kernel = self._kernel
         latency_us, way = kernel.vary(faults.LATENCY, subject), kernel.fault(faults.REPLY, subject)
+        if way is not None:
+            self._watch.ledger.mishap(faults.REPLY.name, subject)
         return self._carry(latency_us, way, subject, deliver, arguments)
 
     def _carry(

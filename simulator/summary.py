@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
+from chronos.jobs.instants import Instant
 from chronos.jobs.job import Result
 from simulator.host import Machine
 from simulator.kernel import Kernel
+from simulator.ledger import Account, Loss
 from simulator.nas_server import NasServer
 from simulator.watch import HOPS, Violation, Watch
+
+T = TypeVar("T")
 
 
 class Summary(Struct, frozen=True, kw_only=True):
@@ -32,6 +36,8 @@ class Summary(Struct, frozen=True, kw_only=True):
     lateness_ms: dict[str, Any]
     marks: dict[str, int]
     digest: str
+    accounts: tuple[Account, ...]
+    losses: tuple[Loss, ...]
 
 
 def summarize(
@@ -41,7 +47,8 @@ def summarize(
     machines: Sequence[Machine],
     unsettled: tuple[str, ...],
     *,
-    duration_us: int,
+    start_us: Instant,
+    end_us: Instant,
 ) -> Summary:
     """Return what came of a world.
 
@@ -51,14 +58,15 @@ def summarize(
         nas: counted its calls.
         machines: the agent's; none of them lives any more.
         unsettled: what was not at rest in the end, in words.
-        duration_us: how long the calendar was.
+        start_us: the start of the calendar.
+        end_us: its end.
     """
     verdict = "violated" if watch.violations else "inconclusive" if unsettled else "ok"
     return Summary(
         verdict=verdict,
         violations=tuple(watch.violations),
         unsettled=unsettled,
-        simulated_seconds=duration_us // 1_000_000,
+        simulated_seconds=(end_us - start_us) // 1_000_000,
         events=kernel.events,
         fires=nas.calls["fire"],
         runs={str(result): watch.results[result] for result in Result},
@@ -77,21 +85,43 @@ def summarize(
             if count
         },
         digest=kernel.digest(),
+        accounts=watch.ledger.accounts(watch.store, end_us),
+        losses=watch.ledger.losses(),
     )
 
 
 def _lateness_ms(watch: Watch) -> dict[str, Any]:
-    """Return the lateness of the occurrences that ran, in all and by hop."""
+    """Return the lateness of the occurrences that ran, in all and by hop, each by itself.
+
+    The hops at a percentile are those of other occurrences than the one at that percentile in all, and do
+    not add up to it: its own hops, which do, are in `of_one`.
+    """
     by_hop = {hop: _percentiles_ms(sorted(watch.lateness_us[hop])) for hop in HOPS}
-    return {**by_hop.pop("total"), "by_hop": by_hop}
+    single = sorted(zip(*(watch.lateness_us[hop] for hop in ("total", *HOPS[:-1])), strict=True))
+    of_one = {name: _hops_ms(row) for name, row in _percentiles(single).items()}
+    return {**by_hop.pop("total"), "by_hop": by_hop, "of_one": of_one}
+
+
+def _percentiles(ordered: list[T]) -> dict[str, T | None]:
+    last = len(ordered) - 1
+    places = {"p50": last // 2, "p99": last * 99 // 100, "max": last}
+    return {name: ordered[place] if ordered else None for name, place in places.items()}
 
 
 def _percentiles_ms(ordered_us: list[int]) -> dict[str, int]:
-    if not ordered_us:
-        return {"p50": 0, "p99": 0, "max": 0}
-    last = len(ordered_us) - 1
-    return {
-        "p50": ordered_us[last // 2] // 1000,
-        "p99": ordered_us[last * 99 // 100] // 1000,
-        "max": ordered_us[-1] // 1000,
-    }
+    return {name: (value_us or 0) // 1000 for name, value_us in _percentiles(ordered_us).items()}
+
+
+def _hops_ms(row: tuple[int, ...] | None) -> dict[str, int]:
+    """Return the hops of one occurrence; they add up to its lateness, to the millisecond."""
+    hops_us = (0,) * len(HOPS) if row is None else row[1:]
+    return adding_up(dict(zip(HOPS[:-1], hops_us, strict=False)), 1000)
+
+
+def adding_up(parts: Mapping[str, int], unit: int) -> dict[str, int]:
+    """Return *parts* in larger whole units, such that they add up to their sum in such units."""
+    shown, before = {}, 0
+    for name, part in parts.items():
+        shown[name] = (before + part) // unit - before // unit
+        before += part
+    return shown

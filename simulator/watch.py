@@ -19,6 +19,7 @@ from chronos.jobs.job import Job, Outcome, Result, Run
 from simulator import properties
 from simulator.history import render
 from simulator.kernel import Kernel
+from simulator.ledger import Ledger
 from simulator.marks import Mark
 from simulator.moments import AtRest, Attempt, LeftOpen, Moment, Settled, Start, Stop, StoreMove, attempt_of
 
@@ -76,6 +77,7 @@ class Watch:
     ) -> None:
         self.kernel = kernel
         self.job_ids = [job.id for job in jobs]
+        self.ledger = Ledger(kernel, self.job_ids, len(jobs) + machines)
         self.store: list[Job | None] = list(jobs)
         self.violations: list[Violation] = []
         self.told: Callable[[Violation], None] = lambda _violation: None
@@ -145,9 +147,11 @@ class Watch:
         """The store moved from *old* to *new* with *outcomes*."""
         self.store[subject] = new
         self._decide(subject, StoreMove(old=old, new=new, outcomes=outcomes, now_us=self.kernel.now_us))
-        for outcome in outcomes:
-            self.results[outcome.result] += outcome.count
-            self.results_of[subject][outcome.result] += outcome.count
+        if outcomes:
+            self.ledger.ended(subject, old, outcomes)
+            for outcome in outcomes:
+                self.results[outcome.result] += outcome.count
+                self.results_of[subject][outcome.result] += outcome.count
 
     def started(self, subject: int, run: Run, *, by_own_clock: bool) -> None:
         """A process starts *run*; it may fire its jobs itself, by its machine's clock."""
@@ -169,15 +173,17 @@ class Watch:
         """A run ended, or its process did."""
         self._in_flight[subject] -= 1
 
-    def claimed(
-        self, *, due_us: int, called_us: int, arrived_us: int, up_us: int, occurrence_us: int
-    ) -> None:
-        """A fire claimed its occurrence: note how late each hop was."""
-        now_us, lateness = self.kernel.now_us, self.lateness_us
-        lateness["scheduler"].append(called_us - due_us)
-        lateness["relay"].append(arrived_us - called_us)
-        lateness["wake"].append(up_us - arrived_us)
-        lateness["claim"].append(now_us - up_us)
+    def claimed(self, *, called_us: int, arrived_us: int, up_us: int, occurrence_us: int) -> None:
+        """A fire claimed its occurrence: note how late each hop was, from the slot on.
+
+        A fire may be for an earlier slot, and have been on its way already; each hop is what it adds.
+        """
+        now_us, lateness, reached_us = self.kernel.now_us, self.lateness_us, occurrence_us
+        for hop, until_us in zip(HOPS, (called_us, arrived_us, up_us), strict=False):
+            later_us = max(until_us, reached_us)
+            lateness[hop].append(later_us - reached_us)
+            reached_us = later_us
+        lateness["claim"].append(now_us - reached_us)
         lateness["total"].append(now_us - occurrence_us)
 
     def stopped(self, subject: int, requests: int, runs: int) -> None:

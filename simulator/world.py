@@ -31,6 +31,7 @@ from simulator.network import Network
 from simulator.people import People
 from simulator.store import Store
 from simulator.summary import Summary, summarize
+from simulator.surroundings import DEPLOYED, EXTERNAL_OUTAGE
 from simulator.trace import Tracer
 from simulator.watch import Watch
 
@@ -182,8 +183,15 @@ class World:
         self.watch.settled(setting.end_us - 1)
         for machine in self.machines:
             machine.close()
-        duration_us = setting.end_us - setting.start_us
-        return summarize(kernel, self.watch, self.nas, self.machines, unsettled, duration_us=duration_us)
+        return summarize(
+            kernel,
+            self.watch,
+            self.nas,
+            self.machines,
+            unsettled,
+            start_us=setting.start_us,
+            end_us=setting.end_us,
+        )
 
     def _pass(self, until_us: Instant) -> None:
         """Let time pass, and say so now and then."""
@@ -201,7 +209,7 @@ class World:
 
     def _restart_machines(self) -> None:
         for machine in self.machines:
-            machine.crash()
+            machine.crash(DEPLOYED)
             machine.boot()
 
     # --- faults ---
@@ -224,6 +232,8 @@ class World:
             machine.can_boot, machine.gets_stuck = True, False
         for causes in self._away.values():
             causes.clear()
+        for name in (faults.NAS_OUTAGE.name, faults.HOST_OUTAGE.name, EXTERNAL_OUTAGE):
+            self.watch.ledger.ends(name)
         self._identity_is_accepted()
         for subject in range(len(self._setting.jobs)):
             self.kernel.record(Kind.HEALED, subject)
@@ -268,7 +278,7 @@ class World:
 
     def _nas_fails(self, outage_us: int, cause: str = _CHANCE) -> None:
         self.watch.met[marks.NAS_OUTAGE] += 1
-        self._note_all(Kind.NAS_DOWN, self.kernel.now_us + outage_us)
+        self._begins(faults.NAS_OUTAGE.name, Kind.NAS_DOWN, outage_us)
         self._away[Party.NAS].add(cause)
         self.nas.is_up = False
         self.kernel.after(outage_us, self._nas_returns, cause)
@@ -276,28 +286,28 @@ class World:
     def _nas_returns(self, cause: str) -> None:
         if self._is_back(Party.NAS, cause):
             self.nas.is_up = True
-            self._note_all(Kind.NAS_UP, 0)
+            self._ends(faults.NAS_OUTAGE.name, Kind.NAS_UP)
 
     def _external_fails(self, outage_us: int, cause: str) -> None:
-        self._note_all(Kind.EXTERNAL_DOWN, self.kernel.now_us + outage_us)
+        self._begins(EXTERNAL_OUTAGE, Kind.EXTERNAL_DOWN, outage_us)
         self._away[Party.EXTERNAL].add(cause)
         self.nas.external.pause()
         self.kernel.after(outage_us, self._external_returns, cause)
 
     def _external_returns(self, cause: str) -> None:
         if self._is_back(Party.EXTERNAL, cause):
-            self._note_all(Kind.EXTERNAL_UP, 0)
+            self._ends(EXTERNAL_OUTAGE, Kind.EXTERNAL_UP)
             self.nas.external.resume()
 
     def _host_fails(self, outage_us: int, cause: str = _CHANCE) -> None:
         self.watch.met[marks.HOST_OUTAGE] += 1
-        self._note_all(Kind.HOST_DOWN, self.kernel.now_us + outage_us)
+        self._begins(faults.HOST_OUTAGE.name, Kind.HOST_DOWN, outage_us)
         self._away[Party.HOST].add(cause)
         for machine in self.machines:
             if cause == _ASKED:
                 machine.lose()
             else:
-                machine.crash()
+                machine.crash(faults.HOST_OUTAGE.name)
             machine.can_boot = False
         self.kernel.after(outage_us, self._host_returns, cause)
 
@@ -305,7 +315,7 @@ class World:
         if self._is_back(Party.HOST, cause):
             for machine in self.machines:
                 machine.can_boot = True
-            self._note_all(Kind.HOST_UP, 0)
+            self._ends(faults.HOST_OUTAGE.name, Kind.HOST_UP)
 
     def _machines_die(self) -> None:
         kernel = self.kernel
@@ -320,11 +330,11 @@ class World:
 
     def _die(self, machine: Machine) -> None:
         if self.kernel.faulty:
-            machine.crash()
+            machine.crash(faults.KILL.name)
 
     def _agent_is_stopped(self, stop_us: int) -> None:
         self.watch.met[marks.TOLD_TO_RUN_NO_JOBS] += 1
-        self._note_all(Kind.TOLD_TO_STOP, self.kernel.now_us + stop_us)
+        self._begins(faults.STOP.name, Kind.TOLD_TO_STOP, stop_us)
         for machine in self.machines:
             machine.is_told_to_stop = True
             self.watch.hold_all()
@@ -332,6 +342,7 @@ class World:
 
     def _stop_is_lifted(self) -> None:
         """Whoever lifts a stop starts the agent, again and again until everything is settled."""
+        self.watch.ledger.ends(faults.STOP.name)
         for machine in self.machines:
             machine.is_told_to_stop = False
             self._start(machine)
@@ -341,7 +352,7 @@ class World:
         if self.nas.refuses_identity:
             return
         self.watch.met[marks.IDENTITY_REFUSED] += 1
-        self._note_all(Kind.IDENTITY_REFUSED, self.kernel.now_us + refusal_us)
+        self._begins(faults.NAS_REFUSAL.name, Kind.IDENTITY_REFUSED, refusal_us)
         self.nas.refuses_identity = True
         for _ in self.machines:
             self.watch.hold_all()
@@ -351,7 +362,7 @@ class World:
         """Whoever logs in again starts the agent, again and again until everything is settled."""
         if self.nas.refuses_identity:
             self.nas.refuses_identity = False
-            self._note_all(Kind.IDENTITY_ACCEPTED, 0)
+            self._ends(faults.NAS_REFUSAL.name, Kind.IDENTITY_ACCEPTED)
             for machine in self.machines:
                 self._start(machine)
 
@@ -368,6 +379,16 @@ class World:
 
         machine.start(then)
         self.kernel.after(4 * MINUTE_US, then, False)
+
+    def _begins(self, name: str, kind: Kind, for_us: int) -> None:
+        """Note that an outage begins, and how long it is to last."""
+        until_us = self.kernel.now_us + for_us
+        self.watch.ledger.begins(name, until_us)
+        self._note_all(kind, until_us)
+
+    def _ends(self, name: str, kind: Kind) -> None:
+        self.watch.ledger.ends(name)
+        self._note_all(kind, 0)
 
     def _note_all(self, kind: Kind, value: int) -> None:
         for subject in range(len(self._setting.jobs)):

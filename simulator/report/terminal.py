@@ -9,6 +9,10 @@ import attrs
 
 from chronos.jobs.instants import format_instant
 from chronos.jobs.schedule import remarks
+from simulator import faults
+from simulator.report import accounts
+from simulator.report.words import TIED, wrapped
+from simulator.report.words import counted as counted  # its place for others
 from simulator.scenario import Plan
 from simulator.search.explore import Result
 from simulator.summary import Summary
@@ -25,15 +29,17 @@ def summary_lines(plan: Plan, seed: int, summary: Summary) -> Iterator[str]:
     jobs = plan.fleet.jobs
     days = summary.simulated_seconds / 86_400
     yield f"scenario   {plan.scenario}: {counted(len(jobs), 'job')} of {plan.fleet.name}, seed {seed}"
-    yield (
-        f"world      {counted(plan.days, 'day')} from {format_instant(plan.fleet.start_us)}, "
+    yield from wrapped(
+        "world",
+        f"{counted(plan.days, 'day')} from {format_instant(plan.fleet.start_us)}, "
         f"faults {plan.faults}, NAS {plan.nas}, agent {plan.agent}, {counted(plan.machines, 'machine')}"
-        f"{_of_policies(plan)}"
+        f"{_of_policies(plan)}",
     )
     yield from asked_lines(plan)
     if plan.wire:
         spoiled = ", which spoils messages" if plan.has_wire_faults else ""
         yield f"wire       all that ships, with a store in {_STORES[plan.wire]}{spoiled}"
+    yield from _switched_on(plan, seed)
     yield from remark_lines(plan)
     yield f"verdict    {summary.verdict}"
     yield from _violation_lines(summary.violations)
@@ -50,13 +56,19 @@ def summary_lines(plan: Plan, seed: int, summary: Summary) -> Iterator[str]:
     )
     calls = ", ".join(f"{count:,} {name}" for name, count in summary.nas_calls.items())
     yield f"NAS calls  {calls}"
-    lateness = summary.lateness_ms
-    yield f"lateness   {'':10}{'p50':>10}{'p99':>10}{'max':>12}"
-    for hop, row in (*lateness["by_hop"].items(), ("total", lateness)):
-        p50, p99, longest = (_seconds(row[key]) for key in ("p50", "p99", "max"))
-        yield f"           {hop:10}{p50:>10}{p99:>10}{longest:>12}"
+    yield from accounts.lateness_lines(summary.lateness_ms)
+    yield from accounts.job_lines(summary.accounts)
+    yield from accounts.loss_lines(summary.losses)
     events = counted(summary.events, "event")
     yield f"history    {events} in {counted(round(days), 'day')}, digest {summary.digest}"
+
+
+def _switched_on(plan: Plan, seed: int) -> Iterator[str]:
+    """Yield the lines that tell what could go wrong with this seed, and how likely it was each time."""
+    likely = faults.switched_on(plan.weights(seed))
+    if likely:
+        items = [f"{name} {chance:.2%}" for name, chance in likely.items()]
+        yield from wrapped("faults", ", ".join(item.replace(" ", TIED) for item in items))
 
 
 def remark_lines(plan: Plan) -> Iterator[str]:
@@ -182,16 +194,3 @@ def _violation_lines(violations: Sequence[Violation]) -> Iterator[str]:
 def _place(violation: Violation) -> str:
     job = f"job {violation.job_id} " if violation.job_id is not None else ""
     return f"{job}at {format_instant(violation.at_us)}"
-
-
-def _seconds(milliseconds: int) -> str:
-    return f"{milliseconds / 1000:,.1f} s"
-
-
-# The other words take an s.
-_PLURALS = {"crash": "crashes", "delivery": "deliveries", "loss": "losses", "try": "tries"}
-
-
-def counted(count: int, word: str) -> str:
-    """Return *count* and *word*, in the plural unless the count is one: 1 loss, 1,200 deliveries."""
-    return f"1 {word}" if count == 1 else f"{count:,} {_PLURALS.get(word, f'{word}s')}"

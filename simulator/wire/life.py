@@ -389,6 +389,7 @@ class Wired(Life):
         if spoiled is None:
             return answer
         self._watch.met[marks.ANSWER_SPOILED[spoiled]] += 1
+        self._watch.ledger.mishap(faults.WIRE_ANSWER.name, subject)
         if spoiled is Spoiling.TORN:
             return status, headers, content[: len(content) // 2]
         return status, {"content-type": "text/html"}, b"<html><body>a page of a proxy</body></html>"
