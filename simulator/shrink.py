@@ -328,7 +328,8 @@ class Shrinking:
             world.nas,
             world.machines,
             (),
-            duration_us=world.kernel.now_us - self._setting.start_us,
+            start_us=self._setting.start_us,
+            end_us=world.kernel.now_us,
         )
 
 
