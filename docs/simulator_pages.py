@@ -28,6 +28,7 @@ from simulator.report import document, terminal, traces
 from simulator.report.costs import cost_lines
 from simulator.report.page import MOST_LINES, Page
 from simulator.report.shrunk import shrunk_lines
+from simulator.report.story import Story
 from simulator.scenario import SCENARIOS, Plan, Scenario, simulate
 from simulator.search import cases
 from simulator.shrink import Shrinking
@@ -281,6 +282,15 @@ def _sample_violation() -> str:
     return block("\n".join(lines[:after]))
 
 
+def _sample_story() -> str:
+    """Return the story of a job of the year, of its first days."""
+    plan, job_id = evolve(_sample("year")[0], days=10), "job-07"
+    story = Story(job_id, None)
+    tracer = Tracer(story.take, tuple(job.id for job in plan.fleet.jobs), job_id)
+    lines = story.lines(simulate(plan, 0, tracer=tracer))
+    return block("\n".join([f"$ python -m simulator explain year --days 10 --job {job_id}", "…", *lines]))
+
+
 def _sample_shrunk() -> str:
     """Return the least that leads to the first violation of the naive agent."""
     shrunk = Shrinking(_sample("naive-agent")[0], 0).shrink()
@@ -352,6 +362,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "stuck": lambda: f"{faults.Boot.STUCK.value // MINUTE_US} minutes",
     "deployment": lambda: f"{world.DEPLOYMENT_US // MINUTE_US} minutes",
     "sample_shrunk": _sample_shrunk,
+    "sample_story": _sample_story,
     "statuses": lambda: _statuses(simulator_command_line.STATUSES),
     "chronos_statuses": lambda: _statuses(chronos_command_line.STATUSES),
     "cases": _cases,

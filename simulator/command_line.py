@@ -7,10 +7,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from functools import partial
-from importlib.util import find_spec
 from itertools import chain
 from os import stat_result
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -22,16 +20,13 @@ from chronos.cli.console import (
     VIOLATED,
     BadUsage,
     attempted,
-    facts,
-    keep_apart,
     tell,
     undone,
 )
-from chronos.cli.options import STANDARD_INPUT, Helped, Parser, Version, expected, instant, section, whole
-from chronos.jobs.instants import DAY_US, parse_instant
+from chronos.cli.options import Helped, Parser, Version, expected, instant, section, whole
 from chronos.testing.nas import BUILDS
-from simulator import bench, conditions_options, faults, fleet, policies
-from simulator.agents import AGENTS, CHRONOS
+from simulator import bench, faults
+from simulator.agents import AGENTS
 from simulator.compare import Cost, plain
 from simulator.properties import PROPERTIES
 from simulator.report import document, terminal, traces
@@ -39,13 +34,15 @@ from simulator.report.costs import cost_lines
 from simulator.report.difference import difference
 from simulator.report.file import STANDARD_OUTPUT, is_output, writing
 from simulator.report.shrunk import shrunk_lines
+from simulator.report.story import Story
 from simulator.report.traced import traced
-from simulator.scenario import DEFAULT, OWN_JOBS, SCENARIOS, Plan, Scenario, simulate
+from simulator.scenario import SCENARIOS, Plan, simulate
 from simulator.search import cases
 from simulator.shrink import Shrinking
 from simulator.summary import Summary
 from simulator.sweep import search_case, spread, sweep
-from simulator.wire import STORES
+from simulator.trace import Tracer
+from simulator.world_options import add_fleet, add_world, input_of, job_of, plan_of, scenario_of
 
 # The worst verdict of several decides.
 _STATUS = {"ok": OK, "inconclusive": INCONCLUSIVE, "violated": VIOLATED}
@@ -62,8 +59,6 @@ STATUSES = dict(
     )
 )
 
-# A century of a minute job; beyond that, instants leave the calendar.
-MAX_DAYS = 36_525
 MAX_SEEDS = 1_000_000
 
 _EXAMPLES = """\
@@ -103,6 +98,7 @@ def _parser() -> Parser:
     whole_parser.add_argument("--version", action=Version)
     commands = whole_parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     _add_run(commands)
+    _add_explain(commands)
     _add_shrink(commands)
     _add_diff(commands)
     listing = commands.add_parser("list", help="name the shipped scenarios")
@@ -117,9 +113,10 @@ def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
     run = commands.add_parser(
         "run", help="simulate a fleet and tell what came of it", epilog=f"{_EXAMPLES}\n\n{_faults()}"
     )
-    _add_fleet(run)
+    add_fleet(run)
     run.add_argument("--seeds", type=whole(1, MAX_SEEDS), metavar="N", help="so many seeds, from --seed on")
-    _add_world(run)
+    run.add_argument("--job", metavar="ID", help="tell of one job alone")
+    add_world(run)
     run.add_argument(
         "--compare",
         action="store_true",
@@ -134,15 +131,29 @@ def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
     run.set_defaults(command=_run)
 
 
+def _add_explain(commands: argparse._SubParsersAction[Parser]) -> None:
+    explain = commands.add_parser("explain", help="tell one job's story: what became of it, and why")
+    add_fleet(explain)
+    explain.add_argument("--job", metavar="ID", required=True, help="which job")
+    explain.add_argument(
+        "--around",
+        type=instant,
+        metavar="INSTANT",
+        help="what to tell of: ISO 8601 with an offset (default: its first loss)",
+    )
+    add_world(explain)
+    explain.set_defaults(command=_explain)
+
+
 def _add_shrink(commands: argparse._SubParsersAction[Parser]) -> None:
     shrink = commands.add_parser(
         "shrink", help="find the least that leads to a violation: jobs, days and faults that it needs"
     )
-    _add_fleet(shrink)
+    add_fleet(shrink)
     shrink.add_argument(
         "--property", metavar="ID", help="which violation (default: the first one that there is)"
     )
-    _add_world(shrink)
+    add_world(shrink)
     _add_shown(shrink)
     shrink.set_defaults(command=_shrink)
 
@@ -154,26 +165,6 @@ def _add_diff(commands: argparse._SubParsersAction[Parser]) -> None:
     diff.set_defaults(command=_diff)
 
 
-def _add_fleet(run: Parser) -> None:
-    """Add the options that say whose jobs, when, and with which seed."""
-    run.add_argument(
-        "scenario",
-        nargs="?",
-        metavar="SCENARIO",
-        help=f"a shipped scenario (default: {DEFAULT}; with --jobs, a year without faults)",
-    )
-    run.add_argument(
-        "--jobs",
-        metavar="FILE",
-        help="a jobs file instead of the scenario's fleet; - for the standard input; never written",
-    )
-    run.add_argument(
-        "--start", type=instant, metavar="INSTANT", help="where to start, ISO 8601 with an offset"
-    )
-    run.add_argument("--days", type=whole(1, MAX_DAYS), metavar="N", help="how long the calendar lasts")
-    run.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, metavar="N", help="the seed (default: 0)")
-
-
 def _add_shown(run: Parser) -> None:
     """Add the options that write down all that happens."""
     run.add_argument(
@@ -182,27 +173,6 @@ def _add_shown(run: Parser) -> None:
         help="write all that happens: " + "; ".join(f"{end}, {words}" for end, words in traces.WORDS.items()),
     )
     run.add_argument("--html", metavar="FILE", help="write a page that shows all that happens")
-
-
-def _add_world(run: Parser) -> None:
-    """Add the options that say what is around the jobs: what goes wrong, which NAS, and so on."""
-    run.add_argument("--faults", choices=faults.LEVELS, help="what goes wrong; see below")
-    run.add_argument("--nas", choices=tuple(BUILDS), help="which promises NAS keeps")
-    run.add_argument(
-        "--agent", choices=tuple(AGENTS), metavar="NAME", help="which agent: " + ", ".join(AGENTS)
-    )
-    run.add_argument(
-        "--policies", choices=policies.SOURCES, help="the jobs' own policies, or others at random"
-    )
-    run.add_argument("--machines", type=whole(1, 16), metavar="N", help="how many replicas share the store")
-    run.add_argument(
-        "--wire", action="store_true", help="run all that ships, not a model: HTTP, JSON, tokens and a store"
-    )
-    run.add_argument("--store", choices=STORES, help="with --wire: which store (default: memory)")
-    run.add_argument(
-        "--wire-faults", action="store_true", help="with --wire: messages come torn, or with old tokens"
-    )
-    conditions_options.add_conditions(run)
 
 
 def _faults() -> str:
@@ -231,13 +201,13 @@ def _add_check(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    scenario = _scenario(options)
-    given = _input(options, scenario)
+    scenario = scenario_of(options)
+    given = input_of(options, scenario)
     is_list = options.seeds is not None
     is_told = options.json is None or not is_output(options.json)
     target = options.json if is_told else STANDARD_OUTPUT
     with nullcontext() if target is None else writing(target, given, is_list=is_list) as report:
-        plan = _plan(options, scenario)
+        plan = plan_of(options, scenario)
         lines, verdict = _simulated(plan, options, given, None if report is None else report.add)
         if is_told:
             tell(lines)
@@ -257,6 +227,7 @@ def _simulated(
             told = document.summary_object(plan, seed, summary)
             add({**told, **document.asked_object(plan.conditions, cost)})
 
+    only = None if options.job is None else job_of(options, plan)
     if options.seeds is None:
         with (
             traced(plan, options.seed, given, trace=options.trace, html=options.html) as shown,
@@ -269,9 +240,9 @@ def _simulated(
             cost = Cost()
             cost.add(attempted(lambda: simulate(plain(plan), options.seed)), summary)
         keep(options.seed, summary, cost)
-        lines = terminal.summary_lines(plan, options.seed, summary)
+        lines = terminal.summary_lines(plan, options.seed, summary, only)
         return chain(lines, cost_lines(cost) if cost is not None else ()), summary.verdict
-    for option in ("trace", "html"):
+    for option in ("trace", "html", "job"):
         if getattr(options, option) is not None:
             raise BadUsage(f"--{option} is of one simulation, and not of --seeds")
     return _of_many(plan, options, keep)
@@ -302,13 +273,27 @@ def _of_many(
     return lines, next(verdict for verdict in _WORST if folded.verdicts[verdict])
 
 
+def _explain(options: argparse.Namespace) -> int:
+    scenario = scenario_of(options)
+    input_of(options, scenario)
+    plan = plan_of(options, scenario)
+    job_id = job_of(options, plan)
+    story = Story(job_id, options.around)
+    tracer = Tracer(story.take, tuple(job.id for job in plan.fleet.jobs), job_id)
+    with _progress(plan.scenario, 1.0) as advance:
+        summary = attempted(lambda: simulate(plan, options.seed, advance, tracer))
+    tell(terminal.world_lines(plan, options.seed))
+    tell(story.lines(summary))
+    return OK
+
+
 def _shrink(options: argparse.Namespace) -> int:
-    scenario = _scenario(options)
-    given = _input(options, scenario)
+    scenario = scenario_of(options)
+    given = input_of(options, scenario)
     ids = [each.id for each in PROPERTIES]
     if options.property is not None and options.property not in ids:
         raise BadUsage(f"there is no property {expected(options.property, ids)}")
-    plan = _plan(options, scenario)
+    plan = plan_of(options, scenario)
     if plan.wire:
         raise BadUsage("shrink works on the model, whose history is that of --wire; expected no --wire")
     shrinking = Shrinking(plan, options.seed, options.property)
@@ -329,77 +314,6 @@ def _diff(options: argparse.Namespace) -> int:
     lines = difference(options.one, options.other)
     tell(["the same   from beginning to end"] if lines is None else lines)
     return OK if lines is None else VIOLATED
-
-
-def _scenario(options: argparse.Namespace) -> Scenario:
-    name = options.scenario or (DEFAULT if options.jobs is None else OWN_JOBS.name)
-    if options.scenario is not None and name not in SCENARIOS:
-        raise BadUsage(f"there is no scenario {expected(name, SCENARIOS)}")
-    return SCENARIOS.get(name, OWN_JOBS)
-
-
-def _input(options: argparse.Namespace, scenario: Scenario) -> stat_result | None:
-    """Return the facts of the file that is read, which is no output, whatever it is called."""
-    if options.jobs is None:
-        name, given = scenario.fleet, facts(fleet.path(scenario.fleet))
-    elif options.jobs == STANDARD_INPUT:
-        name, given = "the standard input", facts(sys.stdin)
-    else:
-        name, given = options.jobs, facts(options.jobs)
-    keep_apart(name, given)
-    return given
-
-
-def _plan(options: argparse.Namespace, chosen: Scenario) -> Plan:
-    """Return what the options ask for; what they leave open is the scenario's."""
-    if options.jobs is not None:
-        path = None if options.jobs == STANDARD_INPUT else Path(options.jobs)
-        loaded = fleet.load_file(path, start_us=options.start)
-    else:
-        loaded = fleet.load_shipped(chosen.fleet, start_us=options.start)
-    plan = Plan(
-        scenario=chosen.name,
-        fleet=loaded,
-        days=options.days or chosen.days,
-        faults=options.faults or chosen.faults,
-        nas=options.nas or chosen.nas,
-        agent=options.agent or chosen.agent,
-        machines=options.machines or chosen.machines,
-        policies=options.policies or chosen.policies,
-        wire=_store(options, options.agent or chosen.agent),
-        has_wire_faults=options.wire_faults,
-        conditions=conditions_options.conditions(options),
-    )
-    if plan.setting(options.seed).end_us > _LAST_US:
-        raise BadUsage(f"--days {plan.days}: expected an end before the year 9900")
-    ends_us = loaded.start_us + plan.days * DAY_US
-    conditions_options.check(
-        plan.conditions,
-        [job.id for job in loaded.jobs],
-        loaded.start_us,
-        ends_us,
-        level=plan.faults,
-        of_wire=plan.has_wire_faults,
-    )
-    return plan
-
-
-def _store(options: argparse.Namespace, agent: str) -> str:
-    """Return with which store all that ships is to be run; nothing for a model of it."""
-    for option in ("store", "wire_faults"):
-        if getattr(options, option) and not options.wire:
-            raise BadUsage(f"--{option.replace('_', '-')} is for --wire alone")
-    if not options.wire:
-        return ""
-    if agent != CHRONOS.name:
-        raise BadUsage(f"--wire runs what ships, and the agent {agent} is a model alone")
-    store: str = options.store or STORES[0]
-    if store == "sqlite" and find_spec("sqlalchemy") is None:
-        raise BadUsage("--store sqlite needs the extra `sql` of chronos-cron")
-    return store
-
-
-_LAST_US = parse_instant("9900-01-01T00:00:00+00:00")
 
 
 @contextmanager

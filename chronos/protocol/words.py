@@ -5,7 +5,7 @@ from __future__ import annotations
 from chronos.errors import JobsFileError
 from chronos.jobs.due import wake_at
 from chronos.jobs.instants import format_instant
-from chronos.jobs.job import Origin, Outcome, Unreadable, Verdict
+from chronos.jobs.job import Origin, Outcome, Result, Unreadable, Verdict
 from chronos.protocol.draft import Fired
 from chronos.protocol.flow_effects import Answer
 from chronos.protocol.intents import Fire, Intent, RunNow
@@ -71,4 +71,5 @@ def of_outcome(outcome: Outcome) -> str:
     """Return an outcome as one line."""
     at = format_instant(outcome.occurrence_us)
     more = f" and {outcome.count - 1} more" if outcome.count > 1 else ""
-    return f"{outcome.job_id} of {at}{more}: {outcome.result}: {outcome.reason or 'as it should'}"
+    usual = "as it should" if outcome.result is Result.COMPLETED else "no reason was given"
+    return f"{outcome.job_id} of {at}{more}: {outcome.result}: {outcome.reason or usual}"

@@ -34,9 +34,10 @@ def lateness_lines(lateness_ms: Mapping[str, Any]) -> Iterator[str]:
         yield "           {:10}{:>10}{:>10}{:>12}{:>10}{:>10}{:>12}".format(hop, *shown)
 
 
-def job_lines(accounts: Sequence[Account]) -> Iterator[str]:
-    """Yield a table of the jobs, worst first."""
+def job_lines(accounts: Sequence[Account], only: str | None = None) -> Iterator[str]:
+    """Yield a table of the jobs, worst first; or of the one that is named."""
     whole_s = max(sum(account.up_seconds for account in accounts), 1)
+    accounts = [each for each in accounts if only in (None, each.job_id)]
     heads = ("due", "completed", *_WORST, "worst late", "wakes", "up")
     yield _row("job", *heads)
     ordered = sorted(accounts, key=_badness)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import attrs
 
 from chronos.jobs.instants import format_instant
 from chronos.jobs.schedule import remarks
 from simulator import faults
+from simulator.ledger import Loss
 from simulator.report import accounts
 from simulator.report.words import TIED, wrapped
 from simulator.report.words import counted as counted  # its place for others
@@ -20,14 +22,15 @@ from simulator.watch import Violation
 
 _STORES = {"memory": "memory", "json": "a JSON file", "sqlite": "SQLite"}
 
+T = TypeVar("T", Loss, Violation)
+
 # How many violations of one property are told in full; the others are counted.
 TOLD = 3
 
 
-def summary_lines(plan: Plan, seed: int, summary: Summary) -> Iterator[str]:
-    """Yield the lines that tell what came of one simulation."""
+def world_lines(plan: Plan, seed: int) -> Iterator[str]:
+    """Yield the lines that tell what is simulated."""
     jobs = plan.fleet.jobs
-    days = summary.simulated_seconds / 86_400
     yield f"scenario   {plan.scenario}: {counted(len(jobs), 'job')} of {plan.fleet.name}, seed {seed}"
     yield from wrapped(
         "world",
@@ -41,8 +44,21 @@ def summary_lines(plan: Plan, seed: int, summary: Summary) -> Iterator[str]:
         yield f"wire       all that ships, with a store in {_STORES[plan.wire]}{spoiled}"
     yield from _switched_on(plan, seed)
     yield from remark_lines(plan)
+
+
+def summary_lines(plan: Plan, seed: int, summary: Summary, only: str | None = None) -> Iterator[str]:
+    """Yield the lines that tell what came of one simulation.
+
+    Args:
+        plan: what was simulated.
+        seed: with which seed.
+        summary: what came of it.
+        only: the job of which violations, counts and losses are told; None for all.
+    """
+    days = summary.simulated_seconds / 86_400
+    yield from world_lines(plan, seed)
     yield f"verdict    {summary.verdict}"
-    yield from _violation_lines(summary.violations)
+    yield from _violation_lines(_of(only, summary.violations))
     for reason in summary.unsettled:
         yield f"           not settled: {reason}"
     runs = ", ".join(f"{count:,} {result}" for result, count in summary.runs.items())
@@ -57,10 +73,15 @@ def summary_lines(plan: Plan, seed: int, summary: Summary) -> Iterator[str]:
     calls = ", ".join(f"{count:,} {name}" for name, count in summary.nas_calls.items())
     yield f"NAS calls  {calls}"
     yield from accounts.lateness_lines(summary.lateness_ms)
-    yield from accounts.job_lines(summary.accounts)
-    yield from accounts.loss_lines(summary.losses)
+    yield from accounts.job_lines(summary.accounts, only)
+    yield from accounts.loss_lines(_of(only, summary.losses))
     events = counted(summary.events, "event")
     yield f"history    {events} in {counted(round(days), 'day')}, digest {summary.digest}"
+
+
+def _of(only: str | None, told: Sequence[T]) -> Sequence[T]:
+    """Return what is of one job."""
+    return told if only is None else [each for each in told if each.job_id == only]
 
 
 def _switched_on(plan: Plan, seed: int) -> Iterator[str]:

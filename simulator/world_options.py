@@ -1,0 +1,150 @@
+"""The options that say what is simulated: whose jobs, when, with which seed, and what is around them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.util import find_spec
+from os import stat_result
+from pathlib import Path
+
+from chronos.cli.console import BadUsage, facts, keep_apart
+from chronos.cli.options import STANDARD_INPUT, Parser, expected, instant, whole
+from chronos.jobs.instants import DAY_US, parse_instant
+from chronos.testing.nas import BUILDS
+from simulator import conditions_options, faults, fleet, policies
+from simulator.agents import AGENTS, CHRONOS
+from simulator.scenario import DEFAULT, OWN_JOBS, SCENARIOS, Plan, Scenario
+from simulator.wire import STORES
+
+# A century of a minute job; beyond that, instants leave the calendar.
+MAX_DAYS = 36_525
+
+_LAST_US = parse_instant("9900-01-01T00:00:00+00:00")
+
+
+def add_fleet(run: Parser) -> None:
+    """Add the options that say whose jobs, when, and with which seed."""
+    run.add_argument(
+        "scenario",
+        nargs="?",
+        metavar="SCENARIO",
+        help=f"a shipped scenario (default: {DEFAULT}; with --jobs, a year without faults)",
+    )
+    run.add_argument(
+        "--jobs",
+        metavar="FILE",
+        help="a jobs file instead of the scenario's fleet; - for the standard input; never written",
+    )
+    run.add_argument(
+        "--start", type=instant, metavar="INSTANT", help="where to start, ISO 8601 with an offset"
+    )
+    run.add_argument("--days", type=whole(1, MAX_DAYS), metavar="N", help="how long the calendar lasts")
+    run.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, metavar="N", help="the seed (default: 0)")
+
+
+def add_world(run: Parser) -> None:
+    """Add the options that say what is around the jobs: what goes wrong, which NAS, and so on."""
+    run.add_argument("--faults", choices=faults.LEVELS, help="what goes wrong; see below")
+    run.add_argument("--nas", choices=tuple(BUILDS), help="which promises NAS keeps")
+    run.add_argument(
+        "--agent", choices=tuple(AGENTS), metavar="NAME", help="which agent: " + ", ".join(AGENTS)
+    )
+    run.add_argument(
+        "--policies", choices=policies.SOURCES, help="the jobs' own policies, or others at random"
+    )
+    run.add_argument("--machines", type=whole(1, 16), metavar="N", help="how many replicas share the store")
+    run.add_argument(
+        "--wire", action="store_true", help="run all that ships, not a model: HTTP, JSON, tokens and a store"
+    )
+    run.add_argument("--store", choices=STORES, help="with --wire: which store (default: memory)")
+    run.add_argument(
+        "--wire-faults", action="store_true", help="with --wire: messages come torn, or with old tokens"
+    )
+    conditions_options.add_conditions(run)
+
+
+def scenario_of(options: argparse.Namespace) -> Scenario:
+    """Return the scenario that is asked for.
+
+    Raises:
+        BadUsage: there is none of that name.
+    """
+    name = options.scenario or (DEFAULT if options.jobs is None else OWN_JOBS.name)
+    if options.scenario is not None and name not in SCENARIOS:
+        raise BadUsage(f"there is no scenario {expected(name, SCENARIOS)}")
+    return SCENARIOS.get(name, OWN_JOBS)
+
+
+def input_of(options: argparse.Namespace, scenario: Scenario) -> stat_result | None:
+    """Return the facts of the file that is read, which is no output, whatever it is called."""
+    if options.jobs is None:
+        name, given = scenario.fleet, facts(fleet.path(scenario.fleet))
+    elif options.jobs == STANDARD_INPUT:
+        name, given = "the standard input", facts(sys.stdin)
+    else:
+        name, given = options.jobs, facts(options.jobs)
+    keep_apart(name, given)
+    return given
+
+
+def job_of(options: argparse.Namespace, plan: Plan) -> str:
+    """Return the job that is asked for.
+
+    Raises:
+        BadUsage: the fleet has none of that id.
+    """
+    job_id: str = options.job
+    ids = [job.id for job in plan.fleet.jobs]
+    if job_id not in ids:
+        raise BadUsage(f"--job: {plan.fleet.name} has no job {expected(job_id, ids)}")
+    return job_id
+
+
+def plan_of(options: argparse.Namespace, chosen: Scenario) -> Plan:
+    """Return what the options ask for; what they leave open is the scenario's."""
+    if options.jobs is not None:
+        path = None if options.jobs == STANDARD_INPUT else Path(options.jobs)
+        loaded = fleet.load_file(path, start_us=options.start)
+    else:
+        loaded = fleet.load_shipped(chosen.fleet, start_us=options.start)
+    plan = Plan(
+        scenario=chosen.name,
+        fleet=loaded,
+        days=options.days or chosen.days,
+        faults=options.faults or chosen.faults,
+        nas=options.nas or chosen.nas,
+        agent=options.agent or chosen.agent,
+        machines=options.machines or chosen.machines,
+        policies=options.policies or chosen.policies,
+        wire=_store(options, options.agent or chosen.agent),
+        has_wire_faults=options.wire_faults,
+        conditions=conditions_options.conditions(options),
+    )
+    if plan.setting(options.seed).end_us > _LAST_US:
+        raise BadUsage(f"--days {plan.days}: expected an end before the year 9900")
+    ends_us = loaded.start_us + plan.days * DAY_US
+    conditions_options.check(
+        plan.conditions,
+        [job.id for job in loaded.jobs],
+        loaded.start_us,
+        ends_us,
+        level=plan.faults,
+        of_wire=plan.has_wire_faults,
+    )
+    return plan
+
+
+def _store(options: argparse.Namespace, agent: str) -> str:
+    """Return with which store all that ships is to be run; nothing for a model of it."""
+    for option in ("store", "wire_faults"):
+        if getattr(options, option) and not options.wire:
+            raise BadUsage(f"--{option.replace('_', '-')} is for --wire alone")
+    if not options.wire:
+        return ""
+    if agent != CHRONOS.name:
+        raise BadUsage(f"--wire runs what ships, and the agent {agent} is a model alone")
+    store: str = options.store or STORES[0]
+    if store == "sqlite" and find_spec("sqlalchemy") is None:
+        raise BadUsage("--store sqlite needs the extra `sql` of chronos-cron")
+    return store
