@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -35,6 +36,7 @@ from simulator.report.difference import difference
 from simulator.report.file import STANDARD_OUTPUT, is_output, writing
 from simulator.report.shrunk import shrunk_lines
 from simulator.report.story import Story
+from simulator.report.sweeps import Sweep
 from simulator.report.traced import traced
 from simulator.scenario import SCENARIOS, Plan, simulate
 from simulator.search import cases
@@ -77,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         options = _parser().parse_args(arguments)
+        options.given = list(sys.argv[1:] if arguments is None else arguments)
     except Helped as helped:
         tell(helped.lines)
         return OK
@@ -240,7 +243,8 @@ def _simulated(
             cost = Cost()
             cost.add(attempted(lambda: simulate(plain(plan), options.seed)), summary)
         keep(options.seed, summary, cost)
-        lines = terminal.summary_lines(plan, options.seed, summary, only)
+        why = "" if plan.wire else _command(options, options.seed, "shrink")
+        lines = terminal.summary_lines(plan, options.seed, summary, only, why)
         return chain(lines, cost_lines(cost) if cost is not None else ()), summary.verdict
     for option in ("trace", "html", "job"):
         if getattr(options, option) is not None:
@@ -253,7 +257,7 @@ def _of_many(
 ) -> tuple[Iterable[str], str]:
     """Simulate many seeds of *plan*, hand each to *keep*, and return the summary and the worst verdict."""
     seeds = range(options.seed, options.seed + options.seeds)
-    folded, whole_cost = terminal.Sweep(), Cost()
+    folded, whole_cost = Sweep(), Cost()
     others = sweep(plain(plan), seeds) if options.compare else ((seed, None) for seed in seeds)
     with (
         _progress(plan.scenario, float(len(seeds))) as advance,
@@ -269,8 +273,26 @@ def _of_many(
                     each.add(before, summary)
             keep(seed, summary, cost)
             advance(float(folded.verdicts.total()))
-    lines = chain(folded.lines(plan), cost_lines(whole_cost) if options.compare else ())
+    told = folded.lines(plan, partial(_command, options))
+    lines = chain(told, cost_lines(whole_cost) if options.compare else ())
     return lines, next(verdict for verdict in _WORST if folded.verdicts[verdict])
+
+
+# Those that are not repeated where one seed of many is simulated again, each with a value.
+_OF_MANY = ("--seeds", "--seed", "--json")
+_OF_RUNS = ("--job", "--trace", "--html")
+
+
+def _command(options: argparse.Namespace, seed: int, command: str = "run") -> str:
+    """Return the command that simulates one seed of those that were asked for, and tells all of it."""
+    left_out = _OF_MANY if command == "run" else (*_OF_MANY, *_OF_RUNS)
+    kept, is_value = [], False
+    for each in options.given:
+        name, is_whole = each.partition("=")[0], "=" in each
+        if not (is_value or name in left_out or each == "--compare"):
+            kept.append(each)
+        is_value = not is_value and name in left_out and not is_whole
+    return shlex.join(["python", "-m", "simulator", command, *kept[1:], "--seed", str(seed)])
 
 
 def _explain(options: argparse.Namespace) -> int:

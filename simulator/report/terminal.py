@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
-import attrs
-
 from chronos.jobs.instants import format_instant
 from chronos.jobs.schedule import remarks
 from simulator import faults
@@ -36,7 +34,7 @@ def world_lines(plan: Plan, seed: int) -> Iterator[str]:
         "world",
         f"{counted(plan.days, 'day')} from {format_instant(plan.fleet.start_us)}, "
         f"faults {plan.faults}, NAS {plan.nas}, agent {plan.agent}, {counted(plan.machines, 'machine')}"
-        f"{_of_policies(plan)}",
+        f"{of_policies(plan)}",
     )
     yield from asked_lines(plan)
     if plan.wire:
@@ -46,7 +44,9 @@ def world_lines(plan: Plan, seed: int) -> Iterator[str]:
     yield from remark_lines(plan)
 
 
-def summary_lines(plan: Plan, seed: int, summary: Summary, only: str | None = None) -> Iterator[str]:
+def summary_lines(
+    plan: Plan, seed: int, summary: Summary, only: str | None = None, why: str = ""
+) -> Iterator[str]:
     """Yield the lines that tell what came of one simulation.
 
     Args:
@@ -54,11 +54,14 @@ def summary_lines(plan: Plan, seed: int, summary: Summary, only: str | None = No
         seed: with which seed.
         summary: what came of it.
         only: the job of which violations, counts and losses are told; None for all.
+        why: the command that tells why something is violated.
     """
     days = summary.simulated_seconds / 86_400
     yield from world_lines(plan, seed)
     yield f"verdict    {summary.verdict}"
     yield from _violation_lines(_of(only, summary.violations))
+    if summary.violations and why:
+        yield f"why        {why}"
     for reason in summary.unsettled:
         yield f"           not settled: {reason}"
     runs = ", ".join(f"{count:,} {result}" for result, count in summary.runs.items())
@@ -106,67 +109,9 @@ def asked_lines(plan: Plan) -> Iterator[str]:
         yield f"with       {', '.join(words)}"
 
 
-def _of_policies(plan: Plan) -> str:
+def of_policies(plan: Plan) -> str:
+    """Say whose policies the jobs have, if not their own."""
     return "" if plan.policies == "own" else f", policies {plan.policies}"
-
-
-@attrs.define
-class Sweep:
-    """What is kept of many seeds, however many: counts, and the first violation of each property.
-
-    Attributes:
-        seeds: which were simulated.
-        verdicts: how many seeds ended with each verdict.
-        violated: by property, the first seed that violates it and its violation there.
-        violated_seeds: by property, how many seeds violate it.
-        violations: by property, how often it was violated.
-        runs: how many occurrences ended with each result.
-        totals: how many fires, wakes and events there were.
-    """
-
-    seeds: list[int] = attrs.field(factory=list)
-    verdicts: Counter[str] = attrs.field(factory=Counter)
-    violated: dict[str, tuple[int, Violation]] = attrs.field(factory=dict)
-    violated_seeds: Counter[str] = attrs.field(factory=Counter)
-    violations: Counter[str] = attrs.field(factory=Counter)
-    runs: Counter[str] = attrs.field(factory=Counter)
-    totals: Counter[str] = attrs.field(factory=Counter)
-
-    def add(self, seed: int, summary: Summary) -> None:
-        """Count the *summary* of *seed*, which comes after those before it."""
-        self.seeds[1:] = [seed]
-        self.verdicts[summary.verdict] += 1
-        self.violations.update(violation.property for violation in summary.violations)
-        self.violated_seeds.update({violation.property for violation in summary.violations})
-        for violation in summary.violations:
-            self.violated.setdefault(violation.property, (seed, violation))
-        self.runs.update(summary.runs)
-        self.totals.update(fires=summary.fires, wakes=summary.wakes, events=summary.events)
-
-    def lines(self, plan: Plan) -> Iterator[str]:
-        """Yield the lines that tell what came of them."""
-        yield (
-            f"scenario   {plan.scenario}: {counted(len(plan.fleet.jobs), 'job')} of {plan.fleet.name}, "
-            f"{counted(plan.days, 'day')}, faults {plan.faults}, "
-            f"NAS {plan.nas}, agent {plan.agent}{_of_policies(plan)}"
-        )
-        yield from asked_lines(plan)
-        yield from remark_lines(plan)
-        yield f"seeds      {self.seeds[0]} to {self.seeds[-1]}: " + ", ".join(
-            f"{count} {verdict}" for verdict, count in sorted(self.verdicts.items())
-        )
-        total = self.verdicts.total()
-        for name, (seed, first) in sorted(self.violated.items()):
-            yield (
-                f"violated   {name} in {self.violated_seeds[name]} of {counted(total, 'seed')}, "
-                f"{counted(self.violations[name], 'time')}; first with --seed {seed}:"
-            )
-            yield f"           {_place(first)}: {first.message}"
-        yield "runs       " + ", ".join(f"{count:,} {result}" for result, count in self.runs.items())
-        yield "fires      " + ", ".join(
-            counted(self.totals[name], word)
-            for name, word in {"fires": "delivery", "wakes": "wake", "events": "event"}.items()
-        )
 
 
 def check_lines(results: Iterable[Result]) -> Iterator[str]:
@@ -201,7 +146,7 @@ def _violation_lines(violations: Sequence[Violation]) -> Iterator[str]:
         told[violation.property] += 1
         if told[violation.property] > TOLD:
             continue
-        yield f"violated   {violation.property}  {_place(violation)}"
+        yield f"violated   {violation.property}  {place(violation)}"
         yield f"           {violation.message}"
         if told[violation.property] == 1 and violation.history:
             yield "           what came before:"
@@ -212,6 +157,7 @@ def _violation_lines(violations: Sequence[Violation]) -> Iterator[str]:
             yield f"           ({counted(count - TOLD, 'more violation')} of {name})"
 
 
-def _place(violation: Violation) -> str:
+def place(violation: Violation) -> str:
+    """Return whose violation it is, and when."""
     job = f"job {violation.job_id} " if violation.job_id is not None else ""
     return f"{job}at {format_instant(violation.at_us)}"
