@@ -51,9 +51,14 @@ def unaccounted(move: StoreMove) -> str | None:
     passed += [(at_us, at_us, 1) for manual, at_us in taken if not manual]
     if old.state is JobState.PAUSED:
         return None  # what passes while the schedule is out of force is nobody's
-    if back_us is not None:
-        old = evolve(old, next_us=back_us, ran_ahead_us=(*old.ran_ahead_us, *new.ran_ahead_us))
-    return _slots_unaccounted(old, new, sorted(passed))
+    return _slots_unaccounted(_gone_back(old, new, back_us), new, sorted(passed))
+
+
+def _gone_back(old: Job, new: Job, back_us: Instant | None) -> Job:
+    """Return *old* as it stands when it has been put back to a slot."""
+    if back_us is None:
+        return old
+    return evolve(old, next_us=back_us, ran_ahead_us=(*old.ran_ahead_us, *new.ran_ahead_us))
 
 
 def _put_back_to(move: StoreMove) -> Instant | None:

@@ -71,6 +71,10 @@ def add_conditions(parser: Parser) -> None:
         metavar="TIME",
         help="the machine's clock is off by so much, all the time: +40s, or --clock=-40s",
     )
+    _add_faults(group)
+
+
+def _add_faults(group: argparse._ArgumentGroup) -> None:
     for name, what in (("only", "no others"), ("without", "none of them")):
         group.add_argument(
             f"--{name}",

@@ -28,7 +28,6 @@ class Summary(Struct, frozen=True, kw_only=True):
     events: int
     fires: int
     runs: dict[str, int]
-    runs_of: dict[str, dict[str, int]]
     wakes: int
     wakes_for_nothing: int
     agent_up_seconds: int
@@ -38,6 +37,11 @@ class Summary(Struct, frozen=True, kw_only=True):
     digest: str
     accounts: tuple[Account, ...]
     losses: tuple[Loss, ...]
+
+    @property
+    def runs_of(self) -> dict[str, dict[str, int]]:
+        """How many occurrences of each job ended with each result."""
+        return {account.job_id: account.runs for account in self.accounts}
 
 
 def summarize(
@@ -70,20 +74,12 @@ def summarize(
         events=kernel.events,
         fires=nas.calls["fire"],
         runs={str(result): watch.results[result] for result in Result},
-        runs_of={
-            job_id: {str(result): results[result] for result in Result}
-            for job_id, results in zip(watch.job_ids, watch.results_of, strict=True)
-        },
         wakes=sum(machine.wakes for machine in machines),
         wakes_for_nothing=sum(machine.wasted_wakes for machine in machines),
         agent_up_seconds=sum(machine.up_us for machine in machines) // 1_000_000,
         nas_calls={name: count for name, count in nas.calls.items() if name != "fire"},
         lateness_ms=_lateness_ms(watch),
-        marks={
-            name: count
-            for name, count in sorted((mark.name, count) for mark, count in watch.met.items())
-            if count
-        },
+        marks=dict(sorted((mark.name, count) for mark, count in watch.met.items() if count)),
         digest=kernel.digest(),
         accounts=watch.ledger.accounts(watch.store, end_us),
         losses=watch.ledger.losses(),

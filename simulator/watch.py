@@ -83,7 +83,6 @@ class Watch:
         self.told: Callable[[Violation], None] = lambda _violation: None
         self.met: Counter[Mark] = Counter()
         self.results: Counter[Result] = Counter()
-        self.results_of: list[Counter[Result]] = [Counter() for _ in jobs]
         self.lateness_us: dict[str, array[int]] = {hop: array("q") for hop in HOPS}
         self.runs_started = 0
         self._armed_us = armed_us
@@ -151,7 +150,6 @@ class Watch:
             self.ledger.ended(subject, old, outcomes)
             for outcome in outcomes:
                 self.results[outcome.result] += outcome.count
-                self.results_of[subject][outcome.result] += outcome.count
 
     def started(self, subject: int, run: Run, *, by_own_clock: bool) -> None:
         """A process starts *run*; it may fire its jobs itself, by its machine's clock."""
