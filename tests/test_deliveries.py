@@ -18,6 +18,7 @@ from chronos.testing.nas import EMPTY, RELAY_TIMEOUT_US, OneShot, Promises, Row
 from chronos.values import evolve
 from simulator import marks
 from simulator.agents import CHRONOS
+from simulator.comparison import Comparison
 from simulator.kernel import Kernel, RecordedChoices
 from simulator.nas_server import Call, NasServer, Relay
 from simulator.network import Network
@@ -193,7 +194,7 @@ class Timed:
             Network(self.kernel, watch),
             watch,
             promises,
-            ["j"],
+            Comparison([None], ["j"]),
             fire=self.relays.append,
             horizon_us=60 * MINUTE_US,
         )
