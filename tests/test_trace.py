@@ -197,6 +197,7 @@ def test_trace_goes_into_a_pipe_by_name(tmp_path: Path) -> None:
         (("--html", "t.html", "--seeds", "2"), "of one simulation"),
         (("--html", "t.json", "--trace", "t.json"), "this is the file of --trace"),
         (("--html", "."), "expected a file, this is a folder"),
+        (("--html", "-"), "the summary goes there"),
     ],
 )
 def test_file_that_cannot_be_written_is_one_clear_error(

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from chronos.cli.console import BadUsage, facts, is_one_file
 from simulator.report import traces
-from simulator.report.file import STANDARD_OUTPUT, writing
+from simulator.report.file import is_output, writing
 from simulator.report.page import Page
 from simulator.scenario import Plan
 from simulator.summary import Summary
@@ -63,6 +63,9 @@ def traced(
         BadUsage: a name asks for no form, or is that of another file; or it cannot be written.
     """
     form = None if trace is None else traces.form_of(trace)
+    for option, name in (("trace", trace), ("html", html)):
+        if name is not None and is_output(name):
+            raise BadUsage(f"--{option} {name}: the summary goes there; expected a file")
     if trace is not None and html is not None and is_same(trace, html):
         raise BadUsage(f"--html {html}: this is the file of --trace; expected another name")
     made = Traced(plan)
@@ -78,6 +81,4 @@ def traced(
 
 def is_same(one: str, other: str) -> bool:
     """Return whether two names are those of one file."""
-    if STANDARD_OUTPUT in (one, other):
-        return one == other
     return os.path.realpath(one) == os.path.realpath(other) or is_one_file(facts(one), facts(other))
