@@ -230,7 +230,7 @@ def test_version_is_told(program: str) -> None:
     ("arguments", "meant"),
     [
         (["rum"], "run"),
-        (["run", "--job", "x"], "--jobs"),
+        (["run", "--jbs", "x"], "--jobs"),
         (["run", "--fautls=heavy"], "--faults"),
         (["run", "--faults", "heavey"], "heavy"),
         (["run", "--nas", "hardend"], "hardened"),
