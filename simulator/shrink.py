@@ -152,9 +152,10 @@ class _Choices:
         number_then = then[1] if then[0] == now_us else 0
         self._asked[key], self._asked_then[key] = number + 1, (now_us, number_then + 1)
         if self._wanted is not None:
-            wanted = self._wanted.get((*key, number)) or self._wanted.get((*key, now_us, number_then))
             if self._attempt.is_near:
                 wanted = self._near(label, subject, now_us)
+            else:
+                wanted = self._wanted.get((*key, number)) or self._wanted.get((*key, now_us, number_then))
             drawn = 0 if wanted is None else wanted.drawn
         if drawn:
             self.struck.append(
@@ -201,9 +202,8 @@ class Shrinking:
         self._job_id: str | None = None
         self.tries = 0
 
-    def shrink(self, progress: Callable[[int], None] = lambda _tries: None) -> Shrunk | None:
+    def shrink(self) -> Shrunk | None:
         """Return the least; None when nothing is violated."""
-        self._progress = progress
         jobs = tuple(range(len(self._setting.jobs)))
         whole = _Attempt(jobs=jobs, days=self._plan.days, machines=self._plan.machines)
         found = self._try(whole)
@@ -231,7 +231,6 @@ class Shrinking:
     def _try(self, attempt: _Attempt, tracer: Tracer | None = None) -> tuple[Violation, list[Strike]] | None:
         """Return the violation that an attempt leads to, with what struck before; None when it does not."""
         self.tries += 1
-        self._progress(self.tries)
         whole = self._setting
         setting: Setting = evolve(
             whole,

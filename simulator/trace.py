@@ -6,7 +6,6 @@ besides, and the history is the same.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
@@ -230,7 +229,7 @@ class Tracer:
 
 
 class _Kernel(Kernel):
-    """Remembers of each event at which line it was caused.
+    """Hands each event the line at which it was caused.
 
     Attributes:
         line: the latest line of the event that happens now, or the one that led to it.
@@ -240,24 +239,17 @@ class _Kernel(Kernel):
         super().__init__(choices, start_us=start_us, subjects=subjects)
         self.line = 0
         self._tracer = tracer
-        self._because: dict[int, int] = {}
 
     def at(self, when_us: int, handler: Callable[..., None], *arguments: Any) -> None:
-        super().at(when_us, handler, *arguments)
-        self._because[self._order] = self.line
+        super().at(when_us, self._happen, self.line, handler, arguments)
 
     def after(self, delay_us: int, handler: Callable[..., None], *arguments: Any) -> None:
-        super().after(delay_us, handler, *arguments)
-        self._because[self._order] = self.line
+        self.at(self.now_us + delay_us, handler, *arguments)
 
-    def run(self, until_us: int) -> None:
-        queue = self._queue
-        while queue and queue[0][0] <= until_us:
-            when_us, order, handler, arguments = heapq.heappop(queue)
-            self.now_us, self.line = when_us, self._because.pop(order, 0)
-            self.events += 1
-            handler(*arguments)
-        self.now_us, self.line = max(self.now_us, until_us), 0
+    def _happen(self, because: int, handler: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        self.line = because
+        handler(*arguments)
+        self.line = 0
 
     def record(self, kind: int, subject: int, value: int = 0) -> None:
         super().record(kind, subject, value)

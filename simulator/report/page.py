@@ -12,7 +12,7 @@ from typing import Any
 
 from chronos.cli.console import BadUsage
 from chronos.jobs.instants import Instant, format_instant
-from simulator.report.terminal import counted
+from simulator.report.words import counted
 from simulator.scenario import Plan
 from simulator.summary import Summary
 from simulator.trace import Lane, Line

@@ -9,7 +9,7 @@ from typing import Any
 
 from chronos.jobs.instants import SECOND_US, Instant, format_instant
 from simulator import faults
-from simulator.report.terminal import counted
+from simulator.report.words import counted
 from simulator.shrink import Shrunk, Strike
 from simulator.trace import VIOLATION, Line
 
