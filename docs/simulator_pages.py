@@ -286,7 +286,7 @@ def _sample_story() -> str:
     """Return the story of a job of the year, of its first days."""
     plan, job_id = evolve(_sample("year")[0], days=10), "job-07"
     story = Story(job_id, None)
-    tracer = Tracer(story.take, tuple(job.id for job in plan.fleet.jobs), job_id)
+    tracer = Tracer(story.take, plan.fleet.job_ids, job_id)
     lines = story.lines(simulate(plan, 0, tracer=tracer))
     return block("\n".join([f"$ python -m simulator explain year --days 10 --job {job_id}", "…", *lines]))
 
@@ -347,7 +347,7 @@ def downloads() -> dict[str, str]:
     """Return the page of a simulation as a file of the site, by path."""
     plan = evolve(_sample("naive-agent")[0], days=6)
     page, pieces = Page(plan, 0), list[str]()
-    summary = simulate(plan, 0, tracer=Tracer(page.take, tuple(job.id for job in plan.fleet.jobs)))
+    summary = simulate(plan, 0, tracer=Tracer(page.take, plan.fleet.job_ids))
     page.write(pieces.append, summary)
     return {"see/naive-agent.html": "".join(pieces)}
 

@@ -301,7 +301,7 @@ def _explain(options: argparse.Namespace) -> int:
     plan = plan_of(options, scenario)
     job_id = job_of(options, plan)
     story = Story(job_id, options.around)
-    tracer = Tracer(story.take, tuple(job.id for job in plan.fleet.jobs), job_id)
+    tracer = Tracer(story.take, plan.fleet.job_ids, job_id)
     with _progress(plan.scenario, 1.0) as advance:
         summary = attempted(lambda: simulate(plan, options.seed, advance, tracer))
     tell(terminal.world_lines(plan, options.seed))

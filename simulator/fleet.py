@@ -29,6 +29,11 @@ class Fleet(Struct, frozen=True, kw_only=True):
     jobs: tuple[Job, ...]
     start_us: Instant
 
+    @property
+    def job_ids(self) -> tuple[str, ...]:
+        """The ids of the jobs, in their order."""
+        return tuple(job.id for job in self.jobs)
+
 
 def shipped() -> tuple[str, ...]:
     """Return the names of the fleets that come with the simulator."""

@@ -95,7 +95,7 @@ def job_of(options: argparse.Namespace, plan: Plan) -> str:
         BadUsage: the fleet has none of that id.
     """
     job_id: str = options.job
-    ids = [job.id for job in plan.fleet.jobs]
+    ids = plan.fleet.job_ids
     if job_id not in ids:
         raise BadUsage(f"--job: {plan.fleet.name} has no job {expected(job_id, ids)}")
     return job_id

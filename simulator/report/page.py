@@ -12,6 +12,7 @@ from typing import Any
 
 from chronos.cli.console import BadUsage
 from chronos.jobs.instants import Instant, format_instant
+from simulator.report.terminal import title, world
 from simulator.report.words import counted
 from simulator.scenario import Plan
 from simulator.summary import Summary
@@ -81,14 +82,10 @@ class Page:
 
     def _data(self, summary: Summary) -> dict[str, Any]:
         plan, lateness = self._plan, summary.lateness_ms
-        jobs = counted(len(plan.fleet.jobs), "job")
         always_on = max(summary.simulated_seconds * plan.machines, 1)
         return {
-            "title": f"{plan.scenario}: {jobs} of {plan.fleet.name}, seed {self._seed}",
-            "world": (
-                f"{counted(plan.days, 'day')} from {format_instant(self._start_us)}, faults {plan.faults}, "
-                f"NAS {plan.nas}, agent {plan.agent}, {counted(plan.machines, 'machine')}"
-            ),
+            "title": title(plan, self._seed),
+            "world": world(plan),
             "machine": (
                 f"{counted(summary.wakes, 'wake')} ({summary.wakes_for_nothing:,} ran nothing), up "
                 f"{summary.agent_up_seconds / always_on:.1%} of the time"

@@ -26,16 +26,25 @@ T = TypeVar("T", Loss, Violation)
 TOLD = 3
 
 
-def world_lines(plan: Plan, seed: int) -> Iterator[str]:
-    """Yield the lines that tell what is simulated."""
-    jobs = plan.fleet.jobs
-    yield f"scenario   {plan.scenario}: {counted(len(jobs), 'job')} of {plan.fleet.name}, seed {seed}"
-    yield from wrapped(
-        "world",
+def title(plan: Plan, seed: int) -> str:
+    """Return what a simulation is called."""
+    jobs = counted(len(plan.fleet.jobs), "job")
+    return f"{plan.scenario}: {jobs} of {plan.fleet.name}, seed {seed}"
+
+
+def world(plan: Plan) -> str:
+    """Return in which world it is."""
+    return (
         f"{counted(plan.days, 'day')} from {format_instant(plan.fleet.start_us)}, "
         f"faults {plan.faults}, NAS {plan.nas}, agent {plan.agent}, {counted(plan.machines, 'machine')}"
-        f"{of_policies(plan)}",
+        f"{of_policies(plan)}"
     )
+
+
+def world_lines(plan: Plan, seed: int) -> Iterator[str]:
+    """Yield the lines that tell what is simulated."""
+    yield f"scenario   {title(plan, seed)}"
+    yield from wrapped("world", world(plan))
     yield from asked_lines(plan)
     if plan.wire:
         spoiled = ", which spoils messages" if plan.has_wire_faults else ""

@@ -32,8 +32,7 @@ class Traced:
         """Let *take* be told of each line, and *end* of what came of it."""
         self._takers.append(take)
         self._ends.append(end)
-        job_ids = tuple(job.id for job in self._plan.fleet.jobs)
-        self.tracer = Tracer(take if len(self._takers) == 1 else self.take, job_ids)
+        self.tracer = Tracer(take if len(self._takers) == 1 else self.take, self._plan.fleet.job_ids)
 
     def end(self, summary: Summary) -> None:
         """Write what can be written only now."""
