@@ -1,0 +1,1 @@
+"""The commands of `python -m simulator`: the options of each, and what it prints."""
