@@ -13,7 +13,7 @@ from msgspec import Struct
 from chronos.jobs.due import wake_at
 from chronos.jobs.instants import Instant
 from chronos.jobs.job import Job, JobState, Liveness, Move, Origin, Verdict
-from chronos.protocol import job_changes, transitions
+from chronos.protocol import flow as flows
 from chronos.protocol.clocks import Belief
 from chronos.protocol.draft import Fired
 from chronos.protocol.flow import Phase, starts
@@ -39,16 +39,10 @@ from chronos.protocol.flow_effects import (
     SwapJob,
 )
 from chronos.protocol.intents import (
-    Create,
-    Declare,
-    Edit,
     Finish,
     Fire,
     Intent,
-    Pause,
-    Remove,
     Renew,
-    Resume,
     RunNow,
 )
 from chronos.protocol.state import Rules
@@ -76,7 +70,9 @@ def step(flow: NaiveFlow, event: Event, now_us: Instant) -> Step:
     """Return *flow* after *event*, and the effects to perform."""
     match event:
         case JobLoaded() | SwapConflicted():
-            move = _decide(flow, event, now_us)
+            move = flows.decide(
+                flow.intent, event.job, owner=flow.owner, now_us=now_us, liveness=event.liveness
+            )
             if move.job == event.job:
                 return _after_move(flow, move)
             swap = SwapJob(
@@ -101,42 +97,6 @@ def step(flow: NaiveFlow, event: Event, now_us: Instant) -> Step:
             )
             return done, (*answers, *begun)
     raise AssertionError(event)
-
-
-def _decide(flow: NaiveFlow, event: JobLoaded | SwapConflicted, now_us: Instant) -> Move:
-    intent, job = flow.intent, event.job
-    match intent:
-        case Fire():
-            return transitions.fire(
-                job,
-                fire_at_us=intent.fire_at_us,
-                now_us=now_us,
-                owner=flow.owner,
-                liveness=event.liveness,
-                fired=intent.fired,
-            )
-        case Finish():
-            return transitions.finish(
-                job, run=intent.run, succeeded=intent.succeeded, detail=intent.detail, now_us=now_us
-            )
-        case RunNow():
-            return transitions.run_now(
-                job, asked_us=intent.asked_us, now_us=now_us, owner=flow.owner, liveness=event.liveness
-            )
-        case Renew():
-            return transitions.renew(job, run=intent.run, now_us=now_us)
-        case Create():
-            return job_changes.create(job, wanted=intent.job, now_us=now_us)
-        case Declare():
-            return job_changes.declare(job, wanted=intent.job, is_relative=intent.is_relative, now_us=now_us)
-        case Edit():
-            return job_changes.edit(job, changes=intent.changes, now_us=now_us)
-        case Pause():
-            return job_changes.pause(job, note=intent.note, now_us=now_us)
-        case Resume():
-            return job_changes.resume(job, from_now=intent.from_now, now_us=now_us)
-        case Remove():
-            return job_changes.remove(job)
 
 
 def _after_move(flow: NaiveFlow, move: Move) -> Step:

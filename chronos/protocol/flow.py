@@ -17,7 +17,7 @@ it can be stored, compared and dropped between any two effects, which is what a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -27,7 +27,7 @@ from chronos.errors import StaleRevision
 from chronos.jobs.data import NO_DATA
 from chronos.jobs.due import wake_at
 from chronos.jobs.instants import SECOND_US, Instant
-from chronos.jobs.job import Job, Move, Origin, Run, Verdict
+from chronos.jobs.job import Job, Liveness, Move, Origin, Run, Verdict
 from chronos.protocol import job_changes, transitions
 from chronos.protocol.clocks import Belief
 from chronos.protocol.flow_effects import (
@@ -197,7 +197,14 @@ def _on_recalled(flow: Flow, event: HistoryLoaded, now_us: Instant) -> Step:
 
 def _on_known(flow: Flow, event: JobLoaded | SwapConflicted, before: Job | None, now_us: Instant) -> Step:
     """Decide the move from the job of *event*; in the store it is *before*."""
-    move = _decide(flow, event, now_us)
+    move = decide(
+        flow.intent,
+        event.job,
+        owner=flow.owner,
+        now_us=now_us,
+        liveness=event.liveness,
+        belief=flow.belief,
+    )
     is_changed = move.job is not before and move.job != before
     decided = Flow(
         intent=flow.intent,
@@ -331,29 +338,43 @@ def _on_reloaded(flow: Flow, move: Move, job: Job | None, now_us: Instant) -> St
     return _swap(evolve(flow, move=raised), job, raised)
 
 
-def _decide(flow: Flow, event: JobLoaded | SwapConflicted, now_us: Instant) -> Move:
-    """Ask the transition that the intent names."""
-    job = event.job
-    match flow.intent:
+def decide(
+    intent: Intent,
+    job: Job | None,
+    *,
+    owner: str,
+    now_us: Instant,
+    liveness: Sequence[Liveness] = (),
+    belief: Belief = Belief.UNKNOWN,
+) -> Move:
+    """Return the move of the transition that an intent names.
+
+    Args:
+        intent: what is to happen.
+        job: the job as stored.
+        owner: names the process.
+        now_us: the present instant by its clock.
+        liveness: what is known of the owner of each run in flight, in their order.
+        belief: whether the clock is believed.
+    """
+    match intent:
         case Fire(fire_at_us=fire_at_us, fired=fired, may_start=may_start):
             return transitions.fire(
                 job,
                 fire_at_us=fire_at_us,
                 now_us=now_us,
-                owner=flow.owner,
-                liveness=event.liveness,
+                owner=owner,
+                liveness=liveness,
                 fired=fired,
                 may_start=may_start,
-                belief=flow.belief,
+                belief=belief,
             )
         case Finish(run=run, succeeded=succeeded, detail=detail, may_start=may_start):
             return transitions.finish(
                 job, run=run, succeeded=succeeded, detail=detail, now_us=now_us, may_start=may_start
             )
         case RunNow(asked_us=asked_us):
-            return transitions.run_now(
-                job, asked_us=asked_us, now_us=now_us, owner=flow.owner, liveness=event.liveness
-            )
+            return transitions.run_now(job, asked_us=asked_us, now_us=now_us, owner=owner, liveness=liveness)
         case Renew(run=run):
             return transitions.renew(job, run=run, now_us=now_us)
         case Create(job=wanted):
