@@ -23,6 +23,7 @@ from simulator.surroundings import (
     EXTERNAL_OUTAGE,
     FELT_US,
     MESSAGES,
+    RAISED,
     Episode,
     Surroundings,
 )
@@ -56,6 +57,7 @@ WORDS = {
     faults.CHANGE.name: "somebody changed the job",
     ASLEEP: "the machine went to sleep",
     DEPLOYED: "the machine was started anew",
+    RAISED: "the agent raised an exception",
     BEFORE: "it was overdue when the calendar began",
     UNEXPLAINED: "nothing that is known explains it",
 }

@@ -57,6 +57,7 @@ class Kind(IntEnum):
     CONFLICT = 41
     EXTERNAL_DOWN = 45
     EXTERNAL_UP = 46
+    RAISED = 47
 
 
 # What somebody may ask for, by the numbers that `simulator.people` enters.
@@ -124,6 +125,7 @@ _WORDS: dict[Kind, tuple[str, Callable[[int], str]]] = {
     Kind.DELAYED: ("a message is delayed by {} s", _NUMBER),
     Kind.EXTERNAL_DOWN: ("the external scheduler makes no calls until {}", _INSTANT),
     Kind.EXTERNAL_UP: ("the external scheduler makes calls again", _NUMBER),
+    Kind.RAISED: ("the agent raises an exception, which ends its process", _NUMBER),
     Kind.CONFLICT: ("another process was faster", _NUMBER),
 }
 

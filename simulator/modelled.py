@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from msgspec import Struct
 
 from chronos.agent.effects import failure_of
-from chronos.contract.messages import status_of
 from chronos.errors import InvalidClient
 from chronos.fire.verify import time_problem
 from chronos.jobs.instants import SECOND_US
@@ -23,11 +23,13 @@ from chronos.protocol.reconciliation import step_reconciliation
 from chronos.protocol.state import Now
 from chronos.testing.nas import TOKEN_LIFE_US
 from simulator import faults, marks
+from simulator.agents import Raised
 from simulator.comparison import Listing
 from simulator.faults import Write
 from simulator.history import Kind
 from simulator.life import SHARED_STORE_US, Life
 from simulator.nas_server import Relay
+from simulator.surroundings import RAISED
 
 if TYPE_CHECKING:
     from simulator.host import Machine
@@ -47,13 +49,14 @@ class Modelled(Life):
 
     def __init__(self, machine: Machine, owner: str) -> None:
         super().__init__(machine, owner)
-        self._process = machine.agent.begun(owner)
+        self._process = machine.agent.begun(owner, lives=True)
         self._standing = Standing()
         self._used: set[Relay] = set()
         self._wanted: deque[process_effects.Effect | _Cancelled] = deque()
         self._turn: ProcessTurn | None = None
         self._rings_us: int | None = None
         self._alarms = 0
+        self._waits_for_store = machine.shares_store or machine.agent.waits_for_store
 
     @property
     def process(self) -> state.Process:
@@ -125,7 +128,13 @@ class Modelled(Life):
         self._happen(process_effects.AskedToDrain())
 
     def close(self) -> None:
-        """The simulation ends; values need no care."""
+        """The simulation ends."""
+        self._machine.agent.ended(self._process)
+
+    def end(self) -> None:
+        """End at once."""
+        super().end()
+        self._machine.agent.ended(self._process)
 
     # --- steps ---
 
@@ -184,7 +193,7 @@ class Modelled(Life):
             self._request(effect.number, subject, wanted, effect.within_us)
             return
         event = self._from_store(effect.number, subject, wanted)
-        if self._machine.shares_store:
+        if self._waits_for_store:
             self._wait(effect.number, subject)
             self._kernel.after(SHARED_STORE_US, self._came, effect.number, event)
         else:
@@ -229,11 +238,12 @@ class Modelled(Life):
         """Return whose jobs a start needs, to compare them with its list; None for all."""
         turn = self._turn
         assert turn is not None
-        arms, machine, now_us = turn.tasks[number].flow.arms, self._machine, self._kernel.now_us
+        machine, now_us = self._machine, self._kernel.now_us
         if turn.rules.step_reconciliation is not step_reconciliation or turn.clock() != now_us:
             return None
-        if machine.shares_store:
+        if self._waits_for_store:
             now_us += SHARED_STORE_US  # it compares when the jobs have come
+        arms = turn.tasks[number].flow.arms
         return machine.store.comparison.narrow(arms, now_us) if isinstance(arms, Listing) else None
 
     def _from_store(self, number: int, subject: int, effect: flow_effects.Effect) -> flow_effects.Event:
@@ -283,6 +293,15 @@ class Modelled(Life):
         self._let_go.append(self.running[key].subject)
         self._happen(process_effects.RunEnded(key, succeeded=self._run_ended(key)))
 
+    def _raised(self, effect: Raised) -> None:
+        """The agent has raised an exception, which ends its process."""
+        told = crc32(effect.text.encode())
+        at_work = {self._subject_of(task) for task in self.process.tasks.values()}
+        for subject in sorted({self._machine.subject, *at_work}):
+            self._kernel.record(Kind.RAISED, subject, told)
+        self._watch.raised(effect.text)
+        self._machine.crash(RAISED)
+
     def _reply(self, effect: Reply) -> None:
         """Hand over an answer, if the machine lives that long."""
         ticket, result = effect.ticket, effect.result
@@ -299,7 +318,7 @@ class Modelled(Life):
         self._let_go.append(subject)
         assert isinstance(result, Answer)
         if isinstance(waits, Relay):
-            self._answered(waits, status_of(result), result)
+            self._answered(waits, self._machine.agent.status_of(result), result)
         else:
             waits(result)
 
@@ -310,4 +329,5 @@ _PERFORM: dict[type, Callable[[Modelled, Any], None]] = {
     TellRunner: Modelled._tell_runner,
     _Cancelled: Modelled._cancelled,
     Reply: Modelled._reply,
+    Raised: Modelled._raised,
 }

@@ -11,7 +11,7 @@ from msgspec import Struct
 from chronos.jobs.instants import DAY_US
 from chronos.testing.nas import BUILDS
 from simulator import faults, policies
-from simulator.agents import AGENTS
+from simulator.agents import agent_of
 from simulator.conditions import NOTHING_ASKED, Conditions
 from simulator.faults import Weights
 from simulator.fleet import Fleet
@@ -147,7 +147,7 @@ class Plan(Struct, frozen=True, kw_only=True):
             duration_us=self.days * DAY_US,
             has_faults=self.faults != "none" or bool(self.conditions.likelihoods),
             promises=BUILDS[self.nas],
-            agent=AGENTS[self.agent],
+            agent=agent_of(self.agent),
             machines=self.machines,
             conditions=self.conditions,
             settles=self.settles,

@@ -18,6 +18,20 @@ from simulator.watch import HOPS, Violation, Watch
 T = TypeVar("T")
 
 
+class Raising(Struct, frozen=True, kw_only=True):
+    """An exception that an agent of somebody's own has raised.
+
+    Attributes:
+        text: which, and where.
+        count: how often.
+        first_us: when for the first time.
+    """
+
+    text: str
+    count: int
+    first_us: Instant
+
+
 class Summary(Struct, frozen=True, kw_only=True):
     """What came of a world. Durations in seconds or milliseconds, as named."""
 
@@ -37,6 +51,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     digest: str
     accounts: tuple[Account, ...]
     losses: tuple[Loss, ...]
+    exceptions: tuple[Raising, ...] = ()
 
     @property
     def runs_of(self) -> dict[str, dict[str, int]]:
@@ -83,6 +98,10 @@ def summarize(
         digest=kernel.digest(),
         accounts=watch.ledger.accounts(watch.store, end_us),
         losses=watch.ledger.losses(),
+        exceptions=tuple(
+            Raising(text=text, count=len(at_us), first_us=at_us[0])
+            for text, at_us in watch.exceptions.items()
+        ),
     )
 
 

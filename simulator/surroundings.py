@@ -22,7 +22,7 @@ KEPT = 64
 FELT_US = 4 * MINUTE_US
 
 # Why a process ended, besides the faults that end one; and what a NAS may do that does not promise enough.
-ASLEEP, DEPLOYED = "machine.asleep", "machine.deployed"
+ASLEEP, DEPLOYED, RAISED = "machine.asleep", "machine.deployed", "agent.raised"
 ARM_LOST = "nas.arm-lost"
 # What comes by request alone.
 EXTERNAL_OUTAGE = "external.outage"
@@ -48,7 +48,7 @@ class End(Struct, frozen=True, kw_only=True):
     Attributes:
         owner: the name of the process.
         at_us: when it ended.
-        why: the fault that ended it, or `ASLEEP`, or `DEPLOYED`.
+        why: the fault that ended it, or `ASLEEP`, `DEPLOYED` or `RAISED`.
     """
 
     owner: str

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from chronos.cli import console
 from chronos.testing.nas import BUILDS
-from simulator.agents import AGENTS
+from simulator.agents import agent_of
 from simulator.scenario import Plan, simulate
 from simulator.search import cases, explore, space
 from simulator.search.explore import Result
@@ -55,7 +55,7 @@ def search_case(
     case = next(case for case in cases.CASES if case.name == name)
     crashes, duplicates, losses = budget
     small_world = space.Space(
-        case, AGENTS[agent], BUILDS[promises], crashes=crashes, duplicates=duplicates, losses=losses
+        case, agent_of(agent), BUILDS[promises], crashes=crashes, duplicates=duplicates, losses=losses
     )
     return explore.search(small_world, limit=limit)
 

@@ -80,6 +80,7 @@ _LANES: dict[Lane, tuple[Kind, ...]] = {
         Kind.BOOTED,
         Kind.STOPPED,
         Kind.CRASHED,
+        Kind.RAISED,
         Kind.REFUSED,
         Kind.UNREACHABLE,
         Kind.HOST_DOWN,

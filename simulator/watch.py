@@ -83,6 +83,7 @@ class Watch:
         self.told: Callable[[Violation], None] = lambda _violation: None
         self.met: Counter[Mark] = Counter()
         self.results: Counter[Result] = Counter()
+        self.exceptions: dict[str, list[Instant]] = {}
         self.lateness_us: dict[str, array[int]] = {hop: array("q") for hop in HOPS}
         self.runs_started = 0
         self._armed_us = armed_us
@@ -191,6 +192,10 @@ class Watch:
     def left_open(self, subject: int, left: LeftOpen) -> None:
         """A process has done all that it does at once, and something of a job is unsettled."""
         self._decide(subject, left)
+
+    def raised(self, text: str) -> None:
+        """An agent has raised an exception, which has ended its process."""
+        self.exceptions.setdefault(text, []).append(self.kernel.now_us)
 
     # --- verdicts ---
 

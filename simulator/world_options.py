@@ -47,9 +47,7 @@ def add_world(run: Parser) -> None:
     """Add the options that say what is around the jobs: what goes wrong, which NAS, and so on."""
     run.add_argument("--faults", choices=faults.LEVELS, help="what goes wrong; see below")
     run.add_argument("--nas", choices=tuple(BUILDS), help="which promises NAS keeps")
-    run.add_argument(
-        "--agent", choices=tuple(AGENTS), metavar="NAME", help="which agent: " + ", ".join(AGENTS)
-    )
+    add_agent(run)
     run.add_argument(
         "--policies", choices=policies.SOURCES, help="the jobs' own policies, or others at random"
     )
@@ -62,6 +60,35 @@ def add_world(run: Parser) -> None:
         "--wire-faults", action="store_true", help="with --wire: messages come torn, or with old tokens"
     )
     conditions_options.add_conditions(run)
+
+
+def add_agent(command: Parser) -> None:
+    """Add the option that says which agent is driven."""
+    names = ", ".join(AGENTS)
+    command.add_argument(
+        "--agent",
+        type=_agent,
+        metavar="NAME",
+        help=f"which agent: {names}, or one of your own, package.module:factory",
+    )
+
+
+def _agent(name: str) -> str:
+    """Return the name of an agent that there is."""
+    if name in AGENTS:
+        return name
+    if ":" not in name:
+        told = expected(name, AGENTS)
+        raise argparse.ArgumentTypeError(f"there is no agent {told}, or package.module:factory")
+    if find_spec("greenlet") is None:
+        raise argparse.ArgumentTypeError("an agent of your own needs the extra `simulator` of chronos-cron")
+    from simulator.own.loading import AgentError, load
+
+    try:
+        load(name)
+    except AgentError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return name
 
 
 def scenario_of(options: argparse.Namespace) -> Scenario:

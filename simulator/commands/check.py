@@ -9,17 +9,19 @@ from functools import partial
 from chronos.cli.console import INCONCLUSIVE, OK, VIOLATED, tell
 from chronos.cli.options import Parser, whole
 from chronos.testing.nas import BUILDS
-from simulator.agents import AGENTS
+from simulator.agents import CHRONOS
 from simulator.commands.progress import progress
 from simulator.report import terminal
 from simulator.search import cases
 from simulator.sweep import search_case, spread
+from simulator.world_options import add_agent
 
 
 def add(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add the command."""
     check = commands.add_parser("check", help="search every order of events of a small world")
-    check.add_argument("--agent", choices=tuple(AGENTS), default="chronos", help="which agent")
+    add_agent(check)
+    check.set_defaults(agent=CHRONOS.name)
     check.add_argument("--nas", choices=tuple(BUILDS), default="hardened", help="which promises NAS keeps")
     for fault in ("crashes", "duplicates", "losses"):
         check.add_argument(

@@ -36,6 +36,10 @@ def summary_object(plan: Plan, seed: int, summary: Summary) -> dict[str, Any]:
             for violation in summary.violations
         ],
         "unsettled": list(summary.unsettled),
+        "exceptions": [
+            {"text": each.text, "count": each.count, "first": format_instant(each.first_us)}
+            for each in summary.exceptions
+        ],
         "simulated_seconds": summary.simulated_seconds,
         "events": summary.events,
         "fires": summary.fires,

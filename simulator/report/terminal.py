@@ -71,6 +71,9 @@ def summary_lines(
     yield from _violation_lines(_of(only, summary.violations))
     if summary.violations and why:
         yield f"why        {why}"
+    for raised in summary.exceptions:
+        often = "" if raised.count == 1 else f", {raised.count:,} times, first"
+        yield f"raised     {raised.text}{often} at {format_instant(raised.first_us)}"
     for reason in summary.unsettled:
         yield f"           not settled: {reason}"
     runs = ", ".join(f"{count:,} {result}" for result, count in summary.runs.items())

@@ -24,6 +24,7 @@ class Host:
 
     def __init__(self, case: Case, processes: Processes, network: Network) -> None:
         self._case, self._processes, self._network = case, processes, network
+        processes.crash = lambda state, number: self._crash(state, number, None)
 
     def moves(self, state: State, number: int, proc: Proc, process: Process) -> Iterator[Move]:
         """Yield how a process may end: drained, or with a crash."""

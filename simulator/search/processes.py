@@ -6,7 +6,7 @@ may ring from when it is due, or would be before the next instant.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from chronos import events
@@ -38,7 +38,7 @@ from chronos.protocol.process_effects import (
 from chronos.protocol.process_effects import Event as ProcessEvent
 from chronos.protocol.state import Now, Process
 from chronos.values import evolve
-from simulator.agents import Agent
+from simulator.agents import Agent, Raised
 from simulator.moments import Start, StoreMove, attempt_of
 from simulator.search.cases import Case
 from simulator.search.moves import Move, bound
@@ -64,10 +64,14 @@ class Processes:
     Args:
         case: the bounded world.
         agent: the agent under test.
+
+    Attributes:
+        crash: ends a process, as the host does.
     """
 
     def __init__(self, case: Case, agent: Agent) -> None:
         self._case, self._agent = case, agent
+        self.crash: Callable[[State, int], State]
 
     def begun(self, number: int, life: int) -> Process:
         """Return the process of a machine's life as it begins."""
@@ -171,6 +175,8 @@ class Processes:
                     state = self._reply(state, number, effect)
                 case CallRunner():
                     state = self._call_runner(state, number, effect)
+                case Raised():
+                    return self.crash(state, number)
                 case Tell(event=events.FlowEnded(intent=intent, answer=answer)):
                     # A renewal that changes nothing for NAS has not asked it.
                     if answer.settled and not isinstance(intent, Renew):

@@ -73,10 +73,7 @@ class Space:
             used=frozenset() if self.promises.names_by_generation else frozenset({shot.name}),
             relays=(),
             messages=(),
-            procs=tuple(
-                Proc(1, evolve(self._processes.begun(number, 1), is_started=True))
-                for number in range(self.case.processes)
-            ),
+            procs=tuple(self._idle(number) for number in range(self.case.processes)),
             crashes=crashes,
             duplicates=duplicates,
             losses=losses,
@@ -87,6 +84,12 @@ class Space:
             acknowledged=True,
             started=(),
         )
+
+    def _idle(self, number: int) -> Proc:
+        """Return a machine at the start: its process has started before, or is to be woken."""
+        if self.agent.begins_asleep:
+            return Proc(0, None)
+        return Proc(1, evolve(self._processes.begun(number, 1), is_started=True))
 
     def successors(self, state: State) -> Iterator[Move]:
         """Yield what can happen next: in words, whether it is a fault, and a call that makes it happen."""

@@ -169,10 +169,15 @@ def request(number: int, task: int, effect: Effect) -> Message:
     """Return the message by which a task of a process asks NAS."""
     match effect:
         case ProvisionArm(fire_at_us=fire_at_us, revision=revision):
-            return Message("provision", number, task, NOBODY, fire_at_us, revision)
+            return Message("provision", number, task, NOBODY, fire_at_us, _told(revision))
         case CancelArm(revision=revision):
-            return Message("cancel", number, task, number=revision)
+            return Message("cancel", number, task, number=_told(revision))
     return Message("list", number, task)
+
+
+def _told(revision: int | None) -> int:
+    """Return a revision, NOBODY for none: an agent need not order its messages."""
+    return NOBODY if revision is None else revision
 
 
 # --- Timers -----------------------------------------------------------------------------------

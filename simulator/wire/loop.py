@@ -7,10 +7,20 @@ from asyncio import events
 from collections import deque
 from collections.abc import Callable, Coroutine
 from contextvars import Context
-from typing import Any
+from typing import Any, Protocol
 
 from chronos.jobs.instants import SECOND_US
-from simulator.kernel import Kernel
+
+
+class Clock(Protocol):
+    """Time, and what is to happen at some of it."""
+
+    @property
+    def now_us(self) -> int:
+        """Now, microseconds."""
+
+    def at(self, when_us: int, handler: Callable[..., None], *arguments: Any) -> None:
+        """Let *handler* happen at *when_us*."""
 
 
 class Loop(asyncio.AbstractEventLoop):
@@ -24,7 +34,7 @@ class Loop(asyncio.AbstractEventLoop):
 
     def __init__(
         self,
-        kernel: Kernel,
+        kernel: Clock,
         *,
         call: Callable[[Callable[[], Any]], asyncio.Future[Any]],
         settled: Callable[[], None],

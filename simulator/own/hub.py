@@ -1,0 +1,524 @@
+"""A process of an agent of one's own: what goes on in it, and what each part of it waits for.
+
+A blocking activity is a greenlet: a call into the environment switches away, and its answer switches back.
+An `async` one is a task of an event loop in simulated time. What can be done at an instant is done at once;
+then the process waits for answers, ends of runs and timers, and may die before any of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import inspect
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from contextvars import ContextVar
+from datetime import datetime
+from itertools import count
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any
+
+from greenlet import GreenletExit, getcurrent, greenlet
+from msgspec import Struct
+
+import chronos
+from chronos import events
+from chronos.jobs.instants import MINUTE_US, Instant, datetime_of
+from chronos.jobs.job import Job, Verdict
+from chronos.protocol import process_effects
+from chronos.protocol.flow_effects import Answer, StartRun
+from chronos.protocol.intents import Fire, Intent, RunNow
+from chronos.protocol.state import Now, Started
+from simulator.agents import Raised
+from simulator.own.environment import Nas, Store, span_us
+from simulator.own.library import Activity, Ask, Asking, CallRun, Library, Wait, Wanted
+from simulator.wire.loop import Loop
+
+# A sleep as long as this is no work: the host may stop the machine meanwhile.
+LONG_SLEEP_US = MINUTE_US
+
+# So often may a part of a dead process still ask for something, before it is left where it is.
+_LAST_WORDS = 100
+
+_CURRENT: ContextVar[Activity] = ContextVar("activity")
+_OUR_OWN = (str(Path(chronos.__file__).parent), str(Path(__file__).parent))
+
+
+class Told(Answer, frozen=True, kw_only=True):
+    """The answer of an agent to a fire: `status` is its HTTP status."""
+
+    status: int
+
+
+class Blocked(Struct, eq=False):
+    """A part of a process that waits.
+
+    Attributes:
+        activity: of what.
+        wanted: for what.
+        resume: goes on with what has come.
+        due_us: when it comes by itself, by the steady clock; None when something else brings it.
+    """
+
+    activity: Activity
+    wanted: Wanted
+    resume: Callable[[Any], None]
+    due_us: int | None = None
+
+
+class Hub:
+    """What goes on in one process.
+
+    Args:
+        make: the factory of the agent.
+        owner: the name under which the process claims.
+
+    Attributes:
+        effects: what is to be performed.
+        blocked: what waits, by number; an effect carries that number.
+        runs: the runs in flight, by key.
+        open: how many callers wait for an answer.
+        is_draining: whether the host is about to stop it.
+        agent: what the factory has made; None before the first start.
+    """
+
+    def __init__(self, make: Callable[..., Any], owner: str) -> None:
+        self.owner = owner
+        self.effects: list[process_effects.Effect | Raised] = []
+        self.blocked: dict[int, Blocked] = {}
+        self.runs: dict[int, StartRun] = {}
+        self.open = 0
+        self.is_draining = False
+        self.agent: Any = None
+        self._make, self._library = make, Library(self)
+        self._given = _given(self)
+        self._main = getcurrent()
+        self._greenlets: dict[greenlet, Activity] = {}
+        self._ready: deque[Callable[[], None]] = deque()
+        self._clock = _Clock(self)
+        self._loop: _Loop | None = None
+        self._now = Now(0, 0)
+        self._is_over = False
+        self._last_words = 0
+
+    # --- what happens ---
+
+    def happen(self, event: process_effects.Event, now: Now) -> None:
+        """Let something happen, and do all that can be done now."""
+        self._now = now
+        _HAPPENS[type(event)](self, event)
+        while self._ready and not self._is_over:
+            self._ready.popleft()()
+
+    def _asked_to_start(self, event: process_effects.AskedToStart) -> None:
+        def answered(_result: object) -> None:
+            self._reply(event.ticket, Started(flows=0, settled=True))
+
+        self._answering(None, lambda: self.made().start(), answered)
+
+    def _asked(self, event: process_effects.Asked) -> None:
+        ticket, intent = event.ticket, event.intent
+        if isinstance(intent, Fire):
+            fire_at = datetime_of(intent.fire_at_us)
+
+            def answered(status: object) -> None:
+                self._reply(ticket, _told(intent.job_id, status))
+
+            self._answering(intent, lambda: self.made().fire(intent.job_id, fire_at), answered)
+        elif isinstance(intent, RunNow):
+            run_now = getattr(self.made(), "run_now", None)
+            answer = _settled(intent, Verdict.ACCEPTED, None)
+            if run_now is None:
+                self.open += 1
+                self._reply(ticket, answer)
+            else:
+                self._answering(intent, lambda: run_now(intent.job_id), lambda _: self._reply(ticket, answer))
+        else:
+            self._change(ticket, intent)
+
+    def _change(self, ticket: Any, intent: Intent) -> None:
+        """Change the store, as somebody does beside the agent; then tell the agent."""
+        stored: list[Job | None] = []
+
+        def change() -> Any:
+            try:
+                stored.append(self._drive(self._library.move(intent)).job)
+            except OSError:
+                return None
+            return self.made().on_jobs_changed()
+
+        def answered(result: object) -> None:
+            if stored and result is not False:
+                answer = _settled(intent, Verdict.CHANGED, stored[0])
+                self.tell(events.FlowEnded(intent=intent, answer=answer))
+            else:
+                reason = "NAS does not agree yet" if stored else "the job store failed"
+                answer = Answer(job_id=intent.job_id, verdict=None, reason=reason, settled=False)
+            self._reply(ticket, answer)
+
+        self._answering(None, change, answered)
+
+    def _came(self, event: process_effects.Came) -> None:
+        self.blocked.pop(event.number).resume(event.event)
+
+    def _run_ended(self, event: process_effects.RunEnded) -> None:
+        assert isinstance(event.key, int)
+        del self.runs[event.key]
+        self.blocked.pop(event.key).resume(event.succeeded)
+
+    def _rang(self, _event: process_effects.Rang) -> None:
+        """Go on with whatever is due; a timer that rings is, whatever the clock says."""
+        first_us = self.rings_us()
+        due_us = self._now.steady_us if first_us is None else max(first_us, self._now.steady_us)
+        for number, each in sorted(self.blocked.items()):
+            if each.due_us is not None and each.due_us <= due_us:
+                del self.blocked[number]
+                self._ready.append(lambda each=each: each.resume(None))  # type: ignore[misc]
+        self._clock.ring(due_us)
+
+    def _asked_to_drain(self, _event: process_effects.AskedToDrain) -> None:
+        self.is_draining = True
+
+    def rings_us(self) -> int | None:
+        """Return when a timer rings next, by the steady clock; None for never."""
+        due = [each.due_us for each in self.blocked.values() if each.due_us is not None]
+        return min((*due, *self._clock.due()), default=None)
+
+    def kill(self) -> None:
+        """End the process: nothing of it goes on."""
+        self._is_over = True
+        for each in tuple(self._greenlets):
+            if not each.dead:
+                each.throw(GreenletExit)
+        self._greenlets.clear()
+        if self._loop is not None:
+            self._loop.kill()
+
+    def close(self) -> None:
+        """End the process, and leave nothing of it that holds on to another."""
+        self.kill()
+        self.__dict__.clear()
+
+    def is_at_rest(self) -> bool:
+        """Return whether nothing goes on in it, nor will by itself."""
+        is_silent = self._loop is None or not self._loop.is_at_work()
+        return is_silent and not (self.blocked or self.open or self._clock.due() or self._is_over)
+
+    # --- what goes on ---
+
+    def _answering(
+        self, intent: Intent | None, function: Callable[[], Any], then: Callable[[Any], None]
+    ) -> None:
+        """Begin something for which a caller waits."""
+        self.open += 1
+        self._begin(Activity(intent, {}), function, then)
+
+    def _reply(self, ticket: Any, result: Any) -> None:
+        self.open -= 1
+        self.effects.append(process_effects.Reply(ticket, result))
+
+    def spawn(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Begin something beside what goes on; its result goes nowhere."""
+        current = self.activity()
+        beside = Activity(current.intent, dict(current.claims), is_spawned=True)
+        self._ready.append(lambda: self._begin(beside, lambda: function(*arguments), lambda _result: None))
+
+    def _begin(self, activity: Activity, function: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Begin something; what an `async` function returns goes on in the loop."""
+
+        def body() -> None:
+            try:
+                result = function()
+                if inspect.isawaitable(result):
+                    waited = self._awaited(activity, result, then)
+                    self._ready.append(lambda: self._the_loop().begin(waited))
+                else:
+                    then(result)
+            except Exception as error:  # noqa: BLE001 - it ends the process
+                self._raised(error)
+            finally:
+                self._greenlets.pop(begun, None)
+
+        begun = greenlet(body, parent=self._main)
+        self._greenlets[begun] = activity
+        begun.switch()
+
+    async def _awaited(self, activity: Activity, result: Any, then: Callable[[Any], None]) -> None:
+        _CURRENT.set(activity)
+        if (task := asyncio.current_task()) is not None:
+            self._the_loop().belongs(task, activity)
+        try:
+            then(await result)
+        except Exception as error:  # noqa: BLE001 - it ends the process
+            self._raised(error)
+
+    def _raised(self, error: Exception) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self.effects.append(Raised(text_of(error)))
+
+    def activity(self) -> Activity:
+        """Return what is going on."""
+        blocking = self._greenlets.get(getcurrent())
+        return _CURRENT.get() if blocking is None else blocking
+
+    def tell(self, event: events.Event) -> None:
+        """Tell whoever looks on."""
+        self.effects.append(process_effects.Tell(event))
+
+    def wall_us(self) -> Instant:
+        """Return what the machine's clock shows, epoch microseconds."""
+        return self._now.wall_us
+
+    def steady_us(self) -> int:
+        """Return what a clock shows that nobody sets, microseconds."""
+        return self._now.steady_us
+
+    def waits(self) -> Iterator[tuple[int, Activity, Wanted]]:
+        """Yield what waits and is at work: by number, what it is of, and what for."""
+        for number, each in self.blocked.items():
+            is_asleep = isinstance(each.wanted, Wait) and each.wanted.for_us >= LONG_SLEEP_US
+            if not is_asleep:
+                yield number, each.activity, each.wanted
+        if self._loop is not None:
+            yield from self._loop.waits(self._clock.due(), self.steady_us())
+
+    # --- what the agent asks for ---
+
+    def given(self) -> dict[str, Any]:
+        """Return what a factory may name."""
+        return self._given
+
+    def made(self) -> Any:
+        """Return the agent, which the factory makes when it is wanted first."""
+        if self.agent is None:
+            self.agent = self._make(**{name: self._given[name] for name in named_by(self._make)})
+        return self.agent
+
+    def drive(self, asking: Asking[Any]) -> Any:
+        """Answer a call of the agent, or return a coroutine that does, where the agent is `async`."""
+        if self._loop is not None and self._loop.is_running():
+            return self._driven(asking)
+        return self._drive(asking)
+
+    def _drive(self, asking: Asking[Any]) -> Any:
+        came: Any = None
+        try:
+            while True:
+                came = self._wait(asking.send(came))
+        except StopIteration as done:
+            return done.value
+
+    async def _driven(self, asking: Asking[Any]) -> Any:
+        came: Any = None
+        try:
+            while True:
+                came = await self._future(asking.send(came))
+        except StopIteration as done:
+            return done.value
+
+    def _wait(self, wanted: Wanted) -> Any:
+        """Let others go on until what is wanted has come."""
+        me = getcurrent()
+        if self._is_over or me not in self._greenlets:
+            self._refuse()
+        self._block(Blocked(self._greenlets[me], wanted, me.switch))
+        return self._main.switch()
+
+    def _refuse(self) -> None:
+        if not self._is_over:
+            raise RuntimeError("the environment answers only in start, on_jobs_changed, fire and run_now")
+        self._last_words += 1
+        if self._last_words > _LAST_WORDS:  # it does not want to end
+            self._main.switch()
+        raise GreenletExit
+
+    async def _future(self, wanted: Wanted) -> Any:
+        loop = self._the_loop()
+        future = loop.create_future()
+
+        def resume(came: Any) -> None:
+            if not future.done():
+                future.set_result(came)
+            loop.run()
+
+        self._block(Blocked(self.activity(), wanted, resume))
+        return await future
+
+    def _block(self, blocked: Blocked) -> None:
+        """Ask for what is wanted."""
+        wanted = blocked.wanted
+        number = next(number for number in count(1) if number not in self.blocked)
+        self.blocked[number] = blocked
+        match wanted:
+            case Ask():
+                self.effects.append(process_effects.Perform(number, wanted.effect, wanted.within_us))
+            case CallRun():
+                self.runs[number] = wanted.started
+                self.effects.append(process_effects.CallRunner(number, wanted.started))
+            case Wait():
+                blocked.due_us = self._now.steady_us + wanted.for_us
+
+    def _the_loop(self) -> _Loop:
+        if self._loop is None:
+            self._loop = _Loop(  # type: ignore[abstract]  # nobody asks for what it lacks
+                self._clock, call=self._in_thread, settled=lambda: None
+            )
+        return self._loop
+
+    def _in_thread(self, function: Callable[[], Any]) -> Any:
+        """Call a blocking function beside the loop; return a future of its result."""
+        loop = self._the_loop()
+        future = loop.create_future()
+
+        def work() -> None:
+            try:
+                future.set_result(function())
+            except Exception as error:  # noqa: BLE001 - it is raised where the future is awaited
+                future.set_exception(error)
+            self._ready.append(loop.run)
+
+        self.spawn(work)
+        return future
+
+
+_HAPPENS: dict[type, Callable[[Hub, Any], None]] = {
+    process_effects.AskedToStart: Hub._asked_to_start,
+    process_effects.Asked: Hub._asked,
+    process_effects.Came: Hub._came,
+    process_effects.RunEnded: Hub._run_ended,
+    process_effects.Rang: Hub._rang,
+    process_effects.AskedToDrain: Hub._asked_to_drain,
+}
+
+
+class _Clock:
+    """The time of an event loop, as a process knows it."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._timers: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._order = 0
+
+    @property
+    def now_us(self) -> int:
+        """The steady clock, microseconds."""
+        return self._hub.steady_us()
+
+    def at(self, when_us: int, handler: Callable[..., None], *arguments: Any) -> None:
+        """Let *handler* happen at *when_us*."""
+        self._order += 1
+        heapq.heappush(self._timers, (when_us, self._order, handler, arguments))
+
+    def due(self) -> tuple[int, ...]:
+        """Return when the first timer is due, if there is one."""
+        return (self._timers[0][0],) if self._timers else ()
+
+    def ring(self, due_us: int) -> None:
+        """Let everything happen that is due."""
+        while self._timers and self._timers[0][0] <= due_us:
+            _, _, handler, arguments = heapq.heappop(self._timers)
+            handler(*arguments)
+
+
+class _Loop(Loop):
+    """The event loop of an `async` agent, whose tasks belong to what has begun them."""
+
+    def __init__(self, clock: _Clock, **seam: Any) -> None:
+        super().__init__(clock, **seam)
+        self._activities: dict[asyncio.Task[Any], Activity] = {}
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """Let what nobody awaits go unheard, as asyncio does but for a line in a log."""
+
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, Any], **options: Any
+    ) -> asyncio.Task[Any]:
+        """Return the task of a coroutine."""
+        task = super().create_task(coro, **options)
+        if (activity := _CURRENT.get(None)) is not None:
+            self.belongs(task, activity)
+        return task
+
+    def is_at_work(self) -> bool:
+        """Return whether a task is not over."""
+        return bool(self._activities)
+
+    def belongs(self, task: asyncio.Task[Any], activity: Activity) -> None:
+        """Note what a task is of."""
+        self._activities[task] = activity
+        task.add_done_callback(self._activities.pop)
+
+    def waits(self, due: tuple[int, ...], now_us: int) -> Iterator[tuple[int, Activity, Wanted]]:
+        """Yield the tasks, where a timer is near for which they may wait."""
+        if due and due[0] - now_us < LONG_SLEEP_US:
+            for number, activity in enumerate(self._activities.values()):
+                yield -1 - number, activity, Wait(due[0] - now_us)
+
+
+def _given(hub: Hub) -> dict[str, Any]:
+    """Return what a factory may name."""
+    drive, library = hub.drive, hub._library
+
+    def run(job: Job) -> Any:
+        return drive(library.run(job))
+
+    def sleep(seconds: float) -> Any:
+        return drive(_slept(span_us("seconds", seconds)))
+
+    def now() -> datetime:
+        return datetime_of(hub.wall_us())
+
+    return {
+        "store": Store(library, drive),
+        "nas": Nas(library, drive),
+        "now": now,
+        "run": run,
+        "sleep": sleep,
+        "spawn": hub.spawn,
+        "stopped": lambda: hub._now.is_stopped,
+    }
+
+
+GIVEN = ("store", "nas", "now", "run", "sleep", "spawn", "stopped")
+
+
+def named_by(factory: Callable[..., Any]) -> list[str]:
+    """Return which of `GIVEN` a factory names.
+
+    Raises:
+        TypeError: it wants something else.
+    """
+    names = []
+    for name, each in inspect.signature(factory).parameters.items():
+        if each.kind is each.VAR_KEYWORD:
+            return list(GIVEN)
+        if name in GIVEN and each.kind is not each.POSITIONAL_ONLY:
+            names.append(name)
+        elif each.default is each.empty and each.kind is not each.VAR_POSITIONAL:
+            raise TypeError(f"it wants {name!r}; there are {', '.join(GIVEN)}, by keyword")
+    return names
+
+
+def _slept(for_us: int) -> Asking[None]:
+    yield Wait(for_us)
+
+
+def _told(job_id: str, status: object) -> Told:
+    if type(status) is not int or not 100 <= status <= 599:
+        raise TypeError(f"fire returned {status!r}; expected an HTTP status")
+    is_accepted = 200 <= status < 300
+    return Told(job_id=job_id, verdict=None, reason="", settled=is_accepted, status=status)
+
+
+def _settled(intent: Intent, verdict: Verdict, job: Job | None) -> Answer:
+    return Answer(job_id=intent.job_id, verdict=verdict, reason="", settled=True, job=job)
+
+
+def text_of(error: Exception) -> str:
+    """Return what was raised, and where in the agent's own code."""
+    frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(_OUR_OWN)]
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno}, in {frames[-1].name})" if frames else ""
+    text = str(error)
+    return f"{type(error).__name__}{f': {text}' if text else ''}{where}"

@@ -1,0 +1,65 @@
+"""Agents of one's own by name: `package.module:factory`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from simulator.agents import Agent
+from simulator.own.hub import Hub, named_by, text_of
+from simulator.own.process import own_agent
+
+METHODS = ("start", "on_jobs_changed", "fire")
+
+
+class AgentError(Exception):
+    """There is no such agent; the text says what was found and what was expected."""
+
+
+def load(name: str) -> Agent:
+    """Return the agent that the factory *name* makes.
+
+    Args:
+        name: a module that can be imported, a colon, and a callable in it.
+
+    Raises:
+        AgentError: there is none, or what it makes is no agent.
+    """
+    make = _factory(name)
+    try:
+        named_by(make)
+    except (TypeError, ValueError) as error:
+        raise AgentError(f"{name} is no factory of agents: {error}") from None
+    try:
+        agent = Hub(make, "nobody").made()
+    except Exception as error:
+        raise AgentError(f"{name} raised {text_of(error)}") from error
+    missing = [method for method in METHODS if not callable(getattr(agent, method, None))]
+    if missing:
+        raise AgentError(
+            f"{name} made a {type(agent).__name__} without {' and '.join(missing)}; "
+            f"expected an object with {', '.join(METHODS)}"
+        )
+    return own_agent(name, make)
+
+
+def _factory(name: str) -> Callable[..., Any]:
+    module_name, _, attribute = name.partition(":")
+    if not (module_name and attribute):
+        raise AgentError(f"expected a factory as package.module:factory, got {name!r}")
+    if "" not in sys.path:  # a worker may have been started elsewhere
+        sys.path.insert(0, "")
+    try:
+        found: Any = import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise AgentError(f"{name}: there is no module {error.name!r}") from None
+    except Exception as error:
+        raise AgentError(f"{name}: importing {module_name} raised {text_of(error)}") from error
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    if not callable(found):
+        what = "nothing of that name" if found is None else f"{found!r}"
+        raise AgentError(f"{name}: expected a factory, found {what} in {module_name}")
+    return found  # type: ignore[no-any-return]
