@@ -52,12 +52,16 @@ def search_case(
         limit: give up after so many states.
         name: of one of `cases.CASES`.
     """
+    return explore.search(small_world(agent, promises, budget, name), limit=limit)
+
+
+def small_world(agent: str, promises: str, budget: tuple[int, int, int], name: str) -> space.Space:
+    """Return what can happen in the case called *name*; the arguments are those of `search_case`."""
     case = next(case for case in cases.CASES if case.name == name)
     crashes, duplicates, losses = budget
-    small_world = space.Space(
+    return space.Space(
         case, agent_of(agent), BUILDS[promises], crashes=crashes, duplicates=duplicates, losses=losses
     )
-    return explore.search(small_world, limit=limit)
 
 
 def spread(function: Callable[[A], B], items: Sequence[A], *, noun: str) -> Generator[B, None, None]:

@@ -21,17 +21,26 @@ from simulator import properties
 from simulator.search.space import Space
 from simulator.search.state import State
 from simulator.search.verdict import Violated
+from simulator.search.walk import step, walk
 
 # Once a property is violated, so many states more are searched for others that are.
 MORE_STATES = 60_000
 
 
 class Counterexample(Struct, frozen=True, kw_only=True):
-    """The shortest history after which a property does not hold."""
+    """The shortest history after which a property does not hold.
+
+    Attributes:
+        property: which.
+        reason: why it does not hold.
+        history: the events, in words.
+        choices: the same as numbers, from 1: which of all that could happen next did.
+    """
 
     property: str
     reason: str
     history: tuple[str, ...]
+    choices: tuple[int, ...]
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -54,17 +63,22 @@ class Result(Struct, frozen=True, kw_only=True):
     is_complete: bool
 
 
-def search(space: Space, *, limit: int | None = None) -> Result:
+def search(
+    space: Space, *, start: State | None = None, limit: int | None = None, more: int = MORE_STATES
+) -> Result:
     """Search every state of *space*, breadth first.
 
     Args:
         space: what can happen.
+        start: where to begin; None for the initial state.
         limit: give up after so many states; None means never.
+        more: how many states more are searched once a property is violated.
     """
     # Millions of values that live to the end, and no cycles: looking for those takes half of the time.
     gc.disable()
     try:
-        return _Search(space, sys.maxsize if limit is None else limit).run()
+        begin = space.initial() if start is None else start
+        return _Search(space, begin, sys.maxsize if limit is None else limit, more).run()
     finally:
         gc.enable()
 
@@ -74,19 +88,21 @@ class _Search:
 
     Attributes:
         numbers: the states reached, numbered in the order in which they were.
-        came_from: for each, the state and the event that first led to it.
+        came_from: for each, the state that first led to it, and the number of the event among all that could
+            happen there.
         depths: for each, how many events that took.
         sources: for each, the states that lead to it without a fault.
         converged: those in which everything has come to its end.
         found: for each property that does not hold, its shortest history.
     """
 
-    def __init__(self, space: Space, limit: int) -> None:
-        start = space.initial()
+    def __init__(self, space: Space, start: State, limit: int, more: int) -> None:
         self.space = space
+        self.more = more
+        self.start = start
         self.last = limit
         self.numbers: dict[State, int] = {start: 0}
-        self.came_from: list[tuple[int, str]] = [(0, "")]
+        self.came_from: list[tuple[int, int]] = [(0, 0)]
         self.depths = [0]
         self.sources: list[list[int]] = [[]]
         self.converged: list[int] = []
@@ -101,8 +117,8 @@ class _Search:
             number = self.numbers[state]
             if self.space.has_converged(state):
                 self.converged.append(number)
-            for label, is_fault, happen in self.space.successors(state):
-                self._follow(number, label, is_fault, happen)
+            for choice, (_, is_fault, happen) in enumerate(self.space.successors(state), start=1):
+                self._follow(number, choice, is_fault, happen)
         is_complete = not self.queue
         if is_complete and not self.found:
             self._find_unhealable()
@@ -115,7 +131,7 @@ class _Search:
             is_complete=is_complete,
         )
 
-    def _follow(self, number: int, label: str, is_fault: bool, happen: Callable[[], State]) -> None:
+    def _follow(self, number: int, choice: int, is_fault: bool, happen: Callable[[], State]) -> None:
         """Look at the state to which an event leads."""
         try:
             successor = self.space.reduced(happen())
@@ -123,37 +139,65 @@ class _Search:
             if known is None:
                 self.space.decide(successor)
         except Violated as violated:
-            self._note(violated.property.id, violated.reason, (*_history(self.came_from, number), label))
+            self._note(violated.property.id, violated.reason, (*_choices(self.came_from, number), choice))
             return
         if known is None:
             known = self.numbers[successor] = len(self.came_from)
-            self.came_from.append((number, label))
+            self.came_from.append((number, choice))
             self.depths.append(self.depths[number] + 1)
             self.sources.append([])
             self.queue.append(successor)
         if not is_fault:
             self.sources[known].append(number)
 
-    def _note(self, name: str, reason: str, history: tuple[str, ...]) -> None:
+    def _note(self, name: str, reason: str, choices: tuple[int, ...]) -> None:
         """Keep the first history that violates a property; breadth first, it is a shortest one."""
         if not self.found:
-            self.last = min(self.last, len(self.numbers) + MORE_STATES)
+            self.last = min(self.last, len(self.numbers) + self.more)
         if name not in self.found:
-            self.found[name] = Counterexample(property=name, reason=reason, history=history)
+            history = tuple(step.label for step in walk(self.space, self.start, choices))
+            self.found[name] = Counterexample(property=name, reason=reason, history=history, choices=choices)
 
     def _find_unhealable(self) -> None:
         stuck = _first_unhealable(self.sources, self.converged)
         if stuck is not None:
             reason = "left alone, the world cannot settle from here with store and NAS in agreement"
-            self._note(properties.CONVERGES.id, reason, _history(self.came_from, stuck))
+            self._note(properties.CONVERGES.id, reason, _choices(self.came_from, stuck))
 
 
-def _history(came_from: list[tuple[int, str]], number: int) -> tuple[str, ...]:
-    labels = []
+def way_to_rest(space: Space, start: State, *, limit: int) -> tuple[int, ...] | None:
+    """Return the shortest history without faults after which everything has come to its end.
+
+    Args:
+        space: what can happen.
+        start: where it begins.
+        limit: give up after so many states.
+
+    Returns:
+        The events, as the choices of a `Counterexample`; None when there is no such history within the limit.
+    """
+    numbers, came_from, queue = {start: 0}, [(0, 0)], deque([start])
+    while queue and len(numbers) < limit:
+        state = queue.popleft()
+        number = numbers[state]
+        if space.has_converged(state):
+            return _choices(came_from, number)
+        for choice, move in enumerate(space.successors(state), start=1):
+            after = None if move[1] else step(space, move)
+            if after is None or after.state is None or after.violated is not None or after.state in numbers:
+                continue
+            numbers[after.state] = len(came_from)
+            came_from.append((number, choice))
+            queue.append(after.state)
+    return None
+
+
+def _choices(came_from: list[tuple[int, int]], number: int) -> tuple[int, ...]:
+    choices = []
     while number:
-        number, label = came_from[number]
-        labels.append(label)
-    return tuple(reversed(labels))
+        number, choice = came_from[number]
+        choices.append(choice)
+    return tuple(reversed(choices))
 
 
 def _first_unhealable(sources: list[list[int]], converged: list[int]) -> int | None:
