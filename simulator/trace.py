@@ -48,6 +48,8 @@ class Line(Struct, frozen=True, kw_only=True):
         count: of an outcome, of how many occurrences it is.
         to: of a message, where it goes.
         arrives_us: of a message, when it arrives there; None when it is lost on its way.
+        process: which process of the agent, where they are told apart.
+        step: at which step of its history, where there are steps of `STEP_US` and no times.
     """
 
     number: int
@@ -61,7 +63,12 @@ class Line(Struct, frozen=True, kw_only=True):
     count: int = 1
     to: Lane | None = None
     arrives_us: Instant | None = None
+    process: int | None = None
+    step: int | None = None
 
+
+# How long a step lasts where lines have steps and no times: they are laid out evenly.
+STEP_US = 1_000_000
 
 MESSAGE = "message"
 VIOLATION = "violation"

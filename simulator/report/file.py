@@ -103,6 +103,15 @@ def writing(
                     shutil.copyfileobj(draft, opened)
 
 
+def refuse_place(target: str, option: str) -> None:
+    """Make sure that *target* may be written, before the work that fills it.
+
+    Raises:
+        BadUsage: it cannot be written, or is an input.
+    """
+    _place(target, f"{option} {target}", None)
+
+
 @contextmanager
 def _told(named: str) -> Iterator[None]:
     """Tell of what the system refuses within the block."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from chronos.jobs.instants import format_instant
@@ -14,7 +14,7 @@ from simulator.report import accounts
 from simulator.report.words import TIED, wrapped
 from simulator.report.words import counted as counted  # its place for others
 from simulator.scenario import Plan
-from simulator.search.explore import Result
+from simulator.search.explore import Counterexample, Result
 from simulator.summary import Summary
 from simulator.watch import Violation
 
@@ -47,9 +47,8 @@ def world_lines(plan: Plan, seed: int) -> Iterator[str]:
     yield from wrapped("world", world(plan))
     yield from asked_lines(plan)
     if plan.wire:
-        spoiled = ", which spoils messages" if plan.has_wire_faults else ""
-        yield f"wire       all that ships, with a store in {_STORES[plan.wire]}{spoiled}"
-    yield from _switched_on(plan, seed)
+        yield f"wire       {_wire(plan)}"
+    yield from wrapped("faults", _switched_on(plan, seed, TIED))
     yield from remark_lines(plan)
 
 
@@ -99,12 +98,28 @@ def _of(only: str | None, told: Sequence[T]) -> Sequence[T]:
     return told if only is None else [each for each in told if each.job_id == only]
 
 
-def _switched_on(plan: Plan, seed: int) -> Iterator[str]:
-    """Yield the lines that tell what could go wrong with this seed, and how likely it was each time."""
-    likely = faults.switched_on(plan.weights(seed))
+def about(plan: Plan, seed: int) -> Iterator[str]:
+    """Yield sentences: in which world a simulation is, what was asked for, and what could go wrong."""
+    yield world(plan)
+    words = plan.conditions.words()
+    if words:
+        yield f"asked for: {', '.join(words)}"
+    if plan.wire:
+        yield _wire(plan)
+    likely = _switched_on(plan, seed)
     if likely:
-        items = [f"{name} {chance:.2%}" for name, chance in likely.items()]
-        yield from wrapped("faults", ", ".join(item.replace(" ", TIED) for item in items))
+        yield f"faults switched on, and how likely each is: {likely}"
+
+
+def _wire(plan: Plan) -> str:
+    spoiled = ", which spoils messages" if plan.has_wire_faults else ""
+    return f"all that ships, with a store in {_STORES[plan.wire]}{spoiled}"
+
+
+def _switched_on(plan: Plan, seed: int, space: str = " ") -> str:
+    """Return what could go wrong with this seed, and how likely it was each time; empty for nothing."""
+    likely = faults.switched_on(plan.weights(seed))
+    return ", ".join(f"{name} {chance:.2%}".replace(" ", space) for name, chance in likely.items())
 
 
 def remark_lines(plan: Plan) -> Iterator[str]:
@@ -126,8 +141,15 @@ def of_policies(plan: Plan) -> str:
     return "" if plan.policies == "own" else f", policies {plan.policies}"
 
 
-def check_lines(results: Iterable[Result]) -> Iterator[str]:
-    """Yield the lines that tell what the exhaustive search found."""
+def check_lines(
+    results: Iterable[Result], walk: Callable[[str, Counterexample], str] | None = None
+) -> Iterator[str]:
+    """Yield the lines that tell what the exhaustive search found.
+
+    Args:
+        results: of each case.
+        walk: returns the command that walks through a counterexample of a case; None tells of none.
+    """
     states, seconds, depth = 0, 0.0, 0
     for result in results:
         states, seconds, depth = states + result.states, seconds + result.seconds, max(depth, result.depth)
@@ -142,6 +164,8 @@ def check_lines(results: Iterable[Result]) -> Iterator[str]:
             yield f"           the shortest history, {counted(len(found.history), 'event')}:"
             for number, line in enumerate(found.history, start=1):
                 yield f"           {number:>3}. {line}"
+            if walk is not None:
+                yield f"           walk through it: {walk(result.case, found)}"
     rate = states / max(seconds, 1e-9)
     yield f"in all     {counted(states, 'distinct state')}, depth {depth}, {rate:,.0f} states/s per core"
 

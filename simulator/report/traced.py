@@ -61,12 +61,7 @@ def traced(
     Raises:
         BadUsage: a name asks for no form, or is that of another file; or it cannot be written.
     """
-    form = None if trace is None else traces.form_of(trace)
-    for option, name in (("trace", trace), ("html", html)):
-        if name is not None and is_output(name):
-            raise BadUsage(f"--{option} {name}: the summary goes there; expected a file")
-    if trace is not None and html is not None and is_same(trace, html):
-        raise BadUsage(f"--html {html}: this is the file of --trace; expected another name")
+    form = form_within(trace, html)
     made = Traced(plan)
     with ExitStack() as files:
         if trace is not None and form is not None:
@@ -76,6 +71,21 @@ def traced(
             page, file = Page(plan, seed), files.enter_context(writing(html, given, option="--html"))
             made.add(page.take, lambda summary: page.write(file.write, summary))
         yield made
+
+
+def form_within(trace: str | None, html: str | None) -> Callable[[traces.Write], traces.Form] | None:
+    """Return the form of the trace, None for none, once it is sure that the names make sense together.
+
+    Raises:
+        BadUsage: a name asks for no form, or is that of another file.
+    """
+    form = None if trace is None else traces.form_of(trace)
+    for option, name in (("trace", trace), ("html", html)):
+        if name is not None and is_output(name):
+            raise BadUsage(f"--{option} {name}: the summary goes there; expected a file")
+    if trace is not None and html is not None and is_same(trace, html):
+        raise BadUsage(f"--html {html}: this is the file of --trace; expected another name")
+    return form
 
 
 def is_same(one: str, other: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from chronos.cli.console import BadUsage
 from chronos.jobs.instants import Instant, format_instant
-from simulator.trace import MESSAGE, Lane, Line
+from simulator.trace import MESSAGE, STEP_US, Lane, Line
 
 Write = Callable[[str], None]
 Form = tuple[Callable[[Line], None], Callable[[], None]]
@@ -28,19 +28,35 @@ def json_lines(write: Write) -> Form:
         told: dict[str, Any] = {
             "number": line.number,
             "because": line.because or None,
-            "at": format_instant(line.at_us),
-            "at_us": line.at_us,
+            **_when(line),
             "kind": line.kind,
             "job_id": line.job_id,
             "lane": line.lane,
             "text": line.text,
             "value": line.value,
         }
+        if line.process is not None:
+            told["process"] = line.process
         if line.to is not None:
-            told |= {"to": line.to, "arrives_us": line.arrives_us}
+            told |= {"to": line.to, **_arrival(line)}
         write(json.dumps(told) + "\n")
 
     return take, lambda: None
+
+
+def _when(line: Line) -> dict[str, Any]:
+    if line.step is not None:
+        return {"step": line.step}
+    return {"at": format_instant(line.at_us), "at_us": line.at_us}
+
+
+def _arrival(line: Line) -> dict[str, Any]:
+    """Return when a message arrives; a step counts from the beginning of its own history."""
+    if line.step is None:
+        return {"arrives_us": line.arrives_us}
+    if line.arrives_us is None:
+        return {"arrives_step": None}
+    return {"arrives_step": line.step + line.arrives_us // STEP_US - line.at_us // STEP_US}
 
 
 # --- Chrome's trace events --------------------------------------------------------------------
@@ -163,9 +179,13 @@ def mermaid(write: Write) -> Form:
         if count > MOST_OF_A_DIAGRAM:
             raise BadUsage(
                 f"--trace: a diagram of more than {MOST_OF_A_DIAGRAM} lines is one that nobody reads; "
-                "narrow it with --days, or write .jsonl or .json"
+                "narrow it, or write .jsonl or .json"
             )
-        at = format_instant(line.at_us)[11:23].removesuffix("+00")
+        at = (
+            format_instant(line.at_us)[11:23].removesuffix("+00")
+            if line.step is None
+            else f"step {line.step}:"
+        )
         said = _plain(f"{line.job_id}: {line.text}" if line.job_id is not None else line.text)
         if line.to is None:
             write(f"    Note over {names[line.lane]}: {at} {said}\n")

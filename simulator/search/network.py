@@ -11,7 +11,7 @@ from chronos.protocol.flow_effects import ArmAccepted, ArmFailed, ArmOutdated, A
 from chronos.protocol.intents import Fire
 from chronos.protocol.process_effects import IdentityRefused
 from chronos.testing import nas
-from chronos.testing.nas import OneShot, Promises
+from chronos.testing.nas import Decision, OneShot, Promises
 from simulator.search.cases import JOB_ID, Case
 from simulator.search.moves import Move, bound
 from simulator.search.processes import Processes
@@ -147,24 +147,27 @@ class Network:
         arms = Arms() if reply.instant_us == NOBODY else Arms({JOB_ID: reply.instant_us})
         return self._processes.came(state, reply, ArmsListed(arms))
 
-    def _decide(self, state: State, message: Message) -> State:
+    def decision(self, state: State, message: Message) -> Decision:
+        """Return what NAS does with a provision or a cancel."""
         revision = None if message.number == NOBODY else message.number
-        if message.kind == "provision":
-            decision = nas.provision(
-                self._promises,
-                state.row,
-                job_id=JOB_ID,
-                fire_at_us=message.instant_us,
-                revision=revision,
-                relays=state.called_for(),
-            )
-        else:
-            decision = nas.cancel(self._promises, state.row, revision=revision)
+        if message.kind == "cancel":
+            return nas.cancel(self._promises, state.row, revision=revision)
+        return nas.provision(
+            self._promises,
+            state.row,
+            job_id=JOB_ID,
+            fire_at_us=message.instant_us,
+            revision=revision,
+            relays=state.called_for(),
+        )
+
+    def _decide(self, state: State, message: Message) -> State:
+        decision = self.decision(state, message)
         held, used = state.held, state.used
         if decision.delete is not None:
             held = without(held, decision.delete)
         shot = decision.create
-        if shot is not None and self._is_created(state, shot):
+        if shot is not None and self.is_created(state, shot):
             held = (*held, shot)
             used = used if self._promises.names_by_generation else used | {shot.name}
         state = state._replace(row=decision.row, held=held, used=used)
@@ -174,7 +177,8 @@ class Network:
         # a run, which may last. A lost reply is an event of its own.
         return self._processes.came(state, message, ArmAccepted(echoed=decision.reply.echoed))
 
-    def _is_created(self, state: State, shot: OneShot) -> bool:
+    def is_created(self, state: State, shot: OneShot) -> bool:
+        """Return whether the external scheduler takes a one-shot for a new one, and will call for it."""
         if shot.name in state.used or shot in state.held:
             return False
         return self._promises.fires_past_at_once or shot.fire_at_us > self._case.now_us(state.clock)

@@ -49,7 +49,7 @@ class Space:
         losses: int = 1,
     ) -> None:
         self.case, self.agent, self.promises = case, agent, promises
-        self._budget = (crashes, duplicates, losses)
+        self.budget = (crashes, duplicates, losses)
         self._processes = Processes(case, agent)
         self._network = Network(case, promises, self._processes)
         self._host = Host(case, self._processes, self._network)
@@ -63,7 +63,7 @@ class Space:
             self.promises, EMPTY, job_id=JOB_ID, fire_at_us=job.next_us, revision=job.revision, relays=()
         )
         assert decision.create is not None
-        crashes, duplicates, losses = self._budget
+        crashes, duplicates, losses = self.budget
         shot = decision.create
         return State(
             clock=0,
