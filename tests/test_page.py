@@ -18,10 +18,13 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 if CHROMIUM is None and "CI" not in os.environ:
     pytest.skip("no Chromium is installed", allow_module_level=True)
 
+PAUSED = "one occurrence, and somebody pauses the job"
 PAGES = {
     "replicas": ("run", "replicas", "--days", "20"),
     "naive": ("run", "naive-agent", "--days", "6"),
     "quiet": ("run", "quiet-month", "--days", "5"),
+    "asked": ("run", "quiet-month", "--days", "1", "--faults", "light", "--boot", "90s"),
+    "cases": ("check", "--agent", "naive", "--limit", "2000", "--case", PAUSED),
 }
 
 
@@ -204,3 +207,56 @@ def test_click_on_a_mark_opens_its_story(read: Any) -> None:
     box = reader.page.locator("#space").bounding_box()
     reader.page.mouse.click(box["x"] + 92 + (box["width"] - 98) / 2, box["y"] + 78)
     assert reader.text("#story li.on") == told
+
+
+def test_page_says_what_was_asked_for_and_what_could_go_wrong(read: Any) -> None:
+    """As the summary does."""
+    about = read("asked").text("#about")
+    assert "asked for: " in about
+    assert "faults switched on, and how likely each is: " in about
+    assert "asked for" not in read("quiet").text("#about")
+
+
+def test_counterexample_is_shown_at_once(read: Any) -> None:
+    """What is violated, and its steps with what led to it; nothing that is of times, or of many jobs."""
+    reader = read("cases")
+    assert reader.text("#title") == f"NO-ORPHAN: {PAUSED}"
+    assert reader.text("#verdict").startswith("violated: the job is paused")
+    assert "check --explore --case" in reader.text("#about")
+    steps = reader.page.locator("#steps > li > b").all_inner_texts()
+    assert steps == [
+        "at the start",
+        "1. somebody asks process 0: pause",
+        "2. the cancel (revision 1) is lost",
+    ]
+    assert "NO-ORPHAN" in reader.text("#steps li.on")
+    assert (
+        "the cancel (revision 1), lost on its way" in reader.page.locator("#steps .why").all_inner_texts()[-3]
+    )
+    assert reader.colours("space") > 5
+    shown = reader.page.inner_text("body")
+    assert not any(word in shown for word in ("1970", "UTC", "Lateness", "All of it", "Job by job"))
+
+
+def test_other_counterexample_is_chosen(read: Any) -> None:
+    """By the list, by a link; and keys step through its lines."""
+    reader = read("cases")
+    assert reader.page.locator("#cases option").count() == 2
+    reader.page.select_option("#cases", index=1)
+    reader.settle()
+    assert reader.text("#title") == f"NO-LOST-REARM: {PAUSED}"
+    reader.page.keyboard.press("ArrowLeft")
+    told = reader.text("#steps li.on")
+    assert "NO-LOST-REARM" not in told
+    reader.settle()
+    other = read("cases", "#" + reader.page.url.partition("#")[2])
+    assert other.text("#title") == reader.text("#title")
+    assert other.text("#steps li.on") == told
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_counterexample_fits_a_telephone(read: Any, scheme: str) -> None:
+    """It shows the end first, which is what one looks for."""
+    reader = read("cases", "#case=2", width=390, scheme=scheme)
+    assert reader.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert reader.colours("space") > 5
