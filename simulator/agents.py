@@ -19,9 +19,18 @@ from simulator.naive import NAIVE_RULES
 
 
 class Raised(Struct, frozen=True):
-    """An effect: the agent has raised an exception, which ends its process; `text` says which and where."""
+    """An effect: the agent has raised an exception, which ends its process.
+
+    Attributes:
+        text: which.
+        where: in which line of its code.
+    """
 
     text: str
+    where: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.where})" if self.where else self.text
 
 
 class Agent(Struct, frozen=True, kw_only=True):

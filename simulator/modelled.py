@@ -299,7 +299,7 @@ class Modelled(Life):
         at_work = {self._subject_of(task) for task in self.process.tasks.values()}
         for subject in sorted({self._machine.subject, *at_work}):
             self._kernel.record(Kind.RAISED, subject, told)
-        self._watch.raised(effect.text)
+        self._watch.raised(str(effect))
         self._machine.crash(RAISED)
 
     def _reply(self, effect: Reply) -> None:

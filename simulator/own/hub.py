@@ -110,6 +110,8 @@ class Hub:
         _HAPPENS[type(event)](self, event)
         while self._ready and not self._is_over:
             self._ready.popleft()()
+        if self._loop is not None and (error := self._loop.unheard()) is not None:
+            self._raised(error)
 
     def _asked_to_start(self, event: process_effects.AskedToStart) -> None:
         def answered(_result: object) -> None:
@@ -256,7 +258,7 @@ class Hub:
     def _raised(self, error: Exception) -> None:
         if not self._is_over:
             self._is_over = True
-            self.effects.append(Raised(text_of(error)))
+            self.effects.append(raised_by(error))
 
     def activity(self) -> Activity:
         """Return what is going on."""
@@ -428,6 +430,7 @@ class _Loop(Loop):
     def __init__(self, clock: _Clock, **seam: Any) -> None:
         super().__init__(clock, **seam)
         self._activities: dict[asyncio.Task[Any], Activity] = {}
+        self._done: list[asyncio.Task[Any]] = []
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Let what nobody awaits go unheard, as asyncio does but for a line in a log."""
@@ -448,7 +451,21 @@ class _Loop(Loop):
     def belongs(self, task: asyncio.Task[Any], activity: Activity) -> None:
         """Note what a task is of."""
         self._activities[task] = activity
-        task.add_done_callback(self._activities.pop)
+        task.add_done_callback(self._is_done)
+
+    def _is_done(self, task: asyncio.Task[Any]) -> None:
+        del self._activities[task]
+        self._done.append(task)
+
+    def unheard(self) -> Exception | None:
+        """Return what a task has raised at this instant that nobody waited for; it ends the process, too."""
+        done, self._done = self._done, []
+        for task in done:
+            if not task.cancelled() and task._log_traceback:
+                error = task.exception()
+                if isinstance(error, Exception):
+                    return error
+        return None
 
     def waits(self, due: tuple[int, ...], now_us: int) -> Iterator[tuple[int, Activity, Wanted]]:
         """Yield the tasks, where a timer is near for which they may wait."""
@@ -516,9 +533,10 @@ def _settled(intent: Intent, verdict: Verdict, job: Job | None) -> Answer:
     return Answer(job_id=intent.job_id, verdict=verdict, reason="", settled=True, job=job)
 
 
-def text_of(error: Exception) -> str:
+def raised_by(error: Exception) -> Raised:
     """Return what was raised, and where in the agent's own code."""
     frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(_OUR_OWN)]
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno}, in {frames[-1].name})" if frames else ""
+    last = frames[-1] if frames else None
+    where = "" if last is None else f"{Path(last.filename).name}:{last.lineno}, in {last.name}"
     text = str(error)
-    return f"{type(error).__name__}{f': {text}' if text else ''}{where}"
+    return Raised(f"{type(error).__name__}: {text}" if text else type(error).__name__, where)

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from simulator.agents import Agent
-from simulator.own.hub import Hub, named_by, text_of
+from simulator.own.hub import Hub, named_by, raised_by
 from simulator.own.process import own_agent
 
 METHODS = ("start", "on_jobs_changed", "fire")
@@ -35,7 +35,7 @@ def load(name: str) -> Agent:
     try:
         agent = Hub(make, "nobody").made()
     except Exception as error:
-        raise AgentError(f"{name} raised {text_of(error)}") from error
+        raise AgentError(f"{name} raised {raised_by(error)}") from error
     missing = [method for method in METHODS if not callable(getattr(agent, method, None))]
     if missing:
         raise AgentError(
@@ -56,7 +56,7 @@ def _factory(name: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         raise AgentError(f"{name}: there is no module {error.name!r}") from None
     except Exception as error:
-        raise AgentError(f"{name}: importing {module_name} raised {text_of(error)}") from error
+        raise AgentError(f"{name}: importing {module_name} raised {raised_by(error)}") from error
     for part in attribute.split("."):
         found = getattr(found, part, None)
     if not callable(found):

@@ -7,7 +7,7 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any
 
-from chronos.jobs.instants import SECOND_US, Instant, format_instant
+from chronos.jobs.instants import Instant, format_instant
 from simulator import faults
 from simulator.report.words import counted
 from simulator.shrink import Shrunk, Strike
@@ -55,7 +55,7 @@ def option_of(option: Any) -> str:
     if isinstance(option, Enum):
         return f" {option.name.lower().replace('_', ' ')}"
     if type(option) is int:
-        return f" {timedelta(seconds=option / SECOND_US)}"
+        return f" {'-' if option < 0 else ''}{timedelta(microseconds=abs(option))}"
     return f" {option}"
 
 
