@@ -1,7 +1,8 @@
 """The agents that the simulator can drive: the project's own, one made to be caught, and anybody's.
 
-An agent is a process and what an event makes of it. `chronos` is the production protocol itself; one of
-somebody's own is ordinary Python, named `package.module:factory` (`simulator.own`).
+An agent is a process and what an event makes of it. `chronos` is the production protocol itself; `ticker`
+is the same without NAS: it fires its jobs itself, and its machine is always on. One of somebody's own is
+ordinary Python, named `package.module:factory` (`simulator.own`).
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Agent(Struct, frozen=True, kw_only=True):
     Attributes:
         name: how the command line calls it.
         rules: the flows of its processes.
+        has_nas: whether it has a NAS; without one its process fires its jobs itself.
         turn: what happens to a process at one instant: its step, of one event or of many.
         rings_us: when a process wants to be rung.
         pending: what a process has not finished.
@@ -50,6 +52,7 @@ class Agent(Struct, frozen=True, kw_only=True):
 
     name: str
     rules: Rules = RULES
+    has_nas: bool = True
     turn: Callable[[Process, Now], process.ProcessTurn] = process.ProcessTurn.of
     rings_us: Callable[[Process | process.ProcessTurn], int | None] = process.rings_us
     pending: Callable[[Process, Now], tuple[Pending, ...]] = pending.pending
@@ -60,7 +63,7 @@ class Agent(Struct, frozen=True, kw_only=True):
 
     def begun(self, owner: str, *, lives: bool = False) -> Process:  # noqa: ARG002 - of others
         """Return a new process of that name; *lives* when it is never compared nor gone back to."""
-        return new_process(owner, rules=self.rules)
+        return new_process(owner, has_nas=self.has_nas, rules=self.rules)
 
     def step(self, before: Process, event: Event, now: Now) -> tuple[Process, tuple[Effect, ...]]:
         """Return *before* after *event*, and the effects to perform, as `chronos.protocol.process.step`."""
@@ -68,8 +71,9 @@ class Agent(Struct, frozen=True, kw_only=True):
 
 
 CHRONOS = Agent(name="chronos")
+TICKER = Agent(name="ticker", has_nas=False)
 NAIVE = Agent(name="naive", rules=NAIVE_RULES)
-AGENTS = {agent.name: agent for agent in (CHRONOS, NAIVE)}
+AGENTS = {agent.name: agent for agent in (CHRONOS, TICKER, NAIVE)}
 
 
 def agent_of(name: str) -> Agent:

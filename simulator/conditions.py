@@ -1,8 +1,8 @@
-"""What somebody asks of a simulated world: outages of their own, how long boots and runs take, a wrong clock.
+"""What somebody asks of a simulated world: outages, how long boots, runs and idleness last, a wrong clock.
 
-Faults come by chance; conditions come as asked, at every level of faults. A boot, a run and a clock are
-so all the time. Outages and boots that come to nothing begin once the agent is deployed, and are over
-with the days asked for; then everything has its time to settle, as after faults.
+Faults come by chance; conditions come as asked, at every level of faults. A boot, a run, a clock and what
+becomes of an idle machine are so all the time. Outages and boots that come to nothing begin once the agent
+is deployed, and are over with the days asked for; then everything has its time to settle, as after faults.
 """
 
 from __future__ import annotations
@@ -78,6 +78,9 @@ class Conditions(Struct, frozen=True, kw_only=True):
         outages: who is away, and when.
         boot_us: how long each boot takes, microseconds.
         boots_stuck: whether each boot comes to nothing, after as long as one that is stuck by chance.
+        idle_us: how long the host lets a machine stand idle before it stops it, microseconds; None for two
+            looks, of which there is one every 15 seconds.
+        stays_up: whether the host never stops an idle machine, and starts one that has died at once.
         run_us: how long each run takes, microseconds.
         run_us_of: how long those of a job take, by its id; goes before *run_us*.
         clock_us: how far the clock of each machine is ahead, microseconds; negative when it is behind.
@@ -89,6 +92,8 @@ class Conditions(Struct, frozen=True, kw_only=True):
     outages: tuple[Outage, ...] = ()
     boot_us: int | None = None
     boots_stuck: bool = False
+    idle_us: int | None = None
+    stays_up: bool = False
     run_us: int | None = None
     run_us_of: tuple[tuple[str, int], ...] = ()
     clock_us: int | None = None
@@ -139,6 +144,10 @@ class Conditions(Struct, frozen=True, kw_only=True):
             told.append("every boot stuck")
         if self.boot_us is not None:
             told.append(f"every boot {span(self.boot_us)}")
+        if self.stays_up:
+            told.append("always on")
+        elif self.idle_us is not None:
+            told.append(f"idle {span(self.idle_us)}")
         if self.run_us is not None:
             told.append(f"every run {span(self.run_us)}")
         told += [f"runs of {job_id} {span(lasts_us)}" for job_id, lasts_us in self.run_us_of]

@@ -21,10 +21,12 @@ from chronos.jobs.instants import (
 from simulator import faults
 from simulator.conditions import Conditions, Daily, Once, Outage, Party
 
-STUCK = "stuck"
+STUCK, NEVER = "stuck", "never"
 
-# A boot of hours is none, a run of more would not end with the calendar, and no clock is off by days.
+# A boot of hours is none, a run of more would not end with the calendar, and no clock is off by days. What
+# stands idle for a day is always on where a job comes daily.
 LONGEST_BOOT_US = HOUR_US
+LONGEST_IDLE_US = DAY_US
 LONGEST_RUN_US = 5 * HOUR_US
 FARTHEST_CLOCK_US = DAY_US
 
@@ -55,7 +57,13 @@ def add_conditions(parser: Parser) -> None:
         ),
     )
     group.add_argument(
-        "--boot", type=_boot, metavar="TIME", help="every boot takes so long, such as 90s; or is stuck"
+        "--boot", type=boot, metavar="TIME", help="every boot takes so long, such as 90s; or is stuck"
+    )
+    group.add_argument(
+        "--idle",
+        type=idle,
+        metavar="TIME",
+        help="how long the host lets a machine stand idle before it stops it, such as 5m; or never",
     )
     group.add_argument(
         "--run",
@@ -118,6 +126,8 @@ def _asked(options: argparse.Namespace, everyone: list[int], by_job: dict[str, i
         outages=tuple(options.outage),
         boot_us=None if is_stuck else options.boot,
         boots_stuck=is_stuck,
+        idle_us=None if options.idle == NEVER else options.idle,
+        stays_up=options.idle == NEVER,
         run_us=everyone[0] if everyone else None,
         run_us_of=tuple(sorted(by_job.items())),
         clock_us=options.clock,
@@ -185,13 +195,23 @@ def span_us(text: str, least_us: int, most: tuple[int, str]) -> int:
     return us
 
 
-def _boot(text: str) -> int | str:
-    if text == STUCK:
+def boot(text: str) -> int | str:
+    """Return how long a boot takes, microseconds, or `STUCK`; raises as `span_us` does."""
+    return _span_or(STUCK, text, (LONGEST_BOOT_US, "1h"))
+
+
+def idle(text: str) -> int | str:
+    """Return how long a machine may stand idle, microseconds, or `NEVER`; raises as `span_us` does."""
+    return _span_or(NEVER, text, (LONGEST_IDLE_US, "24h"))
+
+
+def _span_or(word: str, text: str, most: tuple[int, str]) -> int | str:
+    if text == word:
         return text
     try:
-        return span_us(text, 1, (LONGEST_BOOT_US, "1h"))
+        return span_us(text, 1, most)
     except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"{error}; or {STUCK}") from None
+        raise argparse.ArgumentTypeError(f"{error}; or {word}") from None
 
 
 def _run(text: str) -> tuple[str | None, int]:

@@ -47,12 +47,15 @@ class Machine:
         owners: every process that ever was, by the name under which it claims.
         subject: its own subject number in the history.
         shares_store: whether other machines use the store, so that its latency matters.
-        conditions: how long boots and runs take, and how far the clock is off, where that was asked for.
+        conditions: how long boots and runs take, how long it may stand idle, and how far the clock is off,
+            where that was asked for.
 
     Attributes:
         is_told_to_stop: whether the agent is told to run no jobs.
         can_boot: whether the host starts it.
         gets_stuck: whether each boot comes to nothing.
+        boot_began_us: when its latest boot began.
+        stays_up: whether it is never stopped for being idle, and started at once when it has died.
     """
 
     def __init__(
@@ -81,12 +84,15 @@ class Machine:
         self.conditions = conditions
         self.can_boot = True
         self.gets_stuck = False
+        self.stays_up = conditions.stays_up or not agent.has_nas
         self.is_told_to_stop = False
         self.wakes = 0
         self.wasted_wakes = 0
         self.up_us = 0
         self._lives = 0
         self._is_booting = False
+        self.boot_began_us = 0
+        self._boots_us = 0
         self._boot_is_lost = False
         self._woken_for = subject
         self._waiting: list[Callable[[Life | None], None]] = []
@@ -119,6 +125,7 @@ class Machine:
         self._waiting.append(arrive)
         if not self._is_booting:
             self._is_booting = True
+            self.boot_began_us = self.kernel.now_us
             self._woken_for = subject
             boot_us, slow = self._boot_takes_us()
             self.kernel.after(boot_us, self._booted, slow is not Boot.STUCK)
@@ -142,10 +149,22 @@ class Machine:
         """Start the machine for its own sake, as a deployment does."""
         self.wake(lambda _life: None, self.subject)
 
+    def keep_up(self) -> None:
+        """Start the machine where it shall always be up and is not."""
+        if self.stays_up and self.life is None and not self._is_booting:
+            self.boot()
+
     def start(self, then: Callable[[bool], None]) -> None:
         """Let somebody ask the agent to start; *then* is told whether everything is settled."""
         if not self.wake(lambda life: life.start(then), self.subject):
             then(False)
+
+    def on_by_now_us(self) -> tuple[int, int]:
+        """Return for how long the machine has been booting so far, and for how long up, microseconds."""
+        now_us, life = self.kernel.now_us, self.life
+        booting_us = now_us - self.boot_began_us if self._is_booting else 0
+        up_us = 0 if life is None else now_us - life.up_since_us
+        return self._boots_us + booting_us, self.up_us + up_us
 
     def close(self) -> None:
         """Account for the life that goes on when the simulation ends."""
@@ -156,6 +175,7 @@ class Machine:
 
     def _booted(self, is_up: bool) -> None:
         self._is_booting = False
+        self._boots_us += self.kernel.now_us - self.boot_began_us
         waiting, self._waiting = self._waiting, []
         is_lost, self._boot_is_lost = self._boot_is_lost, False
         if is_up and not is_lost:
@@ -171,6 +191,7 @@ class Machine:
             self.life.start(lambda _is_settled: None)
         for then in waiting:
             then(self.life)
+        self.keep_up()
 
     def _set_clock(self, error_us: int) -> None:
         """Let the clock be wrong for a while after a boot, unless it was asked how wrong it is."""
@@ -199,6 +220,7 @@ class Machine:
             self.kernel.record(Kind.CRASHED, self.subject, self.index)
             self._end_life(life, why)
             life.end()
+            self.keep_up()
 
     def replace(self) -> None:
         """Let the host replace a machine, as a deployment does: it drains for a while, and another boots."""
@@ -225,12 +247,19 @@ class Machine:
     def moved(self, life: Life) -> None:
         """Something has happened to the process of a life: the host looks again whether it is at rest."""
         life.moved_us = self.kernel.now_us
-        if not life.is_watched:
+        if not life.is_watched and not self.stays_up:
             life.is_watched = True
             self.kernel.at(self._next_look_us(life), self._look, life)
 
     def _next_look_us(self, life: Life) -> Instant:
-        """Return when the host will have looked twice since something happened; it looks all the time."""
+        """Return when the host has let a machine stand idle for long enough, since something happened.
+
+        Unless it was asked how long that is, and where it waits for the end of a drain, that is when it
+        will have looked twice; it looks all the time.
+        """
+        idle_us = self.conditions.idle_us
+        if idle_us is not None and not life.process.is_draining:
+            return life.moved_us + idle_us
         looks = (life.moved_us - life.up_since_us) // LOOK_EVERY_US + 2
         return life.up_since_us + looks * LOOK_EVERY_US
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from msgspec import Struct
 
 from chronos import events
+from chronos.jobs.instants import Instant
 from chronos.jobs.job import Job, Liveness, Origin, Run, Verdict
 from chronos.protocol import flow_effects, intents, state
 from chronos.protocol.flow_effects import Answer
@@ -82,6 +83,11 @@ class Life(ABC):
     def is_ticking(self) -> bool:
         """Whether the process fires its jobs itself."""
         return self.process.ticker.is_ticking
+
+    @property
+    def fires_as_meant(self) -> bool:
+        """Whether NAS fires the jobs, or the process itself as one that has no NAS."""
+        return not (self._machine.agent.has_nas and self.is_ticking)
 
     @abstractmethod
     def pending(self) -> tuple[state.Pending, ...]:
@@ -308,6 +314,7 @@ class Life(ABC):
                     arrived_us=relay.arrived_us,
                     up_us=max(self.up_since_us, relay.arrived_us),
                     occurrence_us=run.occurrence_us,
+                    booted_for_us=self._booted_for_us(run.occurrence_us),
                 )
 
     def _refuse_token(self, relay: Relay, *, was_used: bool) -> None:
@@ -325,10 +332,28 @@ class Life(ABC):
             met[marks.CLAIMED[run.origin]] += 1
             self._watch.ledger.claimed(subject, run)
             met[marks.CLAIMED_AGAIN] += run.attempt > 1
-            self._claims.setdefault(event.job_id, []).append(run)
+            if self._machine.agent.has_nas:
+                self._claims.setdefault(event.job_id, []).append(run)
+            elif run.attempt == 1 and run.origin is not Origin.MANUAL:
+                self._claimed_by_itself(run)
         elif isinstance(event, events.OccurrenceEnded):
             kernel.record(Kind.OUTCOME, self._subject(event.job_id), event.outcome.count)
             met[marks.ENDED[event.outcome.result]] += 1
+
+    def _claimed_by_itself(self, run: Run) -> None:
+        """Note how late a claim is that waited for no fire, but for the machine to be up perhaps."""
+        slot_us = run.occurrence_us
+        self._watch.claimed(
+            called_us=slot_us,
+            arrived_us=slot_us,
+            up_us=self.up_since_us,
+            occurrence_us=slot_us,
+            booted_for_us=self._booted_for_us(slot_us),
+        )
+
+    def _booted_for_us(self, slot_us: Instant) -> int:
+        """Return for how long the machine of this life was booting after a slot, microseconds."""
+        return max(self.up_since_us - max(slot_us, self._machine.boot_began_us), 0)
 
     def _flow_ended(self, intent: intents.Intent, answer: Answer) -> None:
         subject = self._subject(intent.job_id)

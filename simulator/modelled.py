@@ -307,7 +307,7 @@ class Modelled(Life):
         ticket, result = effect.ticket, effect.result
         if isinstance(result, state.Started):
             if not self._crashes(self._machine.subject):
-                self._starts.pop(ticket)(result.settled and not self.is_ticking)
+                self._starts.pop(ticket)(result.settled and self.fires_as_meant)
             return
         subject, waits = self._waits[ticket]
         if self._crashes(subject):

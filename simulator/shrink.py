@@ -319,6 +319,7 @@ class Shrinking:
     def _summary(self) -> Summary:
         """Return what has come of the latest try so far."""
         world = self._world
+        on_us = world.on_by_now_us()
         for machine in world.machines:
             machine.close()
         return summarize(
@@ -329,6 +330,7 @@ class Shrinking:
             (),
             start_us=self._setting.start_us,
             end_us=world.kernel.now_us,
+            on_us=on_us,
         )
 
 

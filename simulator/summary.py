@@ -33,7 +33,12 @@ class Raising(Struct, frozen=True, kw_only=True):
 
 
 class Summary(Struct, frozen=True, kw_only=True):
-    """What came of a world. Durations in seconds or milliseconds, as named."""
+    """What came of a world. Durations in seconds or milliseconds, as named.
+
+    What had begun by the end of the calendar goes on after it, and counts. By then, machines had been booting
+    for `calendar_boots_us` and up for `calendar_up_us`, microseconds. Of the lateness of the occurrence at a
+    percentile, its machine was booting for `booted_for_ms`.
+    """
 
     verdict: str
     violations: tuple[Violation, ...]
@@ -45,8 +50,11 @@ class Summary(Struct, frozen=True, kw_only=True):
     wakes: int
     wakes_for_nothing: int
     agent_up_seconds: int
+    calendar_boots_us: int
+    calendar_up_us: int
     nas_calls: dict[str, int]
     lateness_ms: dict[str, Any]
+    booted_for_ms: dict[str, int]
     marks: dict[str, int]
     digest: str
     accounts: tuple[Account, ...]
@@ -68,6 +76,7 @@ def summarize(
     *,
     start_us: Instant,
     end_us: Instant,
+    on_us: tuple[int, int],
 ) -> Summary:
     """Return what came of a world.
 
@@ -79,7 +88,9 @@ def summarize(
         unsettled: what was not at rest in the end, in words.
         start_us: the start of the calendar.
         end_us: its end.
+        on_us: for how long the machines had been booting by then, and for how long up, microseconds.
     """
+    singles = _singles(watch)
     verdict = "violated" if watch.violations else "inconclusive" if unsettled else "ok"
     return Summary(
         verdict=verdict,
@@ -91,9 +102,12 @@ def summarize(
         runs={str(result): watch.results[result] for result in Result},
         wakes=sum(machine.wakes for machine in machines),
         wakes_for_nothing=sum(machine.wasted_wakes for machine in machines),
+        calendar_boots_us=on_us[0],
+        calendar_up_us=on_us[1],
         agent_up_seconds=sum(machine.up_us for machine in machines) // 1_000_000,
         nas_calls={name: count for name, count in nas.calls.items() if name != "fire"},
-        lateness_ms=_lateness_ms(watch),
+        lateness_ms=_lateness_ms(watch, singles),
+        booted_for_ms={name: 0 if row is None else row[-1] // 1000 for name, row in singles.items()},
         marks=dict(sorted((mark.name, count) for mark, count in watch.met.items() if count)),
         digest=kernel.digest(),
         accounts=watch.ledger.accounts(watch.store, end_us),
@@ -105,16 +119,21 @@ def summarize(
     )
 
 
-def _lateness_ms(watch: Watch) -> dict[str, Any]:
+def _lateness_ms(watch: Watch, singles: Mapping[str, tuple[int, ...] | None]) -> dict[str, Any]:
     """Return the lateness of the occurrences that ran, in all and by hop, each by itself.
 
     The hops at a percentile are those of other occurrences than the one at that percentile in all, and do
     not add up to it: its own hops, which do, are in `of_one`.
     """
     by_hop = {hop: _percentiles_ms(sorted(watch.lateness_us[hop])) for hop in HOPS}
-    single = sorted(zip(*(watch.lateness_us[hop] for hop in ("total", *HOPS[:-1])), strict=True))
-    of_one = {name: _hops_ms(row) for name, row in _percentiles(single).items()}
+    of_one = {name: _hops_ms(row) for name, row in singles.items()}
     return {**by_hop.pop("total"), "by_hop": by_hop, "of_one": of_one}
+
+
+def _singles(watch: Watch) -> dict[str, tuple[int, ...] | None]:
+    """Return the occurrence at each percentile: its lateness, each hop of it, and what of it was a boot."""
+    lateness = (watch.lateness_us[hop] for hop in ("total", *HOPS[:-1]))
+    return _percentiles(sorted(zip(*lateness, watch.booted_for_us, strict=True)))
 
 
 def _percentiles(ordered: list[T]) -> dict[str, T | None]:
@@ -129,7 +148,7 @@ def _percentiles_ms(ordered_us: list[int]) -> dict[str, int]:
 
 def _hops_ms(row: tuple[int, ...] | None) -> dict[str, int]:
     """Return the hops of one occurrence; they add up to its lateness, to the millisecond."""
-    hops_us = (0,) * len(HOPS) if row is None else row[1:]
+    hops_us = (0,) * len(HOPS) if row is None else row[1:-1]
     return adding_up(dict(zip(HOPS[:-1], hops_us, strict=False)), 1000)
 
 

@@ -63,6 +63,8 @@ class Watch:
         arms: how many external one-shots of a subject would be passed on.
 
     Attributes:
+        lateness_us: how late each occurrence was that a fire claimed, by hop, microseconds.
+        booted_for_us: for how much of that the machine was booting.
         told: is told of each violation when it is found.
     """
 
@@ -85,6 +87,7 @@ class Watch:
         self.results: Counter[Result] = Counter()
         self.exceptions: dict[str, list[Instant]] = {}
         self.lateness_us: dict[str, array[int]] = {hop: array("q") for hop in HOPS}
+        self.booted_for_us = array("q")
         self.runs_started = 0
         self._armed_us = armed_us
         self._arms = arms
@@ -172,10 +175,13 @@ class Watch:
         """A run ended, or its process did."""
         self._in_flight[subject] -= 1
 
-    def claimed(self, *, called_us: int, arrived_us: int, up_us: int, occurrence_us: int) -> None:
+    def claimed(
+        self, *, called_us: int, arrived_us: int, up_us: int, occurrence_us: int, booted_for_us: int
+    ) -> None:
         """A fire claimed its occurrence: note how late each hop was, from the slot on.
 
-        A fire may be for an earlier slot, and have been on its way already; each hop is what it adds.
+        A fire may be for an earlier slot, and have been on its way already; each hop is what it adds. For
+        *booted_for_us* of it all the machine was booting, be it that the fire waited, or an earlier one.
         """
         now_us, lateness, reached_us = self.kernel.now_us, self.lateness_us, occurrence_us
         for hop, until_us in zip(HOPS, (called_us, arrived_us, up_us), strict=False):
@@ -184,6 +190,7 @@ class Watch:
             reached_us = later_us
         lateness["claim"].append(now_us - reached_us)
         lateness["total"].append(now_us - occurrence_us)
+        self.booted_for_us.append(booted_for_us)
 
     def stopped(self, subject: int, requests: int, runs: int) -> None:
         """A machine stopped of its own accord with so much unsettled."""

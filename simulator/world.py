@@ -123,7 +123,7 @@ class World:
             kernel,
             jobs,
             setting.machines,
-            armed_us=lambda subject: self.nas.armed_us(subject),
+            armed_us=self._armed_us,
             arms=lambda subject: self.nas.arms(subject),
         )
         network = make_network(kernel, self.watch)
@@ -141,6 +141,7 @@ class World:
         )
         for machine in self.machines:
             machine.nas = self.nas
+        self._on_us = (0, 0)
         self.people = People(kernel, self.watch, self.machines, jobs)
         self._away: dict[Party, set[str]] = {party: set() for party in Party}
 
@@ -168,6 +169,8 @@ class World:
     def run(self) -> Summary:
         """Let the whole calendar pass and return what came of it."""
         setting, kernel = self._setting, self.kernel
+        if not setting.agent.has_nas:
+            self.watch.hold_all()  # until the end: its arms go with each process, and come with the next
         self._restart_machines()
         if setting.has_phases:
             self._pass(setting.start_us + DEPLOYMENT_US)
@@ -178,6 +181,7 @@ class World:
             self.watch.look()
             self._restart_machines()
         self._pass(setting.end_us - 1)
+        self._end_calendar()
         kernel.drain(setting.end_us + WINDING_UP_US + RUNS_IN_A_ROW * setting.conditions.longest_run_us)
         unsettled = tuple(self.watch.unrested())
         self.watch.settled(setting.end_us - 1)
@@ -191,7 +195,30 @@ class World:
             unsettled,
             start_us=setting.start_us,
             end_us=setting.end_us,
+            on_us=self._on_us,
         )
+
+    def on_by_now_us(self) -> tuple[int, int]:
+        """Return for how long machines have been booting so far, and for how long up, microseconds."""
+        booting_us, up_us = zip(*(machine.on_by_now_us() for machine in self.machines), strict=True)
+        return sum(booting_us), sum(up_us)
+
+    def _armed_us(self, subject: int) -> Instant | None:
+        """Return for when a job is armed: by NAS, or in the memory of an agent that has none."""
+        if self._setting.agent.has_nas:
+            return self.nas.armed_us(subject)
+        life, job_id = self.machines[0].life, self._setting.jobs[subject].id
+        return None if life is None else life.process.ticker.arms.get(job_id)
+
+    def _end_calendar(self) -> None:
+        """Note how long machines were on, and let an agent without NAS begin nothing more."""
+        self._on_us = self.on_by_now_us()
+        if self._setting.agent.has_nas:
+            return
+        for machine in self.machines:
+            if machine.life is not None:
+                machine.life.drain()
+        self.watch.release_all()
 
     def _pass(self, until_us: Instant) -> None:
         """Let time pass, and say so now and then."""
@@ -230,6 +257,7 @@ class World:
         self.nas.external.resume()
         for machine in self.machines:
             machine.can_boot, machine.gets_stuck = True, False
+            machine.keep_up()
         for causes in self._away.values():
             causes.clear()
         for name in (faults.NAS_OUTAGE.name, faults.HOST_OUTAGE.name, EXTERNAL_OUTAGE):
@@ -304,17 +332,18 @@ class World:
         self._begins(faults.HOST_OUTAGE.name, Kind.HOST_DOWN, outage_us)
         self._away[Party.HOST].add(cause)
         for machine in self.machines:
+            machine.can_boot = False
             if cause == _ASKED:
                 machine.lose()
             else:
                 machine.crash(faults.HOST_OUTAGE.name)
-            machine.can_boot = False
         self.kernel.after(outage_us, self._host_returns, cause)
 
     def _host_returns(self, cause: str) -> None:
         if self._is_back(Party.HOST, cause):
             for machine in self.machines:
                 machine.can_boot = True
+                machine.keep_up()
             self._ends(faults.HOST_OUTAGE.name, Kind.HOST_UP)
 
     def _machines_die(self) -> None:

@@ -61,6 +61,9 @@ REFUSED = {
     "--boot 0s": ["more than nothing", "'0s'"],
     "--boot 2h": ["1h at most"],
     "--boot stuk": ["'stuk'", "stuck"],
+    "--idle 0s": ["--idle", "more than nothing", "'0s'", "never"],
+    "--idle 25h": ["24h at most"],
+    "--idle nevr": ["'nevr'", "never"],
     "--run x=5m": ["--run", "no job 'x'", "job-01"],
     "--run job-1=5m": ["did you mean job-01?"],
     "--run 20": ["--run", "expected a time such as 90s, 20m", "'20'"],
@@ -137,10 +140,10 @@ def test_time_reads_as_it_is_spelt(text: str, us: int) -> None:
 
 def test_what_was_asked_for_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """One line of the summary names all of it, and without options there is none."""
-    options = "--outage nas=01:55-02:20 --boot 90s --run 20m --run job-02=5m --clock=-9s --days 1"
+    options = "--outage nas=01:55-02:20 --boot 90s --idle 5m --run 20m --run job-02=5m --clock=-9s --days 1"
     assert main(["run", "quiet-month", *options.split()]) == 0
     expected = (
-        "with       nas away 01:55-02:20 UTC every day, every boot 90s, every run 20m, "
+        "with       nas away 01:55-02:20 UTC every day, every boot 90s, idle 5m, every run 20m, "
         "runs of job-02 5m, clock -9s"
     )
     assert expected in capsys.readouterr().out.splitlines()
@@ -181,6 +184,35 @@ def test_boots_that_are_stuck_run_nothing_until_they_are_mended() -> None:
     assert summary.verdict == "ok", told(summary)
     assert summary.wakes < 10
     assert summary.runs["missed"] > 30
+
+
+def test_idle_machine_is_stopped_when_its_time_is_over() -> None:
+    """It is up for exactly so much longer, where no run comes meanwhile; and has the same runs."""
+    one, two = (simulate(plan("fleet-12", 3, "--idle", each), 0) for each in ("60s", "70s"))
+    assert one.verdict == two.verdict == "ok", told(two)
+    assert one.runs == two.runs
+    assert one.wakes == two.wakes
+    assert two.agent_up_seconds - one.agent_up_seconds == 10 * one.wakes
+    assert simulate(plan("fleet-12", 3, "--idle", "1h"), 0).wakes < one.wakes
+
+
+@pytest.mark.parametrize("level", ["none", "heavy"])
+def test_machine_that_is_always_on_is_started_again_when_it_dies(level: str) -> None:
+    """It boots once when nothing goes wrong, and is up nearly all the time when everything does."""
+    for seed in range(4):
+        summary = simulate(plan("fleet-12", 7, "--idle", "never", faults=level), seed)
+        assert summary.verdict == "ok", told(summary)
+        share = summary.calendar_up_us / SECOND_US / summary.simulated_seconds
+        assert share > (0.85 if level == "heavy" else 0.9999)
+        assert level == "heavy" or summary.wakes == 1
+
+
+def test_machine_that_is_always_on_is_not_up_while_its_host_is_away() -> None:
+    """And is afterwards, though nothing calls for it."""
+    summary = simulate(plan("fleet-12", 3, "--idle", "never", "--outage", "host=00:00-06:00"), 0)
+    assert summary.verdict == "ok", told(summary)
+    away_us = summary.simulated_seconds * SECOND_US - summary.calendar_up_us - summary.calendar_boots_us
+    assert away_us == pytest.approx(3 * 6 * HOUR_US, abs=MINUTE_US)
 
 
 @pytest.mark.parametrize("who", Party)
@@ -236,6 +268,15 @@ def test_history_of_what_ships_is_that_of_the_model_under_conditions(level: str,
     assert model.verdict == "ok", told(model)
     assert shipped.digest == model.digest
     assert shipped.runs == model.runs
+
+
+@pytest.mark.parametrize("idle", ["5m", "never"])
+def test_history_of_what_ships_is_that_of_the_model_however_long_it_may_be_idle(idle: str) -> None:
+    """To the digest, with everything going wrong."""
+    asked_for = plan("fleet-11", 1, "--idle", idle, faults="heavy")
+    model, shipped = simulate(asked_for, 3), simulate(evolve(asked_for, wire="memory"), 3)
+    assert model.verdict == "ok", told(model)
+    assert shipped.digest == model.digest
 
 
 class Noted:

@@ -299,7 +299,7 @@ class Wired(Life):
     async def _start(self, ticket: object) -> None:
         started = await self._scheduler.start()
         if not self._crashes(self.machine_subject):
-            self._starts.pop(ticket)(started.settled and not self.is_ticking)
+            self._starts.pop(ticket)(started.settled and self.fires_as_meant)
 
     # --- effects ---
 
