@@ -7,6 +7,7 @@ import ast
 import os
 import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from enum import Enum
 from functools import cache, partial
 from pathlib import Path
@@ -20,15 +21,16 @@ from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, parse_instant
 from chronos.jobs.job import Result
 from chronos.values import evolve
 from simulator import command_line as simulator_command_line
-from simulator import faults, fleet, marks, watch, world
+from simulator import faults, fleet, host, marks, watch, whatif, world
 from simulator.compare import Cost, plain
 from simulator.conditions import Conditions, Once, Outage, Party
 from simulator.properties import PROPERTIES, Expectation
-from simulator.report import document, terminal, traces
+from simulator.report import document, terminal, traces, whatif_page
 from simulator.report.costs import cost_lines
 from simulator.report.page import MOST_LINES, Page
 from simulator.report.shrunk import shrunk_lines
 from simulator.report.story import Story
+from simulator.report.whatif import whatif_lines
 from simulator.scenario import SCENARIOS, Plan, Scenario, simulate
 from simulator.search import cases
 from simulator.shrink import Shrinking
@@ -321,6 +323,14 @@ def _cost_of(**asked: Any) -> str:
     return block("\n".join([*terminal.asked_lines(plan), *cost_lines(cost)]))
 
 
+@cache
+def _what_if() -> whatif.Answer:
+    """Return a month of a shipped fleet under other terms."""
+    plan = evolve(_sample("quiet-month")[0], scenario="what-if")
+    found = whatif.variants(plan, idle_us=whatif.IDLE_US, boot_us=whatif.BOOT_US)
+    return whatif.answer(plan, found, range(1), whatif.Prices(hour=Decimal("0.02"), wake=Decimal("0.0001")))
+
+
 def _outage() -> Outage:
     begins, ends = "2026-09-20T01:55Z", "2026-09-20T02:20Z"
     when = Once(from_us=parse_instant(begins), until_us=parse_instant(ends), text=f"{begins} to {ends}")
@@ -344,12 +354,12 @@ def _results() -> str:
 
 
 def downloads() -> dict[str, str]:
-    """Return the page of a simulation as a file of the site, by path."""
+    """Return the pages of simulations as files of the site, by path."""
     plan = evolve(_sample("naive-agent")[0], days=6)
     page, pieces = Page(plan, 0), list[str]()
     summary = simulate(plan, 0, tracer=Tracer(page.take, plan.fleet.job_ids))
     page.write(pieces.append, summary)
-    return {"see/naive-agent.html": "".join(pieces)}
+    return {"see/naive-agent.html": "".join(pieces), "see/whatif.html": "".join(whatif_page.page(_what_if()))}
 
 
 PARTS: Mapping[str, Callable[[], str]] = {
@@ -359,6 +369,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "cost_of_outage": lambda: _cost_of(outages=(_outage(),)),
     "cost_of_boots": lambda: _cost_of(boot_us=90 * SECOND_US),
     "cost_of_runs": lambda: _cost_of(run_us=20 * MINUTE_US),
+    "sample_whatif": lambda: block("\n".join(whatif_lines(_what_if()))),
+    "looks": lambda: f"{host.LOOK_EVERY_US // SECOND_US} seconds",
     "stuck": lambda: f"{faults.Boot.STUCK.value // MINUTE_US} minutes",
     "deployment": lambda: f"{world.DEPLOYMENT_US // MINUTE_US} minutes",
     "sample_shrunk": _sample_shrunk,

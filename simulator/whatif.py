@@ -132,8 +132,8 @@ class Figures:
         wakes_for_nothing: how often nothing ran until it was stopped.
         runs: how occurrences ended, by result.
         calls: of NAS: those of the agent by kind, and the fires that NAS delivers, repeats among them.
-        lateness_ms: of an occurrence at each percentile, how late it began, and for how much of that it
-            waited for a boot; of many seeds, of the one that is latest.
+        lateness_ms: of the occurrence at each percentile, how late it began, and for how much of that the
+            machine was booting; of many seeds, of the one that is latest.
         verdicts: those of the seeds.
     """
 
@@ -162,7 +162,7 @@ class Figures:
             self.calls[name] += count
         late = summary.lateness_ms
         for name, latest in self.lateness_ms.items():
-            self.lateness_ms[name] = max(latest, (late[name], late["of_one"][name]["wake"]))
+            self.lateness_ms[name] = max(latest, (late[name], summary.booted_for_ms[name]))
         self.verdicts.append(summary.verdict)
 
     @property

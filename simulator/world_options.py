@@ -36,6 +36,11 @@ def add_fleet(run: Parser) -> None:
         metavar="FILE",
         help="a jobs file instead of the scenario's fleet; - for the standard input; never written",
     )
+    add_calendar(run)
+
+
+def add_calendar(run: Parser) -> None:
+    """Add the options that say when, and with which seed."""
     run.add_argument(
         "--start", type=instant, metavar="INSTANT", help="where to start, ISO 8601 with an offset"
     )

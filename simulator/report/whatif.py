@@ -112,11 +112,11 @@ def _seconds(ms: int) -> str:
 
 
 def costs_of(answer: Answer, rows: Iterable[Row]) -> list[str]:
-    """Return what each costs, all with as many places as the least needs."""
-    costs = [answer.prices.cost(row.figures) for row in rows]
-    least = min((cost for cost in costs if cost), default=Decimal(1))
-    places = min(max(2, 2 - least.adjusted()), 9)
-    return [f"{cost:,.{places}f}" for cost in costs]
+    """Return what each costs, with as many places as the least of all needs."""
+    cost = answer.prices.cost
+    least = min((cost(row.figures) for row in answer.rows if cost(row.figures)), default=Decimal(1))
+    places = min(max(2, 1 - least.adjusted()), 9)
+    return [f"{cost(row.figures):,.{places}f}" for row in rows]
 
 
 # --- lines ------------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def whatif_lines(answer: Answer) -> Iterator[str]:
         yield from wrapped("prices", told)
     yield from _compared(answer)
     yield from _curve(answer, Group.IDLE, "time up", lambda figures: figures.up_us)
-    yield from _curve(answer, Group.BOOT, "median lateness", lambda figures: figures.lateness_ms["p50"][0])
+    yield from _curve(answer, Group.BOOT, "median late", lambda figures: figures.lateness_ms["p50"][0])
     yield ""
     for sentence in sentences(answer):
         yield from wrapped("", sentence, 0)
