@@ -249,6 +249,12 @@ def test_what_makes_no_sense_is_refused_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_search_has_no_world_without_nas(capsys: pytest.CaptureFixture[str]) -> None:
+    """The ticker is refused in one line."""
+    assert main(("check", "--agent", "ticker")) == 2
+    assert "--agent ticker" in capsys.readouterr().err
+
+
 def test_violation_of_a_variant_decides_the_status(capsys: pytest.CaptureFixture[str]) -> None:
     """The deliberately broken agent is caught, and is not compared with the production agent's ticker."""
     assert main((*QUICK, "--agent", "naive", "--faults", "heavy", "--days", "4")) == 1

@@ -11,7 +11,7 @@ from functools import partial
 from chronos.cli.console import INCONCLUSIVE, OK, VIOLATED, BadUsage, tell
 from chronos.cli.options import Parser, expected, whole
 from chronos.testing.nas import BUILDS
-from simulator.agents import CHRONOS
+from simulator.agents import CHRONOS, agent_of
 from simulator.commands.explorer import MOST_STATES, Explorer
 from simulator.commands.progress import progress
 from simulator.commands.shown import add_shown
@@ -70,6 +70,10 @@ def _choices(text: str) -> tuple[int, ...]:
 
 
 def _check(options: argparse.Namespace) -> int:
+    if not agent_of(options.agent).has_nas:
+        raise BadUsage(
+            f"--agent {options.agent}: the small worlds are those of NAS; expected one that has it"
+        )
     names = _names(options)
     if options.explore:
         return _explore(options, names[0])

@@ -9,7 +9,7 @@ from decimal import Decimal
 
 from chronos.cli.console import BadUsage, tell
 from chronos.cli.options import Parser, whole
-from simulator.agents import AGENTS
+from simulator.agents import agent_of
 from simulator.commands.progress import progress
 from simulator.commands.verdicts import STATUS_OF, worst
 from simulator.conditions import span
@@ -136,6 +136,6 @@ def _sleeping(options: argparse.Namespace, plan: Plan) -> Plan:
         )
     if options.boot == STUCK:
         raise BadUsage("--boot stuck: expected a time, beside which other boot times are simulated")
-    if not AGENTS[plan.agent].has_nas:
+    if not agent_of(plan.agent).has_nas:
         raise BadUsage(f"--agent {plan.agent}: its machine never sleeps; expected an agent that NAS wakes")
     return plan
