@@ -332,8 +332,8 @@ class Life(ABC):
             met[marks.CLAIMED[run.origin]] += 1
             self._watch.ledger.claimed(subject, run)
             met[marks.CLAIMED_AGAIN] += run.attempt > 1
-            if self._machine.agent.has_nas:
-                self._claims.setdefault(event.job_id, []).append(run)
+            if any(isinstance(waits, Relay) and each == subject for each, waits in self._waits.values()):
+                self._claims.setdefault(event.job_id, []).append(run)  # how late it is, its answer tells
             elif run.attempt == 1 and run.origin is not Origin.MANUAL:
                 self._claimed_by_itself(run)
         elif isinstance(event, events.OccurrenceEnded):
@@ -341,8 +341,11 @@ class Life(ABC):
             met[marks.ENDED[event.outcome.result]] += 1
 
     def _claimed_by_itself(self, run: Run) -> None:
-        """Note how late a claim is that waited for no fire, but for the machine to be up perhaps."""
-        slot_us = run.occurrence_us
+        """Note how late a claim is of which no fire waits to hear: of a start, a ticker, or what waited.
+
+        Until the machine was up that is the wake; the rest is the claim. A ticker may be early.
+        """
+        slot_us = min(run.occurrence_us, self._kernel.now_us)
         self._watch.claimed(
             called_us=slot_us,
             arrived_us=slot_us,

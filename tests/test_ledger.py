@@ -16,6 +16,7 @@ from chronos.values import evolve
 from simulator.agents import AGENTS
 from simulator.causes import UNEXPLAINED
 from simulator.command_line import main
+from simulator.conditions import Conditions
 from simulator.fleet import load_shipped
 from simulator.ledger import Account, Loss
 from simulator.report.accounts import job_lines, lateness_lines
@@ -82,6 +83,15 @@ def test_counts_per_job_and_causes_add_up_to_those_of_the_fleet(seed: int) -> No
         assert len({(loss.result, loss.cause.name) for loss in mine}) == len(mine)
     assert sum(account.wakes for account in summary.accounts) <= summary.wakes
     assert sum(account.up_seconds for account in summary.accounts) <= summary.agent_up_seconds
+
+
+def test_lateness_is_that_of_claims_and_not_of_later_fires() -> None:
+    """What a start recovers or a ticker fires is as late as its claim, however long its process lives on."""
+    for seed in range(1, 5):
+        plan = evolve(heavy(seed), days=14, policies="own", conditions=Conditions(stays_up=True))
+        summary = simulate(plan, seed)
+        worst_ms = max(account.worst_lateness_ms for account in summary.accounts)
+        assert summary.lateness_ms["max"] <= worst_ms + 20_000  # a fire is answered when NAS has armed
 
 
 def test_few_losses_are_unexplained() -> None:

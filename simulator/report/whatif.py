@@ -84,8 +84,8 @@ def sentences(answer: Answer) -> Iterator[str]:
             f"{late(row.figures, name)} s" for row in (least, other) for name in ("p50", "max")
         )
         yield (
-            f"At {least.variant.words}, half of what ran began within {half} of its time, and all within "
-            f"{whole}; at {other.variant.words}, within {half_there} and {whole_there}."
+            f"With {least.variant.words}, half of what ran began within {half} of its time, and all within "
+            f"{whole}; with {other.variant.words}, within {half_there} and {whole_there}."
         )
 
 
