@@ -7,12 +7,16 @@ import itertools
 import json
 import random
 import shlex
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chronos.testing.nas import BUILDS
+from chronos.testing.nas import BUILDS, HARDENED
+from chronos.values import evolve
 from simulator.__main__ import main
 from simulator.agents import AGENTS
 from simulator.search.cases import CASES, Case
@@ -24,6 +28,7 @@ from simulator.search.walk import step, walk
 from simulator.trace import MESSAGE, VIOLATION, Lane, Line
 from tests.test_command_line import refused
 
+ROOT = Path(__file__).resolve().parent.parent
 PAUSE = "one occurrence, and somebody pauses the job"
 NAIVE = ("check", "--agent", "naive", "--limit", "2000", "--case", PAUSE)
 
@@ -122,6 +127,22 @@ def test_late_message_is_as_long_as_it_takes() -> None:
     assert late.arrives_us is not None
     assert late.at_us < crashed.at_us < late.arrives_us
     assert lines[lines[-1].because - 1].because == late.number
+
+
+def test_reply_tells_what_it_says() -> None:
+    """A process that starts learns what is armed, and what only its name tells of is told by that."""
+    broken = evolve(HARDENED, sets_deliveries_apart=False)
+    case = next(each for each in CASES if each.is_stopped)
+    space = Space(case, AGENTS["chronos"], broken, crashes=0, duplicates=0, losses=0)
+    found = search(space, limit=8_000).counterexamples[0]
+    lines = lines_of(space, found)
+    asked = [line.text for line in lines if line.kind == "asked"]
+    assert asked == ["somebody tells the agent to run no jobs", "somebody lifts that"]
+    listed = next(line for line in lines if line.kind == "listed")
+    learned = next(line for line in lines if line.kind == "learns")
+    assert (listed.text, listed.lane) == ("NAS lists what is armed: 00:03:20", Lane.NAS)
+    assert (learned.text, learned.lane) == ("process 0 learns what is armed: 00:03:20", Lane.AGENT)
+    assert lines[learned.because - 1].because == listed.number
 
 
 # --- files ------------------------------------------------------------------------------------
@@ -258,6 +279,35 @@ def test_ways_are_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     assert "settled    no way within 20 states" in out
 
 
+def test_world_that_cannot_settle_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No step violates anything, but the search has found that no way leads out; and so it is drawn."""
+    monkeypatch.setattr(Space, "has_converged", lambda _space, _state: False)
+    alone = ("--crashes", "0", "--duplicates", "0", "--losses", "0", "--case", CASES[0].name)
+    _, out = explored("s\nv\n", monkeypatch, capsys, *alone)
+    assert "settled    there is no way: the world cannot settle from here (CONVERGES)" in out
+    assert "violation  CONVERGES: left alone, the world cannot settle" in out
+    space = space_of(CASES[0], "chronos", "hardened", budget=0)
+    found = search(space).counterexamples
+    assert [line.kind for line in lines_of(space, found[0])][-1] == VIOLATION
+
+
+def test_interrupt_ends_a_walk_with_one_line() -> None:
+    """As it ends every command."""
+    command = [sys.executable, "-m", "simulator", "check", "--explore"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as walk_on:
+        assert walk_on.stdout is not None
+        assert walk_on.stderr is not None
+        while "choose" not in walk_on.stdout.readline():
+            pass
+        walk_on.send_signal(signal.SIGINT)
+        assert walk_on.wait(20) == 130
+        assert walk_on.stderr.read().count("\n") == 1
+
+
 def test_every_part_of_a_state_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -271,7 +321,7 @@ def test_every_part_of_a_state_is_told(
         assert status == 0
         assert out.count("\nstep ") == len(found.choices) + 1
     space = space_of(CASES[0], "chronos", "hardened", budget=0)
-    way = way_to_rest(space, space.initial(), limit=2_000)
+    way, _ = way_to_rest(space, space.initial(), limit=2_000)
     assert way is not None
     end = tuple(walk(space, space.initial(), way))[-1].state
     assert end is not None

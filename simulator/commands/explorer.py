@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from chronos.cli.console import OK, VIOLATED, BadUsage, tell
+from simulator.properties import CONVERGES
 from simulator.report.states import state_lines
 from simulator.report.words import counted
 from simulator.search.explore import search, way_to_rest
@@ -71,7 +72,7 @@ class Explorer:
 
     def run(self) -> int:
         """Show where one is and read choices until the input ends; return the exit status."""
-        tell(self._lines())
+        tell(self.lines())
         for line in _read():
             if line in ("q", "quit"):
                 break
@@ -82,7 +83,7 @@ class Explorer:
         """Do what is asked for, and return the lines that tell what came of it."""
         match line:
             case "":
-                return self._lines()
+                return self.lines()
             case "?" | "h" | "help":
                 return _HELP
             case "b" | "back":
@@ -98,7 +99,7 @@ class Explorer:
             return (f"expected   {self._offer()}; not {line!r}",)
         self._steps.append(step(self._space, self._moves[number - 1]))
         self._choices.append(number)
-        return self._lines()
+        return self.lines()
 
     def _state(self) -> State:
         state = self._steps[-1].state
@@ -107,7 +108,8 @@ class Explorer:
 
     # --- where one is ---
 
-    def _lines(self) -> Iterator[str]:
+    def lines(self) -> Iterator[str]:
+        """Yield the lines that tell where one is, and what can happen next."""
         here = self._steps[-1]
         at = f"step {len(self._choices)}"
         yield ""
@@ -141,7 +143,7 @@ class Explorer:
             return ("expected   another choice: this is the start",)
         self._steps.pop()
         self._choices.pop()
-        return self._lines()
+        return self.lines()
 
     # --- ways ---
 
@@ -168,8 +170,10 @@ class Explorer:
         if self._steps[-1].violated is not None:
             yield "settled    a property is violated here: go back first"
             return
-        choices = way_to_rest(self._space, self._state(), limit=self._limit)
-        if choices is None:
+        choices, is_certain = way_to_rest(self._space, self._state(), limit=self._limit)
+        if is_certain:
+            yield f"settled    there is no way: the world cannot settle from here ({CONVERGES.id})"
+        elif choices is None:
             yield f"settled    no way within {counted(self._limit, 'state')}; --limit N looks at more"
         elif not choices:
             yield "settled    everything has come to its end here"

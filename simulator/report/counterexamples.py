@@ -73,9 +73,9 @@ _LABELS = {
     "fired": "",
     "changed": "",
     "relayed": "calls",
-    "timer": "timer",
+    "listed": "lists",
 }
-_WITH_INSTANT = frozenset({"created", "provisioned", "time", "claimed", "relayed"})
+_WITH_INSTANT = frozenset({"created", "provisioned", "time", "claimed", "relayed", "listed", "learns"})
 _INSTANT = re.compile(r"\d\d:\d\d:\d\d")
 
 
@@ -87,6 +87,8 @@ def _label(line: Line) -> str:
         text = line.text.removeprefix("the ").replace(" to the fire", "")
         return re.split(r" of | for | \(|, |: ", text)[0]
     words = _LABELS.get(line.kind, line.kind.replace("_", " "))
+    if line.kind == "asked":
+        return line.text.removeprefix("somebody ")
     if line.kind == "delivered" and "deletes" in line.text:
         return "deletes the arm"
     if line.text.endswith(("is up", "is cut off")):

@@ -165,7 +165,7 @@ class _Search:
             self._note(properties.CONVERGES.id, reason, _choices(self.came_from, stuck))
 
 
-def way_to_rest(space: Space, start: State, *, limit: int) -> tuple[int, ...] | None:
+def way_to_rest(space: Space, start: State, *, limit: int) -> tuple[tuple[int, ...] | None, bool]:
     """Return the shortest history without faults after which everything has come to its end.
 
     Args:
@@ -174,14 +174,15 @@ def way_to_rest(space: Space, start: State, *, limit: int) -> tuple[int, ...] | 
         limit: give up after so many states.
 
     Returns:
-        The events, as the choices of a `Counterexample`; None when there is no such history within the limit.
+        The events, as the choices of a `Counterexample`, None when none was found; and whether none would be
+        with any limit.
     """
     numbers, came_from, queue = {start: 0}, [(0, 0)], deque([start])
     while queue and len(numbers) < limit:
         state = queue.popleft()
         number = numbers[state]
         if space.has_converged(state):
-            return _choices(came_from, number)
+            return _choices(came_from, number), False
         for choice, move in enumerate(space.successors(state), start=1):
             after = None if move[1] else step(space, move)
             if after is None or after.state is None or after.violated is not None or after.state in numbers:
@@ -189,7 +190,7 @@ def way_to_rest(space: Space, start: State, *, limit: int) -> tuple[int, ...] | 
             numbers[after.state] = len(came_from)
             came_from.append((number, choice))
             queue.append(after.state)
-    return None
+    return None, not queue
 
 
 def _choices(came_from: list[tuple[int, int]], number: int) -> tuple[int, ...]:

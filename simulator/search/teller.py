@@ -89,14 +89,14 @@ class Teller:
 
     def end_step(self, label: str, state: State | None) -> None:
         """All that the event does is told; *state* is that afterwards, None when there is none."""
-        if not self._noted or self._noted[-1].step != self._step:
+        if self._noted[-1].step != self._step:
             self._note_plain(label, state)
         if state is not None:
             self._compare(state.messages)
 
     def _note_plain(self, label: str, state: State | None) -> None:
         """Tell of an event that only its name tells of."""
-        lane, kind, text = Lane.PEOPLE, "changed", label
+        lane, kind, text = Lane.PEOPLE, "asked", label
         if label.startswith("time") and state is not None:
             lane, kind = Lane.EXTERNAL, "time"
             text = f"it is {time_of(self._case.now_us(state.clock))}"

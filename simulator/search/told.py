@@ -11,6 +11,7 @@ from typing import Any
 from chronos.protocol.flow_effects import Answer, ArmFailed, Event, SwapJob
 from chronos.protocol.process_effects import CallRunner, Perform, Rang, Reply
 from chronos.protocol.process_effects import Event as ProcessEvent
+from chronos.testing import nas
 from chronos.testing.nas import Decision, OneShot, Promises
 from simulator.agents import Agent
 from simulator.search.cases import Case
@@ -20,7 +21,7 @@ from simulator.search.network import Network
 from simulator.search.people import People
 from simulator.search.processes import Processes
 from simulator.search.space import Space
-from simulator.search.state import NOBODY, SOMEBODY, Message, State, request, time_of
+from simulator.search.state import NOBODY, ORDERED, SOMEBODY, Message, State, request, time_of
 from simulator.search.teller import Teller
 from simulator.search.walk import walk
 from simulator.trace import MESSAGE, Lane, Line
@@ -40,6 +41,18 @@ def lines_of(space: Space, found: Counterexample) -> tuple[Line, ...]:
             teller.end_step(taken.label, state)
     teller.violated(found)
     return teller.lines()
+
+
+# What a process learns from each of NAS's replies.
+_REPLIES = {
+    "arms": "what is armed",
+    "outdated": "that NAS has seen a newer revision",
+    "refused": "that NAS refuses its identity",
+}
+
+
+def _armed(instant_us: int) -> str:
+    return "nothing" if instant_us == NOBODY else time_of(instant_us)
 
 
 class _Told(Space):
@@ -139,6 +152,18 @@ class _Network(Network):
     def deliver(self, state: State, message: Message) -> State:
         """Let a message arrive."""
         self._teller.arrived(message)
+        if state.login == 1 and message.kind in ("list", *ORDERED):
+            self._teller.note("refuses", Lane.NAS, "NAS refuses the agent's identity")
+        elif message.kind == "list":
+            shot = nas.listed(self._promises, state.row, relays=state.called_for())
+            armed = NOBODY if shot is None else shot.fire_at_us
+            self._teller.note("listed", Lane.NAS, f"NAS lists what is armed: {_armed(armed)}")
+        elif message.kind in _REPLIES:
+            number, what = message.process, _REPLIES[message.kind]
+            text = f"process {number} learns {what}"
+            if message.kind == "arms":
+                text += f": {_armed(message.instant_us)}"
+            self._teller.note("learns", Lane.AGENT, text, process=None if number == NOBODY else number)
         return super().deliver(state, message)
 
     def _deliver_fire(self, state: State, message: Message, number: int) -> State:
