@@ -21,18 +21,23 @@ from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, parse_instant
 from chronos.jobs.job import Result
 from chronos.values import evolve
 from simulator import command_line as simulator_command_line
-from simulator import faults, fleet, host, marks, watch, whatif, world
+from simulator import faults, fleet, host, marks, sweep, watch, whatif, world
+from simulator.agents import CHRONOS
+from simulator.commands.explorer import MOST_STATES, Explorer
 from simulator.compare import Cost, plain
 from simulator.conditions import Conditions, Once, Outage, Party
 from simulator.properties import PROPERTIES, Expectation
 from simulator.report import document, terminal, traces, whatif_page
 from simulator.report.costs import cost_lines
+from simulator.report.counterexamples import Drawn, write_counterexamples
 from simulator.report.page import MOST_LINES, Page
 from simulator.report.shrunk import shrunk_lines
 from simulator.report.story import Story
 from simulator.report.whatif import whatif_lines
 from simulator.scenario import SCENARIOS, Plan, Scenario, simulate
 from simulator.search import cases
+from simulator.search.explore import search
+from simulator.search.told import lines_of
 from simulator.shrink import Shrinking
 from simulator.summary import Summary
 from simulator.trace import Tracer
@@ -359,7 +364,41 @@ def downloads() -> dict[str, str]:
     page, pieces = Page(plan, 0), list[str]()
     summary = simulate(plan, 0, tracer=Tracer(page.take, plan.fleet.job_ids))
     page.write(pieces.append, summary)
-    return {"see/naive-agent.html": "".join(pieces), "see/whatif.html": "".join(whatif_page.page(_what_if()))}
+    shown = list[str]()
+    write_counterexamples(shown.append, "agent chronos, NAS minimal; one job, two processes", _found())
+    return {
+        "see/naive-agent.html": "".join(pieces),
+        "see/whatif.html": "".join(whatif_page.page(_what_if())),
+        "see/counterexamples.html": "".join(shown),
+    }
+
+
+# The case whose counterexamples are shown, and how many of its states have them.
+_SHOWN, _ENOUGH = "one occurrence, and somebody pauses the job", 8_000
+
+
+def _found() -> list[Drawn]:
+    """Return what the search finds of a NAS that promises no more than the published contract."""
+    small = sweep.small_world(CHRONOS.name, "minimal", (1, 1, 1), _SHOWN)
+    command = f"python -m simulator check --explore --case '{_SHOWN}' --nas minimal --follow"
+    return [
+        Drawn(
+            case=_SHOWN,
+            processes=small.case.processes,
+            found=found,
+            lines=lines_of(small, found),
+            walk=f"{command} {','.join(map(str, found.choices))}",
+        )
+        for found in search(small, limit=_ENOUGH).counterexamples
+    ]
+
+
+def _sample_walk() -> str:
+    """Return where one is after two steps through the first case."""
+    small = sweep.small_world(CHRONOS.name, "hardened", (1, 1, 1), cases.CASES[0].name)
+    explorer = Explorer(small, MOST_STATES, lambda _: "")
+    explorer.follow((1, 2))
+    return block("\n".join(["$ python -m simulator check --explore --follow 1,2", "…", *explorer.lines()]))
 
 
 PARTS: Mapping[str, Callable[[], str]] = {
@@ -375,6 +414,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "deployment": lambda: f"{world.DEPLOYMENT_US // MINUTE_US} minutes",
     "sample_shrunk": _sample_shrunk,
     "sample_story": _sample_story,
+    "sample_walk": _sample_walk,
     "statuses": lambda: _statuses(simulator_command_line.STATUSES),
     "chronos_statuses": lambda: _statuses(chronos_command_line.STATUSES),
     "cases": _cases,
