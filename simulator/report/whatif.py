@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from chronos.jobs.instants import DAY_US, HOUR_US, SECOND_US, format_instant
 from chronos.jobs.job import Result
 from simulator.report.terminal import asked_lines, remark_lines, world
 from simulator.report.words import counted, wrapped
-from simulator.whatif import ALWAYS_ON, PERCENTILES, Answer, Figures, Group, Prices, Row
+from simulator.whatif import ALWAYS_ON, CALLS, PERCENTILES, Answer, Figures, Group, Prices, Row
 
 LOSSES = tuple(str(result) for result in Result if result is not Result.COMPLETED)
 
@@ -19,6 +20,11 @@ ABOUT = {
     Group.IDLE: "how long the host lets a machine stand idle before it stops it",
     Group.BOOT: "how long a machine takes to boot",
 }
+
+TERMS = (
+    f"up counts boots as well; lost is what did not complete: {', '.join(LOSSES[:-1])} or {LOSSES[-1]}; "
+    "calls are those of NAS that the agent makes, and the fires that NAS delivers"
+)
 
 # --- in words ---------------------------------------------------------------------------------
 
@@ -133,6 +139,7 @@ def whatif_lines(answer: Answer) -> Iterator[str]:
     yield from remark_lines(answer.plan)
     yield from wrapped("verdict", verdict(answer))
     yield from wrapped("figures", basis(answer))
+    yield from wrapped("", TERMS)
     if told := paid(answer.prices):
         yield from wrapped("prices", told)
     yield from _compared(answer)
@@ -145,34 +152,49 @@ def whatif_lines(answer: Answer) -> Iterator[str]:
 
 def _compared(answer: Answer) -> Iterator[str]:
     rows = answer.group(Group.COMPARED)
-
-    def line(name: str, cell: Callable[[Figures], str]) -> str:
-        return f"  {name:26}" + "".join(f"{cell(row.figures):>{_COLUMN}}" for row in rows)
-
     yield ""
-    yield f"{'compared':28}" + "".join(f"{row.variant.name:>{_COLUMN}}" for row in rows)
-    yield line("up", lambda figures: f"{hours(figures)} h")
-    yield line("  of it booting", lambda figures: f"{figures.mean(figures.boots_us) / HOUR_US:,.1f} h")
-    yield line("  of the time", lambda figures: f"{figures.share:.1%}")
-    yield line("wakes", lambda figures: count(figures, figures.wakes))
-    yield line("  that ran nothing", lambda figures: count(figures, figures.wakes_for_nothing))
-    for name in PERCENTILES:
-        yield line(f"lateness {name}", lambda figures, name=name: f"{late(figures, name)} s")  # type: ignore[misc]
-        yield line(
-            "  of it the boot",
-            lambda figures, name=name: f"{_seconds(figures.lateness_ms[name][1])} s",  # type: ignore[misc]
-        )
-    for result in map(str, Result):
-        yield line(result, lambda figures, result=result: count(figures, figures.runs[result]))  # type: ignore[misc]
-    yield line("calls of NAS", lambda figures: count(figures, sum(figures.calls.values())))
-    for name in rows[0].figures.calls:
-        yield line(f"  {_CALLED[name]}", lambda figures, name=name: count(figures, figures.calls[name]))  # type: ignore[misc]
+    yield _beside("compared", [row.variant.name for row in rows])
+    for name, cell in _compared_cells():
+        yield _beside(f"  {name}", [cell(row.figures) for row in rows])
     if answer.prices.are_given:
-        yield f"  {'cost':26}" + "".join(f"{cost:>{_COLUMN}}" for cost in costs_of(answer, rows))
+        yield _beside("  cost", costs_of(answer, rows))
     yield f"  {ABOUT[Group.COMPARED]}"
 
 
-_CALLED = {"provision": "provision", "cancel": "cancel", "list": "list", "fire": "fires delivered"}
+def _beside(name: str, cells: Iterable[str]) -> str:
+    return f"{name:28}" + "".join(f"{cell:>{_COLUMN}}" for cell in cells)
+
+
+def _compared_cells() -> Iterator[tuple[str, Callable[[Figures], str]]]:
+    """Yield the name of each figure, and what shows it."""
+    yield "up", lambda figures: f"{hours(figures)} h"
+    yield "  of it booting", lambda figures: f"{figures.mean(figures.boots_us) / HOUR_US:,.1f} h"
+    yield "  of the time", lambda figures: f"{figures.share:.1%}"
+    yield "wakes", lambda figures: count(figures, figures.wakes)
+    yield "  that ran nothing", lambda figures: count(figures, figures.wakes_for_nothing)
+    for name in PERCENTILES:
+        yield f"lateness, {_CALLED.get(name, name)}", partial(_late_by, percentile=name, part=0)
+        yield "  of it the boot", partial(_late_by, percentile=name, part=1)
+    for name in map(str, Result):
+        yield name, partial(_runs, result=name)
+    yield "calls of NAS", lambda figures: count(figures, sum(figures.calls.values()))
+    for name in CALLS:
+        yield f"  {_CALLED.get(name, name)}", partial(_calls, kind=name)
+
+
+_CALLED = {"fire": "fires delivered", "p50": "median"}
+
+
+def _late_by(figures: Figures, percentile: str, part: int) -> str:
+    return f"{_seconds(figures.lateness_ms[percentile][part])} s"
+
+
+def _runs(figures: Figures, result: str) -> str:
+    return count(figures, figures.runs[result])
+
+
+def _calls(figures: Figures, kind: str) -> str:
+    return count(figures, figures.calls[kind])
 
 
 def _curve(answer: Answer, group: Group, bars: str, measure: Callable[[Figures], int]) -> Iterator[str]:
