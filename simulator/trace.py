@@ -72,6 +72,8 @@ STEP_US = 1_000_000
 
 MESSAGE = "message"
 VIOLATION = "violation"
+# The line before those of each counterexample.
+COUNTEREXAMPLE = "counterexample"
 
 _LANES: dict[Lane, tuple[Kind, ...]] = {
     Lane.PEOPLE: (Kind.CHANGED, Kind.TOLD_TO_STOP, Kind.HEALED),

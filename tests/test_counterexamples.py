@@ -18,7 +18,7 @@ import pytest
 from chronos.testing.nas import BUILDS, HARDENED
 from chronos.values import evolve
 from simulator.__main__ import main
-from simulator.agents import AGENTS
+from simulator.agents import AGENTS, agent_of
 from simulator.search.cases import CASES, Case
 from simulator.search.explore import Counterexample, search, way_to_rest
 from simulator.search.space import Space
@@ -145,6 +145,16 @@ def test_reply_tells_what_it_says() -> None:
     assert lines[learned.because - 1].because == listed.number
 
 
+def test_history_of_a_scheduler_of_ones_own_is_told() -> None:
+    """Its processes are down at first."""
+    space = Space(CASES[0], agent_of("tests.own_agents:Plausible"), HARDENED)
+    for found in search(space, limit=1_500).counterexamples:
+        lines = lines_of(space, found)
+        assert [(line.kind, line.at_us) for line in lines[:1]] == [("created", 0)]
+        assert any(line.text == "process 0 starts" for line in lines)
+        assert lines[-1].text.startswith(found.property)
+
+
 # --- files ------------------------------------------------------------------------------------
 
 
@@ -160,11 +170,17 @@ def test_traces_are_of_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert all(each["step"] <= each["arrives_step"] for each in lines if each.get("arrives_step"))
     assert main((*NAIVE, "--trace", "t.mmd")) == 1
     diagram = (tmp_path / "t.mmd").read_text()
-    assert "    agent-xNAS: step 1: the cancel (revision 1), lost on its way" in diagram
+    assert "    process_0-xNAS: step 1: the cancel (revision 1), lost on its way\n" in diagram
+    assert "    NAS->>process_0: step 2: the fire of 00:03:20, arrives at step 3\n" in diagram
+    assert "    Note over people,external_scheduler: NO-ORPHAN, one occurrence" in diagram
+    assert "participant agent" not in diagram
     assert "1970" not in diagram
     assert main((*NAIVE, "--trace", "t.json", "--html", "t.html")) == 1
-    runs = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
-    assert [each["dur"] > 0 for each in runs if each["name"] == "run"] == [True]
+    events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
+    lasting = {each["name"]: each["dur"] for each in events if each["ph"] == "X" and each["dur"] > 1}
+    assert set(lasting) == {"up (process 0)", "up (process 1)", "run (process 0)"}
+    assert lasting["up (process 0)"] < lasting["up (process 1)"]  # it crashes
+    assert sum(each["name"] == "up (process 1)" for each in events) == 2  # one in each counterexample
     assert "is not written" not in capsys.readouterr().out
 
 

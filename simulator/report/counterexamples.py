@@ -13,7 +13,7 @@ from simulator.report.page import Drawing, write_page
 from simulator.search.cases import JOB_ID
 from simulator.search.explore import Counterexample
 from simulator.search.teller import short
-from simulator.trace import MESSAGE, STEP_US, VIOLATION, Lane, Line
+from simulator.trace import COUNTEREXAMPLE, MESSAGE, STEP_US, VIOLATION, Lane, Line
 
 
 class Drawn(Struct, frozen=True, kw_only=True):
@@ -108,7 +108,7 @@ def trace_lines(drawn: Sequence[Drawn]) -> Iterator[Line]:
             number=number,
             because=0,
             at_us=start_us,
-            kind="counterexample",
+            kind=COUNTEREXAMPLE,
             job_id=None,
             lane=Lane.PEOPLE,
             text=text,

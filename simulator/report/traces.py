@@ -12,7 +12,7 @@ from typing import Any
 
 from chronos.cli.console import BadUsage
 from chronos.jobs.instants import Instant, format_instant
-from simulator.trace import MESSAGE, STEP_US, Lane, Line
+from simulator.trace import COUNTEREXAMPLE, MESSAGE, STEP_US, Lane, Line
 
 Write = Callable[[str], None]
 Form = tuple[Callable[[Line], None], Callable[[], None]]
@@ -105,24 +105,35 @@ class _Chrome:
         elif line.kind in _STRETCHES:
             self._open[line.kind, line.job_id, line.value] = line
         elif line.kind in _ENDS:
-            self._close(_ENDS[line.kind], line.job_id, None if line.job_id is None else line.value)
+            self._close(_ENDS[line.kind], line.job_id, line.value)
         elif line.kind == "crashed":
-            self._close("started", line.job_id, None) if line.job_id else self._close("booted", None, None)
+            if line.job_id is None:
+                self._close("booted", None, line.value)
+            else:
+                self._close("started", line.job_id, None)
+            self._instant(line, at_us)
+        elif line.kind == COUNTEREXAMPLE:
+            self._close_all()
             self._instant(line, at_us)
         else:
             self._instant(line, at_us)
 
     def end(self) -> None:
+        self._close_all()
+        self._write("\n]}\n")
+
+    def _close_all(self) -> None:
         for line in tuple(self._open.values()):
             self._close(line.kind, line.job_id, line.value)
-        self._write("\n]}\n")
 
     def _close(self, kind: str, job_id: str | None, value: int | None) -> None:
         """End the stretches of a job: one, or all of them."""
         assert self._first_us is not None
         for key in [each for each in self._open if each[:2] == (kind, job_id) and value in (None, each[2])]:
             begun = self._open.pop(key)
-            self._stretch(begun, begun.at_us - self._first_us, self._last_us, _STRETCHES[kind][1])
+            name = _STRETCHES[kind][1]
+            name = name if begun.process is None else f"{name} (process {begun.process})"
+            self._stretch(begun, begun.at_us - self._first_us, self._last_us, name)
 
     def _stretch(self, line: Line, at_us: int, until_us: int, name: str) -> None:
         args = {"text": line.text, "line": line.number}
@@ -167,33 +178,55 @@ def mermaid(write: Write) -> Form:
     Raises:
         BadUsage: it is not.
     """
-    count = 0
-    names = {lane: lane.value.replace(" ", "_") for lane in Lane}
-    write("sequenceDiagram\n")
-    for lane, name in names.items():
-        write(f"    participant {name} as {lane.value}\n")
+    told: list[str] = []
+    processes: set[int] = set()
 
     def take(line: Line) -> None:
-        nonlocal count
-        count += 1
-        if count > MOST_OF_A_DIAGRAM:
+        if len(told) == MOST_OF_A_DIAGRAM:
             raise BadUsage(
                 f"--trace: a diagram of more than {MOST_OF_A_DIAGRAM} lines is one that nobody reads; "
                 "narrow it, or write .jsonl or .json"
             )
-        at = (
-            format_instant(line.at_us)[11:23].removesuffix("+00")
-            if line.step is None
-            else f"step {line.step}:"
-        )
-        said = _plain(f"{line.job_id}: {line.text}" if line.job_id is not None else line.text)
-        if line.to is None:
-            write(f"    Note over {names[line.lane]}: {at} {said}\n")
-        else:
-            arrow = "-x" if line.arrives_us is None else "->>"
-            write(f"    {names[line.lane]}{arrow}{names[line.to]}: {at} {said}\n")
+        if line.process is not None:
+            processes.add(line.process)
+        told.append(_mermaid_line(line))
 
-    return take, lambda: None
+    def end() -> None:
+        write("sequenceDiagram\n")
+        for lane in Lane:
+            names = {_participant(lane, each): f"process {each}" for each in sorted(processes)}
+            if lane is not Lane.AGENT or not names:
+                names = {_participant(lane, None): lane.value}
+            for name, words in names.items():
+                write(f"    participant {name} as {words}\n")
+        for each in told:
+            write(each)
+
+    return take, end
+
+
+def _mermaid_line(line: Line) -> str:
+    process = line.process if line.step is None else line.process or 0  # who it is may not be known
+    place, text = _participant(line.lane, process), line.text
+    if line.step is None:
+        at = format_instant(line.at_us)[11:23].removesuffix("+00")
+        text = text if line.job_id is None else f"{line.job_id}: {text}"
+    else:
+        at = f"step {line.step}:"
+        arrives = _arrival(line)["arrives_step"]
+        text += f", arrives at step {arrives}" if arrives is not None and arrives > line.step else ""
+    if line.kind == COUNTEREXAMPLE:
+        return f"    Note over {place},{_participant(Lane.EXTERNAL, None)}: {_plain(text)}\n"
+    if line.to is None:
+        return f"    Note over {place}: {at} {_plain(text)}\n"
+    arrow = "-x" if line.arrives_us is None else "->>"
+    return f"    {place}{arrow}{_participant(line.to, process)}: {at} {_plain(text)}\n"
+
+
+def _participant(lane: Lane, process: int | None) -> str:
+    if lane is Lane.AGENT and process is not None:
+        return f"process_{process}"
+    return lane.value.replace(" ", "_")
 
 
 def _plain(text: str) -> str:

@@ -264,10 +264,10 @@ class Teller:
         lines: list[Line] = []
         for step, group in groupby(self._noted, key=lambda noted: noted.step):
             whole = list(group)
-            apart_us = round(STEP_US * _FILLED / sum(not noted.is_beside for noted in whole))
-            at_us = step * STEP_US - apart_us
-            for noted in whole:
-                at_us += 0 if noted.is_beside else apart_us
+            apart_us = round(STEP_US * _FILLED / (1 + sum(not noted.is_beside for noted in whole[1:])))
+            at_us = step * STEP_US
+            for place, noted in enumerate(whole):
+                at_us += apart_us if place and not noted.is_beside else 0
                 arrives_us = None if noted.arrives is None else noted.arrives * STEP_US
                 if noted.is_at_once:
                     arrives_us = at_us + round(apart_us * _AT_ONCE)
