@@ -75,7 +75,7 @@ def add_conditions(parser: Parser) -> None:
     )
     group.add_argument(
         "--clock",
-        type=_clock,
+        type=clock_us,
         metavar="TIME",
         help="the machine's clock is off by so much, all the time: +40s, or --clock=-40s",
     )
@@ -248,7 +248,12 @@ def _likelihood(text: str) -> tuple[str, float]:
     return name, likelihood
 
 
-def _clock(text: str) -> int:
+def clock_us(text: str) -> int:
+    """Return how far a clock is ahead that *text* is off by, microseconds.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no such time.
+    """
     sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
     try:
         return sign * span_us(rest, 0, (FARTHEST_CLOCK_US, "24h"))

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US
+from simulator.conditions import span
 
 T = TypeVar("T", bound=Hashable)
 
@@ -368,6 +369,18 @@ ROUTE = Pick(
 PICKS = (CHANGED_JOB, ROUTE)
 
 DECISIONS: tuple[Decision, ...] = (*FAULTS, *WIRE_FAULTS, *VARIATIONS, *PICKS)
+
+
+def spelt(option: object) -> str:
+    """Return how an option of a fault is called: lost, slow, 40s, -9s; nothing where there is but one."""
+    if option is True:
+        return ""
+    if isinstance(option, Enum):
+        return option.name.lower()
+    if type(option) is int:
+        return f"{'-' if option < 0 else ''}{span(abs(option))}"
+    return str(option)
+
 
 # --- how likely, by level ---------------------------------------------------------------------
 

@@ -98,6 +98,7 @@ class Machine:
         self._waiting: list[Callable[[Life | None], None]] = []
         self._clock_error_us = 0
         self._clock_right_us = 0
+        self._set_until_us = 0
         if conditions.clock_us is not None:
             self._clock_error_us, self._clock_right_us = conditions.clock_us, LAST_US
 
@@ -199,10 +200,18 @@ class Machine:
             self.watch.ledger.mishap(faults.CLOCK.name)
         if self.conditions.clock_us is not None:
             return
+        if self.kernel.now_us < self._set_until_us:
+            return
         self._clock_error_us = error_us
         if error_us:
             self.watch.met[marks.CLOCK_WRONG] += 1
             self._clock_right_us = self.kernel.now_us + CLOCK_WRONG_FOR_US
+
+    def set_clock(self, error_us: int, until_us: Instant) -> None:
+        """Let the machine's clock be wrong until it is set right, however often it boots."""
+        self.watch.ledger.mishap(faults.CLOCK.name)
+        self._clock_error_us, self._clock_right_us = error_us, until_us
+        self._set_until_us = until_us
 
     def lose(self) -> None:
         """Let the host lose the machine, be it up or booting."""

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from simulator import faults
 from simulator.faults import Fault, Pick, Variation, Weights
+from simulator.script import Stroke
 
 T = TypeVar("T", bound=Hashable)
 Item = TypeVar("Item")
@@ -120,6 +121,7 @@ class Kernel:
         self._choose = choices.choose
         self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
+        self._strokes: dict[tuple[str, int], list[tuple[Stroke, list[int]]]] = {}
         self._hashes = [hashlib.blake2b(digest_size=16) for _ in range(subjects)]
         self._entries: list[list[tuple[int, int, int]]] = [[] for _ in range(subjects)]
         self._hashed: list[list[tuple[int, int, int]]] = [[] for _ in range(subjects)]
@@ -136,6 +138,8 @@ class Kernel:
 
     def fault(self, fault: Fault[T], subject: int = WORLD) -> T | None:
         """Choose whether something goes wrong, and how; None when it does not, or where faults are off."""
+        if self._strokes and (drawn := self._struck(fault.name, subject)):
+            return fault.options[drawn]
         if not self.faulty:
             return None
         return fault.options[self._choose(fault.name, len(fault.options), subject)]
@@ -146,7 +150,29 @@ class Kernel:
 
     def pick(self, pick: Pick, among: Sequence[Item], subject: int = WORLD) -> Item:
         """Choose one of what there is in the world."""
+        if self._strokes and (drawn := self._struck(pick.name, subject)) is not None:
+            return among[drawn]
         return among[self._choose(pick.name, len(among), subject)]
+
+    def expect(self, stroke: Stroke, subject: int) -> None:
+        """Let *stroke* strike *subject* when its time has come, whether or not faults are on."""
+        self._strokes.setdefault((stroke.fault, subject), []).append((stroke, [stroke.number]))
+
+    def expected(self) -> list[Stroke]:
+        """Return what has not struck."""
+        return [stroke for strokes in self._strokes.values() for stroke, _ in strokes]
+
+    def _struck(self, name: str, subject: int) -> int | None:
+        """Return which option is written down for now; None for none."""
+        strokes = self._strokes.get((name, subject), ())
+        for stroke, left in strokes:
+            if stroke.at_us <= self.now_us:
+                left[0] -= 1
+                if not left[0]:
+                    self._strokes[name, subject].remove((stroke, left))
+                    return stroke.drawn
+                break
+        return None
 
     def run(self, until_us: int) -> None:
         """Let everything happen that is due by *until_us*; the clock stands there afterwards."""

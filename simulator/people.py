@@ -23,6 +23,7 @@ from simulator.history import Kind
 from simulator.host import Machine
 from simulator.kernel import Kernel
 from simulator.life import Life
+from simulator.script import Deed, Do
 from simulator.watch import Watch
 
 # How often somebody thinks of changing a job, and how long a change lasts before it is undone.
@@ -106,6 +107,19 @@ class People:
             return None
         fresh = evolve(job, next_us=next_us, runs=(), waiting=(), revision=0)
         return Create(job_id=job.id, job=fresh)
+
+    def do(self, deed: Deed, subject: int) -> None:
+        """Let somebody do to a job what is written down, and repeat it until it is settled."""
+        job, now_us = self._jobs[subject], self._kernel.now_us
+        intents: dict[Do, Callable[[], Intent | None]] = {
+            Do.PAUSE: lambda: Pause(job_id=job.id),
+            Do.RESUME: lambda: Resume(job_id=job.id),
+            Do.REMOVE: lambda: Remove(job_id=job.id),
+            Do.CREATE: lambda: self._created_again(subject),
+            Do.EDIT: lambda: Edit(job_id=job.id, changes=Changes(schedule=deed.schedule)),
+            Do.RUN: lambda: RunNow(job_id=job.id, asked_us=now_us),
+        }
+        self._ask(subject, intents[deed.do], lambda: None)
 
     def _ask(self, subject: int, intent: Callable[[], Intent | None], then: Callable[[], None]) -> None:
         self._watch.hold(subject)

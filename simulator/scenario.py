@@ -1,4 +1,4 @@
-"""What to simulate: the shipped scenarios, and a plan that can be handed to another process."""
+"""What to simulate: a scenario, and a plan that can be handed to another process."""
 
 from __future__ import annotations
 
@@ -8,104 +8,101 @@ from contextlib import contextmanager
 
 from msgspec import Struct
 
-from chronos.jobs.instants import DAY_US
-from chronos.testing.nas import BUILDS
+from chronos.jobs.instants import DAY_US, Instant
 from simulator import faults, policies
 from simulator.agents import agent_of
 from simulator.conditions import NOTHING_ASKED, Conditions
 from simulator.faults import Weights
-from simulator.fleet import Fleet
+from simulator.fleet import Fleet, load_shipped
 from simulator.kernel import Choices, RandomChoices
+from simulator.promises import promises_of
+from simulator.script import NOTHING_WRITTEN, Script
 from simulator.summary import Summary
 from simulator.trace import Tracer
 from simulator.wire import wired
 from simulator.world import Setting, World
 
 
+class Expectation(Struct, frozen=True, kw_only=True):
+    """What is expected of an agent.
+
+    Attributes:
+        agent: of which, by its name.
+        nas: with which NAS; empty for the scenario's.
+        violates: the properties that are violated, and no others.
+        raises: whether it raises exceptions.
+        runs: how many occurrences end with a result: each result with a count, `3` or `>=1`.
+        counts: how often NAS and the machine were at work: each name with a count.
+        jobs: as *runs*, of a job: its id, a result, a count.
+    """
+
+    agent: str
+    nas: str = ""
+    violates: tuple[str, ...] = ()
+    raises: bool = False
+    runs: tuple[tuple[str, str], ...] = ()
+    counts: tuple[tuple[str, str], ...] = ()
+    jobs: tuple[tuple[str, str, str], ...] = ()
+
+
 class Scenario(Struct, frozen=True, kw_only=True):
-    """A simulation with a name: a fleet, how long, and what goes wrong.
+    """A simulation with a name: a fleet, how long, and what goes wrong. Those that ship are files.
 
     Attributes:
         name: how the command line calls it.
         about: what it shows, in a sentence.
-        fleet: the shipped fleet that it runs on.
+        incident: the incident that it shows; empty for none.
+        fleet: the shipped fleet that it runs on; empty for jobs of its own.
+        own: the jobs of its own.
+        start_us: where the calendar begins, unless that is left to the fleet.
         days: how long the calendar lasts.
+        seed: of what is left to chance.
         faults: the level of faults.
         nas: which NAS.
         agent: which agent.
         machines: how many replicas of the agent share the store.
         policies: where the jobs' policies come from.
+        conditions: what was asked for.
+        script: what is written down to happen.
+        expects: what is expected, of each agent.
     """
 
     name: str
     about: str
-    fleet: str
+    incident: str = ""
+    fleet: str = ""
+    own: Fleet | None = None
+    start_us: Instant | None = None
     days: int
+    seed: int = 0
     faults: str = "none"
     nas: str = "hardened"
     agent: str = "chronos"
     machines: int = 1
     policies: str = "own"
+    conditions: Conditions = NOTHING_ASKED
+    script: Script = NOTHING_WRITTEN
+    expects: tuple[Expectation, ...] = ()
+
+    def plan(self, expected: Expectation) -> Plan:
+        """Return the plan of the simulation of which something is expected."""
+        return Plan(
+            scenario=self.name,
+            fleet=self.own or load_shipped(self.fleet, start_us=self.start_us),
+            days=self.days,
+            faults=self.faults,
+            nas=expected.nas or self.nas,
+            agent=expected.agent,
+            machines=self.machines,
+            policies=self.policies,
+            conditions=self.conditions,
+            script=self.script,
+        )
 
 
-SCENARIOS = {
-    scenario.name: scenario
-    for scenario in (
-        Scenario(
-            name="year",
-            about="a year of nine jobs, with everything that can go wrong going wrong",
-            fleet="fleet-11",
-            days=365,
-            faults="heavy",
-        ),
-        Scenario(
-            name="quiet-month",
-            about="a month in which nothing goes wrong",
-            fleet="fleet-12",
-            days=30,
-        ),
-        Scenario(
-            name="busy-month",
-            about="fifteen jobs, two of them every minute, and the failures of an ordinary month",
-            fleet="fleet-01",
-            days=30,
-            faults="light",
-        ),
-        Scenario(
-            name="replicas",
-            about="two machines that share one job store, and fail one by one",
-            fleet="fleet-06",
-            days=90,
-            faults="heavy",
-            machines=2,
-        ),
-        Scenario(
-            name="policies",
-            about="a month of fourteen jobs with policies by chance: catch-up, overlap, retries, bounds",
-            fleet="fleet-06",
-            days=30,
-            faults="heavy",
-            policies="random",
-        ),
-        Scenario(
-            name="published-contract",
-            about="a NAS that promises no more than the published contract: it loses arms",
-            fleet="fleet-12",
-            days=30,
-            faults="heavy",
-            nas="minimal",
-        ),
-        Scenario(
-            name="naive-agent",
-            about="an agent that arms after the run and trusts its memory: it loses jobs",
-            fleet="fleet-12",
-            days=30,
-            faults="heavy",
-            agent="naive",
-        ),
-    )
-}
 DEFAULT = "year"
+# A century of a minute job; beyond that, instants leave the calendar.
+MAX_DAYS = 36_525
 # What a jobs file of one's own goes through unless a scenario or options say more.
 OWN_JOBS = Scenario(
     name="own-jobs", about="a year of a jobs file in which nothing goes wrong", fleet="", days=365
@@ -120,6 +117,7 @@ class Plan(Struct, frozen=True, kw_only=True):
         has_wire_faults: whether the wire spoils messages.
         conditions: what was asked for.
         settles: whether the world has time to settle, though nothing goes wrong.
+        script: what is written down to happen.
         (The others are those of `Scenario`.)
     """
 
@@ -135,6 +133,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     has_wire_faults: bool = False
     conditions: Conditions = NOTHING_ASKED
     settles: bool = False
+    script: Script = NOTHING_WRITTEN
 
     def setting(self, seed: int) -> Setting:
         """Return the world that this plan describes for the run with *seed*."""
@@ -146,11 +145,12 @@ class Plan(Struct, frozen=True, kw_only=True):
             start_us=self.fleet.start_us,
             duration_us=self.days * DAY_US,
             has_faults=self.faults != "none" or bool(self.conditions.likelihoods),
-            promises=BUILDS[self.nas],
+            promises=promises_of(self.nas),
             agent=agent_of(self.agent),
             machines=self.machines,
             conditions=self.conditions,
             settles=self.settles,
+            script=self.script,
         )
 
     def choices(self, seed: int) -> Choices:

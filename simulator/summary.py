@@ -60,6 +60,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     accounts: tuple[Account, ...]
     losses: tuple[Loss, ...]
     exceptions: tuple[Raising, ...] = ()
+    unstruck: tuple[str, ...] = ()
 
     @property
     def runs_of(self) -> dict[str, dict[str, int]]:
@@ -116,6 +117,7 @@ def summarize(
             Raising(text=text, count=len(at_us), first_us=at_us[0])
             for text, at_us in watch.exceptions.items()
         ),
+        unstruck=tuple(stroke.text for stroke in kernel.expected()),
     )
 
 

@@ -19,8 +19,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from chronos.cli import console
-from chronos.testing.nas import BUILDS
 from simulator.agents import agent_of
+from simulator.promises import promises_of
 from simulator.scenario import Plan, simulate
 from simulator.search import cases, explore, space
 from simulator.search.explore import Result
@@ -60,7 +60,7 @@ def small_world(agent: str, promises: str, budget: tuple[int, int, int], name: s
     case = next(case for case in cases.CASES if case.name == name)
     crashes, duplicates, losses = budget
     return space.Space(
-        case, agent_of(agent), BUILDS[promises], crashes=crashes, duplicates=duplicates, losses=losses
+        case, agent_of(agent), promises_of(promises), crashes=crashes, duplicates=duplicates, losses=losses
     )
 
 

@@ -14,13 +14,14 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from chronos.jobs.instants import HOUR_US, MINUTE_US, Instant
+from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, Instant
 from chronos.jobs.job import Job
-from chronos.testing.nas import Promises
+from chronos.testing.nas import OneShot, Promises
 from simulator import faults, marks
 from simulator.agents import Agent
 from simulator.comparison import Comparison
 from simulator.conditions import NOTHING_ASKED, Conditions, Party
+from simulator.external import Pending
 from simulator.faults import Fault
 from simulator.history import Kind
 from simulator.host import Live, Machine
@@ -29,6 +30,7 @@ from simulator.modelled import Modelled
 from simulator.nas_server import NasServer, Relay
 from simulator.network import Network
 from simulator.people import People
+from simulator.script import NOTHING_WRITTEN, Deed, Do, Script, Stroke
 from simulator.store import Store
 from simulator.summary import Summary, summarize
 from simulator.surroundings import DEPLOYED, EXTERNAL_OUTAGE
@@ -68,6 +70,7 @@ class Setting(Struct, frozen=True, kw_only=True):
         machines: how many replicas share the store.
         conditions: what was asked for.
         settles: whether the calendar has time to settle, though nothing goes wrong.
+        script: what is written down to happen.
     """
 
     jobs: tuple[Job, ...]
@@ -79,11 +82,12 @@ class Setting(Struct, frozen=True, kw_only=True):
     machines: int = 1
     conditions: Conditions = NOTHING_ASKED
     settles: bool = False
+    script: Script = NOTHING_WRITTEN
 
     @property
     def has_phases(self) -> bool:
         """Whether the world is deployed, goes through something, and settles."""
-        return self.has_faults or self.settles or self.conditions.pass_by
+        return self.has_faults or self.settles or self.conditions.pass_by or bool(self.script)
 
     @property
     def end_us(self) -> Instant:
@@ -143,6 +147,9 @@ class World:
             machine.nas = self.nas
         self._on_us = (0, 0)
         self.people = People(kernel, self.watch, self.machines, jobs)
+        ids = [job.id for job in jobs]
+        for stroke in setting.script.strokes:
+            kernel.expect(stroke, _subject(ids, stroke))
         self._away: dict[Party, set[str]] = {party: set() for party in Party}
 
     def _replicas(self, network: Network, store: Store, live: Live) -> list[Machine]:
@@ -287,6 +294,43 @@ class World:
         ):
             self._await_outage(conditions.away(party, self.kernel.now_us, end_us), begin)
 
+        for deed in self._setting.script.deeds:
+            self.kernel.at(deed.at_us, self._done, deed)
+
+    def _done(self, deed: Deed) -> None:
+        """Somebody does what is written down."""
+        machine = self.machines[deed.machine]
+        match deed.do:
+            case Do.STOP:
+                self._agent_is_stopped(deed.lasts_us)
+            case Do.REFUSE:
+                self._identity_is_refused(deed.lasts_us)
+            case Do.KILL:
+                machine.crash(faults.KILL.name)
+            case Do.REPLACE:
+                machine.replace()
+            case Do.START:
+                self._start(machine)
+            case Do.WAKE:
+                machine.boot()
+            case Do.CLOCK:
+                machine.set_clock(deed.off_us, self.kernel.now_us + deed.lasts_us)
+            case Do.FIRE:
+                self._sign(deed, machine)
+            case _:
+                self.people.do(deed, [job.id for job in self._setting.jobs].index(deed.job or ""))
+
+    def _sign(self, deed: Deed, machine: Machine) -> None:
+        """A fire comes that is well signed, and names what is not armed; nobody waits for its answer."""
+        assert deed.job is not None
+        assert deed.names_us is not None
+        now_us = self.kernel.now_us
+        shot = OneShot(deed.job, deed.names_us, -1, (deed.job, deed.names_us, "signed"))
+        subject = [job.id for job in self._setting.jobs].index(deed.job)
+        relay = Relay(Pending(shot), subject, now_us, now_us - now_us % SECOND_US)
+        relay.is_open = False
+        machine.receive(relay)
+
     def _await_outage(self, outages: Iterator[tuple[Instant, Instant]], begin: _Begin) -> None:
         following = next(outages, None)
         if following is not None:
@@ -422,3 +466,8 @@ class World:
     def _note_all(self, kind: Kind, value: int) -> None:
         for subject in range(len(self._setting.jobs)):
             self.kernel.record(kind, subject, value)
+
+
+def _subject(job_ids: list[str], stroke: Stroke) -> int:
+    """Return the number of what a stroke strikes."""
+    return len(job_ids) + stroke.machine if stroke.job is None else job_ids.index(stroke.job)

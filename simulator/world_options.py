@@ -14,11 +14,10 @@ from chronos.jobs.instants import DAY_US, parse_instant
 from chronos.testing.nas import BUILDS
 from simulator import conditions_options, faults, fleet, policies
 from simulator.agents import AGENTS, CHRONOS
-from simulator.scenario import DEFAULT, OWN_JOBS, SCENARIOS, Plan, Scenario
+from simulator.promises import WITHOUT, promises_of
+from simulator.scenario import DEFAULT, MAX_DAYS, OWN_JOBS, Plan, Scenario
+from simulator.scenario_file import ScenarioError, load, names, shipped
 from simulator.wire import STORES
-
-# A century of a minute job; beyond that, instants leave the calendar.
-MAX_DAYS = 36_525
 
 _LAST_US = parse_instant("9900-01-01T00:00:00+00:00")
 
@@ -29,7 +28,7 @@ def add_fleet(run: Parser) -> None:
         "scenario",
         nargs="?",
         metavar="SCENARIO",
-        help=f"a shipped scenario (default: {DEFAULT}; with --jobs, a year without faults)",
+        help=f"a shipped scenario, or a file.toml (default: {DEFAULT}; with --jobs, a year without faults)",
     )
     run.add_argument(
         "--jobs",
@@ -45,13 +44,13 @@ def add_calendar(run: Parser) -> None:
         "--start", type=instant, metavar="INSTANT", help="where to start, ISO 8601 with an offset"
     )
     run.add_argument("--days", type=whole(1, MAX_DAYS), metavar="N", help="how long the calendar lasts")
-    run.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, metavar="N", help="the seed (default: 0)")
+    run.add_argument("--seed", type=whole(0, 2**63 - 1), metavar="N", help="the seed (default: 0)")
 
 
 def add_world(run: Parser) -> None:
     """Add the options that say what is around the jobs: what goes wrong, which NAS, and so on."""
     run.add_argument("--faults", choices=faults.LEVELS, help="what goes wrong; see below")
-    run.add_argument("--nas", choices=tuple(BUILDS), help="which promises NAS keeps")
+    add_nas(run)
     add_agent(run)
     run.add_argument(
         "--policies", choices=policies.SOURCES, help="the jobs' own policies, or others at random"
@@ -65,6 +64,24 @@ def add_world(run: Parser) -> None:
         "--wire-faults", action="store_true", help="with --wire: messages come torn, or with old tokens"
     )
     conditions_options.add_conditions(run)
+
+
+def add_nas(command: Parser) -> None:
+    """Add the option that says which NAS it is."""
+    command.add_argument(
+        "--nas",
+        type=_nas,
+        metavar="NAME",
+        help=f"which promises NAS keeps: {', '.join(BUILDS)}, or {WITHOUT}PROMISE,...",
+    )
+
+
+def _nas(text: str) -> str:
+    try:
+        promises_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def add_agent(command: Parser) -> None:
@@ -102,15 +119,24 @@ def scenario_of(options: argparse.Namespace) -> Scenario:
     Raises:
         BadUsage: there is none of that name.
     """
-    name = options.scenario or (DEFAULT if options.jobs is None else OWN_JOBS.name)
-    if options.scenario is not None and name not in SCENARIOS:
-        raise BadUsage(f"there is no scenario {expected(name, SCENARIOS)}")
-    return SCENARIOS.get(name, OWN_JOBS)
+    name = options.scenario
+    if name is None:
+        return shipped(DEFAULT) if options.jobs is None else OWN_JOBS
+    if name.endswith(".toml"):
+        try:
+            return load(Path(name))
+        except ScenarioError as error:
+            raise BadUsage(str(error)) from None
+    if name not in names():
+        raise BadUsage(f"there is no scenario {expected(name, names())}, or a file.toml")
+    return shipped(name)
 
 
 def input_of(options: argparse.Namespace, scenario: Scenario) -> stat_result | None:
     """Return the facts of the file that is read, which is no output, whatever it is called."""
-    if options.jobs is None:
+    if options.jobs is None and scenario.own is not None:
+        name, given = scenario.own.name, facts(scenario.own.name)
+    elif options.jobs is None:
         name, given = scenario.fleet, facts(fleet.path(scenario.fleet))
     elif options.jobs == STANDARD_INPUT:
         name, given = "the standard input", facts(sys.stdin)
@@ -135,11 +161,22 @@ def job_of(options: argparse.Namespace, plan: Plan) -> str:
 
 def plan_of(options: argparse.Namespace, chosen: Scenario) -> Plan:
     """Return what the options ask for; what they leave open is the scenario's."""
-    if options.jobs is not None:
+    conditions = conditions_options.conditions(options)
+    if options.seed is None:
+        options.seed = chosen.seed
+    if chosen.own is not None and options.start is not None:
+        raise BadUsage(f"--start: {chosen.name} has jobs of its own, which stand where it says")
+    for option in ("jobs", "start", "days", "machines"):
+        if chosen.script and getattr(options, option) is not None:
+            raise BadUsage(f"--{option}: {chosen.name} writes down what happens to its jobs, and when")
+    if options.jobs is None and options.start is None and chosen.own is not None:
+        loaded = chosen.own
+    elif options.jobs is not None:
         path = None if options.jobs == STANDARD_INPUT else Path(options.jobs)
         loaded = fleet.load_file(path, start_us=options.start)
     else:
-        loaded = fleet.load_shipped(chosen.fleet, start_us=options.start)
+        start_us = chosen.start_us if options.start is None else options.start
+        loaded = fleet.load_shipped(chosen.fleet, start_us=start_us)
     plan = Plan(
         scenario=chosen.name,
         fleet=loaded,
@@ -151,7 +188,8 @@ def plan_of(options: argparse.Namespace, chosen: Scenario) -> Plan:
         policies=options.policies or chosen.policies,
         wire=_store(options, options.agent or chosen.agent),
         has_wire_faults=options.wire_faults,
-        conditions=conditions_options.conditions(options),
+        conditions=conditions if conditions.words() else chosen.conditions,
+        script=chosen.script,
     )
     if plan.setting(options.seed).end_us > _LAST_US:
         raise BadUsage(f"--days {plan.days}: expected an end before the year 9900")

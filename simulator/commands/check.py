@@ -10,7 +10,6 @@ from functools import partial
 
 from chronos.cli.console import INCONCLUSIVE, OK, VIOLATED, BadUsage, tell
 from chronos.cli.options import Parser, expected, whole
-from chronos.testing.nas import BUILDS
 from simulator.agents import CHRONOS, agent_of
 from simulator.commands.explorer import MOST_STATES, Explorer
 from simulator.commands.progress import progress
@@ -24,7 +23,7 @@ from simulator.search import cases
 from simulator.search.explore import Counterexample, Result
 from simulator.search.told import lines_of
 from simulator.sweep import search_case, small_world, spread
-from simulator.world_options import add_agent
+from simulator.world_options import add_agent, add_nas
 
 _FAULTS = ("crashes", "duplicates", "losses")
 _NAS, _ONCE = "hardened", 1
@@ -34,8 +33,8 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
     """Add the command."""
     check = commands.add_parser("check", help="search every order of events of a small world")
     add_agent(check)
-    check.set_defaults(agent=CHRONOS.name)
-    check.add_argument("--nas", choices=tuple(BUILDS), default=_NAS, help="which promises NAS keeps")
+    add_nas(check)
+    check.set_defaults(agent=CHRONOS.name, nas=_NAS)
     for fault in _FAULTS:
         check.add_argument(
             f"--{fault}",

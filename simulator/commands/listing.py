@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 
 from chronos.cli.console import OK, tell
 from chronos.cli.options import Parser
-from simulator.report import terminal
-from simulator.scenario import SCENARIOS
+from simulator.report.words import counted, wrapped
+from simulator.scenario import Scenario
+from simulator.scenario_file import names, shipped
 
 
 def add(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -17,12 +19,27 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _list(_options: argparse.Namespace) -> int:
-    width = max(len(name) for name in SCENARIOS)
-    for shown in SCENARIOS.values():
-        about = f"{shown.name:{width}}  {shown.about}"
-        setting = (
-            f"{'':{width}}  {shown.fleet}, {terminal.counted(shown.days, 'day')}, faults {shown.faults}, "
-            f"NAS {shown.nas}, agent {shown.agent}, machines {shown.machines}, policies {shown.policies}"
-        )
-        tell([about, setting])
+    scenarios = [shipped(name) for name in names()]
+    width = max(len(scenario.name) for scenario in scenarios) + 2
+    lines: list[str] = []
+    for scenario in scenarios:
+        lines += wrapped(scenario.name, scenario.about, width)
+        for line in _setting(scenario):
+            lines += wrapped("", line, width)
+    tell([*lines, f"in all     {counted(len(scenarios), 'scenario')}"])
     return OK
+
+
+def _setting(scenario: Scenario) -> Iterator[str]:
+    """Yield what a scenario is made of, and what is expected of whom."""
+    fleet = scenario.fleet or counted(len(scenario.own.jobs) if scenario.own else 0, "job")
+    parts = [fleet, counted(scenario.days, "day")]
+    parts += [f"faults {scenario.faults}"] if scenario.faults != "none" else []
+    parts += [f"NAS {scenario.nas}"] if scenario.nas != "hardened" else []
+    parts += [f"agent {scenario.agent}"] if not scenario.expects and scenario.agent != "chronos" else []
+    parts += [f"{scenario.machines} machines"] if scenario.machines > 1 else []
+    parts += [f"policies {scenario.policies}"] if scenario.policies != "own" else []
+    yield ", ".join(parts)
+    for each in scenario.expects:
+        nas = f", NAS {each.nas}" if each.nas else ""
+        yield f"{each.agent}{nas}: {'violates ' + ', '.join(each.violates) if each.violates else 'ok'}"

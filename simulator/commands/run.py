@@ -13,6 +13,7 @@ from chronos.cli.console import BadUsage, attempted, tell
 from chronos.cli.options import Parser, section, whole
 from simulator import faults
 from simulator.commands.examples import EXAMPLES
+from simulator.commands.judged import is_judged, run_all, run_judged
 from simulator.commands.progress import progress
 from simulator.commands.replay import replay
 from simulator.commands.shown import add_shown
@@ -39,6 +40,9 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
     add_fleet(run)
     run.add_argument("--seeds", type=whole(1, MAX_SEEDS), metavar="N", help="so many seeds, from --seed on")
     run.add_argument("--job", metavar="ID", help="tell of one job alone")
+    run.add_argument(
+        "--all", action="store_true", help="every shipped scenario of which something is expected"
+    )
     add_world(run)
     run.add_argument(
         "--compare",
@@ -62,8 +66,12 @@ def _faults() -> str:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.all:
+        return run_all(options)
     scenario = scenario_of(options)
     given = input_of(options, scenario)
+    if is_judged(options, scenario):
+        return run_judged(options, scenario, given)
     is_list = options.seeds is not None
     is_told = options.json is None or not is_output(options.json)
     target = options.json if is_told else STANDARD_OUTPUT

@@ -35,6 +35,8 @@ def _shrink(options: argparse.Namespace) -> int:
     if options.property is not None and options.property not in ids:
         raise BadUsage(f"there is no property {expected(options.property, ids)}")
     plan = plan_of(options, scenario)
+    if plan.script:
+        raise BadUsage(f"shrink leaves out what comes by chance, and in {plan.scenario} it is written down")
     if plan.wire:
         raise BadUsage("shrink works on the model, whose history is that of --wire; expected no --wire")
     shrinking = Shrinking(plan, options.seed, options.property)

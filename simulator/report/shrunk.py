@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
-from enum import Enum
-from typing import Any
 
 from chronos.jobs.instants import Instant, format_instant
 from simulator import faults
@@ -43,20 +40,9 @@ def strike_line(strike: Strike, shrunk: Shrunk) -> str:
     """Return when a fault strikes, whom, and what it is."""
     machine = strike.subject - shrunk.of_jobs
     whom = "" if strike.subject < 0 else f", machine {machine}" if machine >= 0 else f", {shrunk.jobs[0]}"
-    option = option_of(strike.option)
-    fault = _FAULTS[strike.fault]
-    return f"{_clock(strike.at_us)}  {fault.name}{option}{whom}: {fault.words}"
-
-
-def option_of(option: Any) -> str:
-    """Return which of a fault's options it is, in a word."""
-    if option is True:
-        return ""
-    if isinstance(option, Enum):
-        return f" {option.name.lower().replace('_', ' ')}"
-    if type(option) is int:
-        return f" {'-' if option < 0 else ''}{timedelta(microseconds=abs(option))}"
-    return f" {option}"
+    option, fault = faults.spelt(strike.option), _FAULTS[strike.fault]
+    what = f"{fault.name} {option}" if option else fault.name
+    return f"{_clock(strike.at_us)}  {what}{whom}: {fault.words}"
 
 
 def story(shrunk: Shrunk) -> tuple[Line, ...]:
