@@ -23,11 +23,14 @@ from chronos.values import evolve
 from simulator import command_line as simulator_command_line
 from simulator import faults, fleet, host, marks, sweep, watch, whatif, world
 from simulator.agents import CHRONOS
+from simulator.campaign import perform
+from simulator.cells import Variation, cells_of
 from simulator.commands.explorer import MOST_STATES, Explorer
 from simulator.compare import Cost, plain
 from simulator.conditions import Conditions, Once, Outage, Party
 from simulator.properties import PROPERTIES, Expectation
 from simulator.report import document, terminal, traces, whatif_page
+from simulator.report.campaigns import Table
 from simulator.report.costs import cost_lines
 from simulator.report.counterexamples import Drawn, write_counterexamples
 from simulator.report.page import MOST_LINES, Page
@@ -305,6 +308,17 @@ def _sample_shrunk() -> str:
     return block("\n".join(["$ python -m simulator shrink naive-agent", *shrunk_lines(shrunk)]))
 
 
+def _sample_sweep() -> str:
+    """Return the table of a campaign of two cells."""
+    words = ["naive-agent", "--days", "3"]
+    cells, _ = cells_of(words[:1], words[1:], [Variation.of("faults=none,heavy")])
+    swept = Table(cells, range(20))
+    for task in swept.missing():
+        swept.add(perform(tuple(cell.plan for cell in cells), task).outcome)
+    asked = f"$ python -m simulator sweep {' '.join(words)} --vary faults=none,heavy --seeds 20"
+    return block("\n".join([asked, *swept.lines()]))
+
+
 def _sample_json() -> str:
     plan, summary = _sample("quiet-month")
     shown = block(as_json(document.summary_object(plan, 0, summary)), "json")
@@ -413,6 +427,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "stuck": lambda: f"{faults.Boot.STUCK.value // MINUTE_US} minutes",
     "deployment": lambda: f"{world.DEPLOYMENT_US // MINUTE_US} minutes",
     "sample_shrunk": _sample_shrunk,
+    "sample_sweep": _sample_sweep,
     "sample_story": _sample_story,
     "sample_walk": _sample_walk,
     "statuses": lambda: _statuses(simulator_command_line.STATUSES),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from chronos.cli.console import COMMON_STATUSES, INCONCLUSIVE, OK, VIOLATED, tell
 from chronos.cli.options import Helped, Parser, Version, section
-from simulator.commands import check, diff, explain, listing, measure, run, shrink, whatif
+from simulator.commands import check, diff, explain, listing, measure, run, shrink, sweep, whatif
 from simulator.commands.examples import EXAMPLES
 
 STATUSES = dict(
@@ -47,6 +47,6 @@ def _parser() -> Parser:
     )
     whole_parser.add_argument("--version", action=Version)
     commands = whole_parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for command in (run, whatif, explain, shrink, diff, listing, check, measure):
+    for command in (run, sweep, whatif, explain, shrink, diff, listing, check, measure):
         command.add(commands)
     return whole_parser

@@ -12,9 +12,10 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
@@ -67,8 +68,7 @@ def small_world(agent: str, promises: str, budget: tuple[int, int, int], name: s
 def spread(function: Callable[[A], B], items: Sequence[A], *, noun: str) -> Generator[B, None, None]:
     """Yield what *function* returns for each of *items*, in their order, worked out on all cores.
 
-    However many they are, as many are in memory as `AHEAD` says. The workers end with the iterator,
-    with this process, and with a signal that ends it.
+    However many they are, as many are in memory as `AHEAD` says. The rest is as with `finished`.
 
     Args:
         function: of a module that the workers can import.
@@ -78,37 +78,78 @@ def spread(function: Callable[[A], B], items: Sequence[A], *, noun: str) -> Gene
     Raises:
         Failed: the function raised, or a worker died.
     """
+    due, done = 0, dict[int, B]()
+    workers = min(os.cpu_count() or 1, len(items))
+    results = finished(
+        function, items, workers=workers, noun=noun, is_near=lambda number: number < due + AHEAD * workers
+    )
+    with closing(results):
+        for number, result in results:
+            done[number] = result
+            while due in done:
+                yield done.pop(due)
+                due += 1
+
+
+def finished(
+    function: Callable[[A], B],
+    items: Iterable[A],
+    *,
+    workers: int,
+    noun: str,
+    is_near: Callable[[int], bool] = lambda _number: True,
+) -> Generator[tuple[int, B], None, None]:
+    """Yield the number of each of *items* and what *function* returns for it, as soon as it is there.
+
+    The workers end with the iterator, with this process, and with a signal that ends it.
+
+    Args:
+        function: of a module that the workers can import.
+        items: are taken one by one, as workers become free.
+        workers: how many processes.
+        noun: what an item is, for messages.
+        is_near: whether the item of that number may be given out already.
+
+    Raises:
+        Failed: the function raised, or a worker died.
+    """
     if sys.platform == "win32":  # whose processes inherit no such line
-        yield from map(function, items)
+        yield from enumerate(map(function, items))
         return
-    workers: list[_Worker] = []
-    with console.undone(lambda: _kill(workers)):
+    pool: list[_Worker] = []
+    with console.undone(lambda: _kill(pool)):
         # Deaf, so that no signal finds a worker that is not listed yet. The workers stay so: Ctrl-C
         # reaches them as well, and this process alone answers it.
         with console.deaf():
-            workers.extend(_Worker(noun) for _ in range(min(os.cpu_count() or 1, len(items))))
-        for worker in workers:
+            pool.extend(_Worker(noun) for _ in range(workers))
+        for worker in pool:
             worker.send(function)
-        yield from _in_order(workers, items)
+        yield from _finished(pool, iter(items), is_near)
 
 
-def _in_order(workers: list[_Worker], items: Sequence[A]) -> Iterator[Any]:
-    idle, busy = deque(workers), dict[Connection, _Worker]()
-    done: dict[int, Any] = {}
-    given = 0
-    for due in range(len(items)):
-        while due not in done:
-            while idle and given < min(len(items), due + AHEAD * len(workers)):
+def _finished(
+    pool: list[_Worker], items: Iterator[Any], is_near: Callable[[int], bool]
+) -> Iterator[tuple[int, Any]]:
+    idle, busy = deque(pool), dict[Connection, _Worker]()
+    given, is_more = 0, True
+    while True:
+        while idle and is_more and is_near(given):
+            for item in islice(items, 1):
                 worker = idle.popleft()
-                worker.give(given, items[given])
+                worker.give(given, item)
                 busy[worker.line] = worker
                 given += 1
-            for ready in wait(list(busy)):
-                assert isinstance(ready, Connection)
-                worker = busy.pop(ready)
-                done[worker.number] = worker.result()
-                idle.append(worker)
-        yield done.pop(due)
+                break
+            else:
+                is_more = False
+        if not busy:
+            return
+        for ready in wait(list(busy)):
+            assert isinstance(ready, Connection)
+            worker = busy.pop(ready)
+            result = worker.result()
+            idle.append(worker)
+            yield worker.number, result
 
 
 # The path is the one by which this process finds its modules.

@@ -22,13 +22,19 @@ from simulator.wire import STORES
 _LAST_US = parse_instant("9900-01-01T00:00:00+00:00")
 
 
-def add_fleet(run: Parser) -> None:
-    """Add the options that say whose jobs, when, and with which seed."""
+def add_fleet(run: Parser, *, is_many: bool = False) -> None:
+    """Add the options that say whose jobs, when, and with which seed.
+
+    Args:
+        run: the parser of the command.
+        is_many: whether several scenarios may be named, or all.
+    """
     run.add_argument(
         "scenario",
-        nargs="?",
+        nargs="*" if is_many else "?",
         metavar="SCENARIO",
-        help=f"a shipped scenario, or a file.toml (default: {DEFAULT}; with --jobs, a year without faults)",
+        help=f"{'shipped scenarios, files.toml, or all' if is_many else 'a shipped scenario, or a file.toml'} "
+        f"(default: {DEFAULT}; with --jobs, a year without faults)",
     )
     run.add_argument(
         "--jobs",

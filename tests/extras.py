@@ -66,6 +66,17 @@ if postgres.missing():
 running = contextlib.ExitStack()
 store = SqlStore.create(running.enter_context(postgres.running()))
 """
+DASK = """
+import distributed
+from simulator.__main__ import main
+
+cluster = distributed.LocalCluster(
+    n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+)
+with cluster:
+    swept = main(["sweep", "quiet-month", "--days", "2", "--seeds", "4", "--dask", cluster.scheduler_address])
+assert swept == 0, swept
+"""
 TELEMETRY = """
 from chronos import MemoryStore
 from chronos.agent import telemetry
@@ -118,6 +129,11 @@ def _simulator(place: Place) -> None:
     place.python("-m", "simulator", "check", "--limit", "500", status=3)
 
 
+def _dask(place: Place) -> None:
+    """Sweep on a cluster of its own."""
+    place.python("-c", DASK)
+
+
 def _docs(place: Place) -> None:
     site = str(place.empty / "site")
     place.python("-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", site, in_sources=True)
@@ -160,6 +176,7 @@ PROOFS: Mapping[str, Callable[[Place], object]] = {
     "telemetry": lambda place: place.python("-c", TELEMETRY + RUNS_A_JOB),
     "example": _example,
     "simulator": _simulator,
+    "dask": _dask,
     "docs": _docs,
     "dev": _dev,
     "test": lambda place: place.python("-m", "pytest", "-q", in_sources=True),

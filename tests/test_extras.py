@@ -28,6 +28,7 @@ PROGRAMS: dict[str, list[str]] = {
     "telemetry": ["chronos.agent.telemetry"],
     "example": ["docs.examples.agent"],
     "simulator": ["simulator.__main__"],
+    "dask": ["simulator.executors"],
     "docs": [f"docs.{path.stem}" for path in sorted((ROOT / "docs").glob("*.py"))],
     "test": [f"tests.{path.stem}" for path in sorted((ROOT / "tests").glob("*.py"))],
 }
@@ -89,7 +90,13 @@ OPTIONAL = {
     ("chronos.agent.telemetry", "opentelemetry"): "telemetry",
     ("chronos.stores", "chronos.stores.sql"): "sql",
     ("chronos.cli.survey", "sqlalchemy"): "sql",
+    ("simulator.executors", "dask"): "dask",
+    ("simulator.executors", "distributed"): "dask",
 }
+
+
+# What is not installed everywhere where tests are run: a package of an extra that `test` does without.
+ELSEWHERE = {"docs": "material", "dask": "distributed"}
 
 
 def implied(extra: str) -> frozenset[str]:
@@ -125,8 +132,8 @@ _owners = cache(packages_distributions)
 @pytest.mark.parametrize("extra", PROGRAMS)
 def test_extra_brings_what_its_programs_import(extra: str) -> None:
     """Whoever installs it, and nothing else, has all packages that are imported for what it is for."""
-    if extra == "docs":
-        pytest.importorskip("material")  # where it is not installed, nobody knows what comes with it
+    if extra in ELSEWHERE:
+        pytest.importorskip(ELSEWHERE[extra])  # where it is not installed, nobody knows what comes with it
     imported, there, owners = imported_by(extra), installed(extra), _owners()
     assert imported, "nothing was looked at"
     missing = {

@@ -260,7 +260,23 @@ def process(name: str, main: Callable[[], int]) -> NoReturn:
 
 
 def _ending(number: int) -> str:
-    return f"{_ENDINGS[number]}; {'the output is not whole' if _has_told else 'nothing was written'}"
+    left = "the output is not whole" if _has_told else "nothing was written"
+    return f"{_ENDINGS[number]}; {_left() if _left is not None else left}"
+
+
+# What a signal leaves behind that ends the process, where that is more than output.
+_left: Callable[[], str] | None = None
+
+
+@contextmanager
+def leaving(words: Callable[[], str]) -> Iterator[None]:
+    """Let a signal that ends the process within the block say what it leaves behind, by *words*."""
+    global _left
+    before, _left = _left, words
+    try:
+        yield
+    finally:
+        _left = before
 
 
 def _ignore() -> None:

@@ -54,6 +54,15 @@ class Parser(argparse.ArgumentParser):
         """Raise the help; see `argparse.ArgumentParser.print_help`."""
         raise Helped(self.format_help())
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The options of this parser, with their dashes."""
+        return tuple(option for action in self._actions for option in action.option_strings)
+
+    def takes_value(self, option: str) -> bool:
+        """Return whether *option*, such as --seeds, is one of this parser that is followed by a value."""
+        return any(option in action.option_strings and action.nargs != 0 for action in self._actions)
+
     # A sub-parser's leftovers are told here, where its own options are known.
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse all arguments, none of which may be left; see `argparse.ArgumentParser.parse_known_args`."""
@@ -69,9 +78,8 @@ class Parser(argparse.ArgumentParser):
     def _check_option(self, given: str) -> None:
         """Refuse what looks like an option and is none."""
         name, _, _ = given.partition("=")
-        known = [option for action in self._actions for option in action.option_strings]
-        if name.startswith("-") and name not in known:
-            self.error(f"there is no option {expected(name, known)}")
+        if name.startswith("-") and name not in self.options:
+            self.error(f"there is no option {expected(name, self.options)}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
