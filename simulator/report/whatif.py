@@ -11,7 +11,7 @@ from chronos.jobs.instants import DAY_US, HOUR_US, SECOND_US, format_instant
 from chronos.jobs.job import Result
 from simulator.report.terminal import asked_lines, remark_lines, world
 from simulator.report.words import counted, wrapped
-from simulator.whatif import ALWAYS_ON, CALLS, PERCENTILES, Answer, Figures, Group, Prices, Row
+from simulator.whatif import ALWAYS_ON, CALLS, OWN_TICKER, PERCENTILES, Answer, Figures, Group, Prices, Row
 
 LOSSES = tuple(str(result) for result in Result if result is not Result.COMPLETED)
 
@@ -158,7 +158,8 @@ def _compared(answer: Answer) -> Iterator[str]:
         yield _beside(f"  {name}", [cell(row.figures) for row in rows])
     if answer.prices.are_given:
         yield _beside("  cost", costs_of(answer, rows))
-    yield f"  {ABOUT[Group.COMPARED]}"
+    if rows[-1].variant.name == OWN_TICKER:
+        yield f"  {ABOUT[Group.COMPARED]}"
 
 
 def _beside(name: str, cells: Iterable[str]) -> str:
