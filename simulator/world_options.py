@@ -29,12 +29,12 @@ def add_fleet(run: Parser, *, is_many: bool = False) -> None:
         run: the parser of the command.
         is_many: whether several scenarios may be named, or all.
     """
+    words = "shipped scenarios, files.toml, or all" if is_many else "a shipped scenario, or a file.toml"
     run.add_argument(
         "scenario",
         nargs="*" if is_many else "?",
         metavar="SCENARIO",
-        help=f"{'shipped scenarios, files.toml, or all' if is_many else 'a shipped scenario, or a file.toml'} "
-        f"(default: {DEFAULT}; with --jobs, a year without faults)",
+        help=f"{words} (default: {DEFAULT}; with --jobs, a year without faults)",
     )
     run.add_argument(
         "--jobs",

@@ -226,7 +226,7 @@ class Table:
             )
             commands.append(command(cell, kind, cause, failure))
         if rows:
-            lines = list(_aligned("failures", heads, rows))
+            lines = list(_aligned("failures", heads, rows, texts=2))
             yield lines[0]
             for line, told_command in zip(lines[1:], commands, strict=True):
                 yield line
@@ -266,10 +266,12 @@ def command(cell: Cell, kind: str, cause: str, failure: Failure) -> str:
     return shlex.join(["python", "-m", "simulator", *words, "--seed", str(seed)])
 
 
-def _aligned(head: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield a table under *head*: its first column to the left, the others to the right."""
+def _aligned(head: str, heads: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> Iterator[str]:
+    """Yield a table under *head*: so many columns of *texts* to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     for number, row in enumerate([heads, *rows]):
-        first = f"{row[0]:{widths[0]}}"
-        rest = "".join(f"  {each:>{width}}" for each, width in zip(row[1:], widths[1:], strict=True))
-        yield f"{head if number == 0 else '':11}{first}{rest}".rstrip()
+        cells = [
+            f"{each:{width}}" if place < texts else f"{each:>{width}}"
+            for place, (each, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield f"{head if number == 0 else '':11}{'  '.join(cells)}".rstrip()
