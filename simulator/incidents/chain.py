@@ -9,7 +9,7 @@ from simulator.incidents.careful import Careful
 
 
 class TakenAnotherWay(Careful):
-    """L1: a run by hand takes the occurrence; neither it nor the fire that comes too late arms the next one."""
+    """L1: a run by hand takes what is due; neither it nor the fire that comes too late arms the next one."""
 
     def fire(self, job_id: str, fire_at: datetime) -> int:
         """Arm for what was claimed, and for nothing else."""
@@ -40,7 +40,7 @@ class Unheard(Careful):
 
 
 class TakesARefusalForAFailure(Careful):
-    """L4: NAS refuses the agent, which takes that for a failure that passes, and answers as if all were well."""
+    """L4: it takes the refusal of its identity for a failure that passes, and answers as if all were well."""
 
     def fire(self, job_id: str, fire_at: datetime) -> int:
         """Leave an arm that NAS refuses to the next run."""
@@ -53,6 +53,9 @@ class TakesARefusalForAFailure(Careful):
 
 class ArmsAfterTheRun(Careful):
     """L5, L6: the fire is answered at once, and the next one is armed after the run, as well as that goes."""
+
+    def start(self) -> None:
+        """What is armed will fire."""
 
     def fire(self, job_id: str, fire_at: datetime) -> int:
         """Claim and answer."""
@@ -94,7 +97,7 @@ class BelievesTheFirst(Careful):
 class Unordered(Careful):
     """L9: messages about a job carry no order, so that the last to arrive is right."""
 
-    def ask(self, job_id: str, at: datetime | None, job: Job | None) -> None:
+    def ask(self, job_id: str, at: datetime | None, job: Job | None) -> None:  # noqa: ARG002 - a seam
         """Ask without the revision."""
         super().ask(job_id, at, None)
 

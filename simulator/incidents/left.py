@@ -55,7 +55,7 @@ class WaitsForTheLease(Careful):
 
 
 class ArmsWhatItClaimed(Careful):
-    """O4: what is armed after a run follows from the job as it was claimed, though it may be removed since."""
+    """O4: what is armed after a run follows from the job as it was claimed; it may be removed since."""
 
     def work(self, job: Job | None) -> None:
         """Run, and arm what comes next for what was claimed."""

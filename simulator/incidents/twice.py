@@ -92,26 +92,26 @@ class WaitsForItsOwnLock(Careful):
 class LooksAtTheScheduleAlone(Careful):
     """D6: what is armed after a run follows from the schedule, whether or not it is in force."""
 
-    def work(self, job: Job | None) -> None:
-        """Run, and arm the next occurrence of the schedule."""
-        assert job is not None
-        job_id = job.id
-        self.store.complete(job_id, self.run(job))
-        stored = self.store.get_job(job_id)
-        self.ask(job_id, None if stored is None else stored.next, stored)
+    def wanted(self, job: Job | None) -> datetime | None:
+        """Return the next occurrence of the schedule."""
+        return None if job is None else job.next
 
 
 class DropsTheLate(Careful):
     """D7: what is late is dropped, without a trace; or runs, however late."""
 
-    def look_after(self, job_id: str) -> None:
-        """Move on what is overdue, and forget it."""
+    def claim(self, job_id: str, fire_at: datetime) -> Job | None:
+        """Take what is in time; what is late is moved on, and forgotten."""
         job = self.store.get_job(job_id)
-        if job is None or job.next_us is None or job.next is None or job.next >= self.now():
-            return
+        if job is None or job.next is None or job.next > self.now() - timedelta(hours=1):
+            return super().claim(job_id, fire_at)
         next_us = following(job, microseconds_of(self.now()))
         state = job.state if next_us is not None else JobState.COMPLETED
         self.store.save(evolve(job, next_us=next_us, state=state), expected=job)
+        return None
+
+    def look_after(self, job_id: str) -> None:
+        """Leave it to its fire."""
 
 
 class MovesOnWithoutAClaim(OwnBooks):

@@ -9,7 +9,7 @@ from chronos.jobs.instants import DAY_US, microseconds_of
 from chronos.jobs.job import Job
 from chronos.jobs.schedule import Interval
 from chronos.values import evolve
-from simulator.incidents.careful import Careful
+from simulator.incidents.careful import MARGIN, Careful
 from simulator.incidents.twice import OwnBooks
 
 
@@ -24,12 +24,17 @@ class SaysNothing(Careful):
 class StartsFromNow(Careful):
     """W3, S4: a start moves every job to its next occurrence from now; what was missed is in no history."""
 
-    def look_after(self, job_id: str) -> None:
-        """Forget what is overdue."""
+    def claim(self, job_id: str, fire_at: datetime) -> Job | None:
+        """Take what is in time; the rest is no more."""
         job = self.store.get_job(job_id)
-        if job is not None and job.next is not None and job.next < self.now():
-            next_us = following(job, microseconds_of(self.now()))
-            self.store.save(evolve(job, next_us=next_us), expected=job)
+        if job is None or job.next is None or job.next >= self.now() - MARGIN:
+            return super().claim(job_id, fire_at)
+        next_us = following(job, microseconds_of(self.now()))
+        self.store.save(evolve(job, next_us=next_us), expected=job)
+        return None
+
+    def look_after(self, job_id: str) -> None:
+        """Leave it to its fire."""
 
 
 class BelievesItsClock(OwnBooks):

@@ -156,12 +156,12 @@ class Library:
         return is_owner
 
     def complete(self, job_id: str, succeeded: bool) -> Asking[Job | None]:
-        """End what this activity has claimed of a job, or else all that its process has."""
+        """End what this activity has claimed of a job, or its process has, or the record."""
         claims = self._process.activity().claims
         runs = claims.pop(job_id, ())
         if not runs:
             job = yield from self.get_job(job_id)
-            runs = () if job is None else self._own(job)
+            runs = () if job is None else self._own(job) or job.runs
         following: Job | None = None
         for run in runs:
             finish = Finish(
@@ -228,10 +228,10 @@ class Library:
     # --- runs ---
 
     def run(self, job: Job) -> Asking[bool]:
-        """Run what this activity has claimed of a job; or what its process has; or what nobody has."""
+        """Run what this activity has claimed of a job; or its process; or the record; or what nobody has."""
         claims = self._process.activity().claims.get(job.id)
         succeeded = True
-        for run in claims or self._own(job) or (self._unclaimed(job),):
+        for run in claims or self._own(job) or job.runs or (self._unclaimed(job),):
             started = StartRun(job_id=job.id, run=run, confirm=False, data_json=job.data_json)
             succeeded = (yield CallRun(started)) and succeeded
         return succeeded
