@@ -15,13 +15,13 @@ from simulator.report import document
 from simulator.report.file import STANDARD_OUTPUT, is_output, writing
 from simulator.report.judged import all_lines, scenario_lines
 from simulator.report.traced import traced
-from simulator.scenario import Scenario
+from simulator.scenario import Expectation, Scenario
 from simulator.scenario_file import names, shipped
 from simulator.sweep import spread
 
 # What changes a scenario, so that what is expected of it says nothing any more.
 _CHANGES = (
-    *("jobs", "start", "days", "seed", "seeds", "faults", "nas", "policies", "machines", "job"),
+    *("jobs", "start", "days", "seed", "seeds", "faults", "policies", "machines", "job"),
     *("wire", "store", "wire_faults", "compare", "outage", "boot", "run", "clock", "idle"),
     *("only", "without", "fault"),
 )
@@ -30,16 +30,24 @@ _CHANGES = (
 def is_judged(options: argparse.Namespace, scenario: Scenario) -> bool:
     """Return whether the scenario is simulated as it is, and something is expected of it."""
     is_changed = any(getattr(options, name, None) not in (None, False, []) for name in _CHANGES)
-    agents = [each.agent for each in scenario.expects]
-    return bool(agents) and not is_changed and options.agent in (None, *agents)
+    return not is_changed and bool(_asked(options, scenario))
+
+
+def _asked(options: argparse.Namespace, scenario: Scenario) -> list[Expectation]:
+    """Return what is expected with the agent and the NAS that are asked for, all where none is."""
+    return [
+        each
+        for each in scenario.expects
+        if options.agent in (None, each.agent) and options.nas in (None, each.nas or scenario.nas)
+    ]
 
 
 def run_judged(options: argparse.Namespace, scenario: Scenario, given: stat_result | None) -> int:
     """Simulate a scenario with each agent of which something is expected."""
-    expects = [each for each in scenario.expects if options.agent in (None, each.agent)]
+    expects = _asked(options, scenario)
     if len(expects) > 1 and (options.trace is not None or options.html is not None):
-        agents = ", ".join(each.agent for each in expects)
-        raise BadUsage(f"--trace and --html are of one simulation; expected --agent, one of: {agents}")
+        whose = "; ".join(f"--agent {each.agent} --nas {each.nas or scenario.nas}" for each in expects)
+        raise BadUsage(f"--trace and --html are of one simulation; expected one of: {whose}")
     judged = []
     for expected in expects:
         plan = scenario.plan(expected)
@@ -51,7 +59,7 @@ def run_judged(options: argparse.Namespace, scenario: Scenario, given: stat_resu
 
 def run_all(options: argparse.Namespace) -> int:
     """Simulate every scenario that ships and of which something is expected."""
-    if options.scenario is not None or any(getattr(options, name) for name in (*_CHANGES, "agent")):
+    if options.scenario is not None or any(getattr(options, name) for name in (*_CHANGES, "agent", "nas")):
         raise BadUsage("--all runs every scenario as it is; expected no other option but --json")
     if options.trace is not None or options.html is not None:
         raise BadUsage("--trace and --html are of one simulation, and not of --all")

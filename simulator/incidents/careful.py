@@ -150,3 +150,16 @@ class Careful:
                 return True
             self.sleep(seconds)
         return step(*arguments)
+
+
+class BelievesTheList(Careful):
+    """Its start arms everything where nothing is armed, and otherwise believes that all is well."""
+
+    def start(self) -> None:
+        """Ask what is armed."""
+        try:
+            is_empty = not self.nas.list_armed()
+        except OSError:
+            return
+        if is_empty:
+            self.until_done(self.reconcile)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from chronos.jobs.job import Job
-from simulator.incidents.careful import Careful
+from simulator.incidents.careful import BelievesTheList, Careful
 
 
-class TakenAnotherWay(Careful):
+class TakenAnotherWay(BelievesTheList):
     """L1: a run by hand takes what is due; neither it nor the fire that comes too late arms the next one."""
 
     def fire(self, job_id: str, fire_at: datetime) -> int:
@@ -51,11 +51,8 @@ class TakesARefusalForAFailure(Careful):
         return 202
 
 
-class ArmsAfterTheRun(Careful):
+class ArmsAfterTheRun(BelievesTheList):
     """L5, L6: the fire is answered at once, and the next one is armed after the run, as well as that goes."""
-
-    def start(self) -> None:
-        """What is armed will fire."""
 
     def fire(self, job_id: str, fire_at: datetime) -> int:
         """Claim and answer."""
@@ -74,11 +71,8 @@ class ArmsAfterTheRun(Careful):
         self.arm(job_id)
 
 
-class BelievesTheFirst(Careful):
+class BelievesTheFirst(BelievesTheList):
     """L7: who finds an occurrence claimed believes that the first delivery has finished its work."""
-
-    def start(self) -> None:
-        """Nothing is overdue that a fire does not bring."""
 
     def fire(self, job_id: str, fire_at: datetime) -> int:
         """Answer a duplicate, and arm nothing for it."""
@@ -102,11 +96,8 @@ class Unordered(Careful):
         super().ask(job_id, at, None)
 
 
-class AnswersStopWithFailure(Careful):
+class AnswersStopWithFailure(BelievesTheList):
     """L12: told to stop, it answers as for a failure that passes, and its start looks at nothing."""
-
-    def start(self) -> None:
-        """What is armed will fire."""
 
     def fire(self, job_id: str, fire_at: datetime) -> int:
         """Turn a fire away while the agent is stopped, and let NAS repeat it."""
@@ -116,10 +107,10 @@ class AnswersStopWithFailure(Careful):
 class GivesUp(Careful):
     """L14: a start asks NAS once, gives up when it is away, and believes that all is armed from then on."""
 
-    is_known = False
-
     def start(self) -> None:
-        """Ask once."""
+        """Ask once, unless the agent is told to run nothing."""
+        if self.stopped():
+            return
         for job in self.store.list_jobs():
             self.look_after(job.id)
         self.reconcile()

@@ -92,9 +92,13 @@ class WaitsForItsOwnLock(Careful):
 class LooksAtTheScheduleAlone(Careful):
     """D6: what is armed after a run follows from the schedule, whether or not it is in force."""
 
-    def wanted(self, job: Job | None) -> datetime | None:
-        """Return the next occurrence of the schedule."""
-        return None if job is None else job.next
+    def work(self, job: Job | None) -> None:
+        """Run, and arm the next occurrence of the schedule."""
+        assert job is not None
+        job_id = job.id
+        self.store.complete(job_id, self.run(job))
+        stored = self.store.get_job(job_id)
+        self.ask(job_id, None if stored is None else stored.next, stored)
 
 
 class DropsTheLate(Careful):
