@@ -37,7 +37,9 @@ from simulator.report.page import MOST_LINES, Page
 from simulator.report.shrunk import shrunk_lines
 from simulator.report.story import Story
 from simulator.report.whatif import whatif_lines
-from simulator.scenario import SCENARIOS, Plan, Scenario, simulate
+from simulator.report.words import counted
+from simulator.scenario import Plan, Scenario, simulate
+from simulator.scenario_file import names, shipped
 from simulator.search import cases
 from simulator.search.explore import search
 from simulator.search.told import lines_of
@@ -123,18 +125,21 @@ def scenarios_page() -> str:
         "`python -m simulator list` names them, `python -m simulator run NAME` runs one. Options of `run`"
         " replace what the scenario says; see [the command line](command-line.md).\n",
     ]
-    for each in SCENARIOS.values():
+    for each in map(shipped, names()):
         parts += [f"## {each.name}\n", f"{sentence(each.about)}\n", _setting_of(each)]
     return "\n".join(parts)
 
 
 def _setting_of(scenario: Scenario) -> str:
-    jobs = fleet.load_shipped(scenario.fleet).jobs
+    loaded = scenario.own or fleet.load_shipped(scenario.fleet)
+    jobs = loaded.jobs
     return table(
         ["Fleet", "Days", "Faults", "NAS", "Agent", "Machines"],
         [
             [
-                f"`{scenario.fleet}`, {len(jobs)} jobs",
+                f"`{scenario.fleet}`, {counted(len(jobs), 'job')}"
+                if scenario.fleet
+                else counted(len(jobs), "job"),
                 str(scenario.days),
                 scenario.faults,
                 scenario.nas,
@@ -267,7 +272,7 @@ def _statuses(statuses: Mapping[int, str]) -> str:
 
 @cache
 def _sample(name: str) -> tuple[Plan, Summary]:
-    chosen = SCENARIOS[name]
+    chosen = shipped(name)
     plan = Plan(
         scenario=name,
         fleet=fleet.load_shipped(chosen.fleet),

@@ -44,7 +44,7 @@ from chronos.testing import AsyncLocalNas, LocalNas, Promises
 from simulator import command_line
 from simulator.faults import DECISIONS, LEVELS
 from simulator.properties import PROPERTIES
-from simulator.scenario import SCENARIOS
+from simulator.scenario_file import names
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -151,7 +151,7 @@ def test_protocol_page_tells_every_transition(site: Path) -> None:
 
 def test_simulator_pages_tell_every_scenario_fault_and_command(site: Path) -> None:
     """What the command line takes is what the pages tell."""
-    assert all(name in text_of(site / "reference" / "scenarios.html") for name in SCENARIOS)
+    assert all(name in text_of(site / "reference" / "scenarios.html") for name in names())
     told = text_of(site / "reference" / "faults.html")
     assert all(level in told and words in told for level, words in LEVELS.items())
     assert all(each.name in told and each.reason in told for each in DECISIONS)
