@@ -22,9 +22,14 @@ from simulator.campaign import Done, Task, perform, source
 from simulator.scenario import Plan
 from simulator.sweep import finished
 
-# How many tasks are on their way to each thread of a cluster: while one is worked on, the next ones
-# are there already, and no more than that of a million is in the scheduler's memory.
+# How many batches are on their way to each thread of a cluster: while one is worked on, the next ones
+# are there already, and no more than that of a million seeds is in the scheduler's memory.
 IN_FLIGHT = 4
+
+# How long a worker shall be busy with a batch, seconds: a hundred times as long as it costs the
+# scheduler, and no more than an interruption may lose. The first batches, of one seed each, tell how
+# long a seed takes.
+_BATCH_S, _LARGEST_BATCH = 0.5, 64
 
 # How long a scheduler may take to answer. One that is there does so within a second.
 _PATIENCE_S = 5
@@ -114,18 +119,30 @@ def _check(client: Any, address: str, own_agents: tuple[str, ...]) -> None:
             raise BadUsage(f"--dask {address}: {worker} has another version of this program or of the agent")
 
 
-def perform_there(expected: str, own_agents: tuple[str, ...], plans: tuple[Plan, ...], task: Task) -> Done:
-    """Simulate one of *plans* on a worker that may have come later than the others.
+def perform_there(
+    expected: str, own_agents: tuple[str, ...], plans: tuple[Plan, ...], batch: tuple[Task, ...]
+) -> list[Done]:
+    """Simulate some of *plans* on a worker, which may have come later than the others.
 
     Args:
         expected: the hash of the program that is meant.
         own_agents: the agents of one's own that belong to it.
         plans: of the campaign.
-        task: what to simulate.
+        batch: what to simulate.
+
+    Raises:
+        Failed: the program is another one, or a simulation raised.
     """
     if source(*own_agents) != expected:
-        raise Failed("this worker has another version of this program or of the agent")
-    return perform(plans, task)
+        raise Failed("a worker has another version of this program or of the agent")
+    ended = []
+    for task in batch:
+        try:
+            ended.append(perform(plans, task))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+            failed = failure(error)
+            raise Failed(f"seed {task}: {failed.problem}", failed.trace) from None
+    return ended
 
 
 def _itself(plans: tuple[Plan, ...]) -> tuple[Plan, ...]:
@@ -142,23 +159,25 @@ def _run_on_dask(
     tasks: Iterator[Task],
 ) -> Generator[Done, None, None]:
     there = client.submit(_itself, plans, pure=False)
-    named: dict[str, Task] = {}
+    count, cpu_s = 0, 0.0
 
-    def submitted(task: Task) -> Any:
-        future = client.submit(perform_there, source(*own_agents), own_agents, there, task, pure=False)
-        named[future.key] = task
-        return future
+    def submitted(batches: int) -> list[Any]:
+        """Return the futures of so many more batches, or of fewer when there is no more."""
+        size = 1 if not count else min(max(round(_BATCH_S * count / max(cpu_s, 1e-9)), 1), _LARGEST_BATCH)
+        found = [batch for _ in range(batches) if (batch := tuple(islice(tasks, size)))]
+        expected = source(*own_agents)
+        return [
+            client.submit(perform_there, expected, own_agents, there, batch, pure=False) for batch in found
+        ]
 
-    limit = IN_FLIGHT * sum(client.nthreads().values())
-    ready = distributed.as_completed([submitted(task) for task in islice(tasks, limit)])
+    ready = distributed.as_completed(submitted(IN_FLIGHT * sum(client.nthreads().values())))
     for future in ready:
-        task = named.pop(future.key)
         try:
-            done: Done = future.result()
-        except Exception as error:  # noqa: BLE001 - of the worker, or the cluster's own
+            ended: list[Done] = future.result()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told
             if client.status != "running" or future.cancelled():
-                raise Failed(f"--dask {address}: the cluster is gone, at work on seed {task}") from None
-            failed = failure(error)
-            raise Failed(f"seed {task}: {failed.problem}", failed.trace) from None
-        ready.update([submitted(task) for task in islice(tasks, 1)])
-        yield done
+                raise Failed(f"--dask {address}: the cluster is gone") from None
+            raise failure(error) from None
+        count, cpu_s = count + len(ended), cpu_s + sum(done.cpu_s for done in ended)
+        ready.update(submitted(1))
+        yield from ended

@@ -7,6 +7,7 @@ at the end is cut away, and simulated again.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,20 +54,20 @@ class Results:
         self._path = folder / _RESULTS
         self._cells = cells
         self._decoder = msgspec.json.Decoder(Outcome)
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        self._file = self._path.open("a+b", buffering=0)  # so that each line is one write
         self._cut()
 
     def _cut(self) -> None:
         """Cut away what comes after the end of the last whole line."""
-        end = os.fstat(self._file).st_size
+        end = self._file.seek(0, os.SEEK_END)
         while end:
-            begin = max(0, end - _STRIDE)
-            found = os.pread(self._file, end - begin, begin).rfind(b"\n")
+            begin = self._file.seek(max(0, end - _STRIDE))
+            found = self._file.read(end - begin).rfind(b"\n")
             if found >= 0:
                 end = begin + found + 1
                 break
             end = begin
-        os.ftruncate(self._file, end)
+        self._file.truncate(end)
 
     def outcomes(self) -> Iterator[Outcome]:
         """Yield what is kept; a simulation may come twice."""
@@ -84,14 +85,14 @@ class Results:
         """Keep *outcome*."""
         line = msgspec.json.encode(outcome) + b"\n"
         with _told(self.folder):
-            if os.write(self._file, line) < len(line):
-                raise OSError(0, "no space left")
+            if self._file.write(line) < len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         """Close the file, with all that is in it on the disk."""
         with _told(self.folder):
-            os.fsync(self._file)
-            os.close(self._file)
+            os.fsync(self._file.fileno())
+            self._file.close()
 
 
 @contextmanager
