@@ -6,6 +6,7 @@ An executor yields what comes of the tasks as soon as it is there, in whatever o
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 from collections.abc import Callable, Generator, Iterator
@@ -89,10 +90,10 @@ def on_dask(address: str, plans: tuple[Plan, ...], own_agents: tuple[str, ...]) 
     """
     if find_spec("distributed") is None:
         raise BadUsage("--dask needs the extra `dask` of chronos-cron")
-    import dask
+    import distributed
 
-    with dask.config.set({"logging.distributed": "critical"}):  # what it logs is told by its errors
-        import distributed
+    for name in ("distributed", "distributed.client", "distributed.core", "tornado.application"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they log is told by the errors here
     try:
         client = distributed.Client(address, timeout=_PATIENCE_S)
     except (OSError, ValueError, TypeError) as error:

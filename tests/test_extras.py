@@ -90,7 +90,6 @@ OPTIONAL = {
     ("chronos.agent.telemetry", "opentelemetry"): "telemetry",
     ("chronos.stores", "chronos.stores.sql"): "sql",
     ("chronos.cli.survey", "sqlalchemy"): "sql",
-    ("simulator.executors", "dask"): "dask",
     ("simulator.executors", "distributed"): "dask",
 }
 
