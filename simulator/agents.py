@@ -8,6 +8,7 @@ ordinary Python, named `package.module:factory` (`simulator.own`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from msgspec import Struct
 
@@ -47,6 +48,7 @@ class Agent(Struct, frozen=True, kw_only=True):
         status_of: the HTTP status of the answer to a fire.
         ended: is told of a process that is no more.
         waits_for_store: whether the store takes its time to answer, also when no other machine uses it.
+        verifier: with all that ships, makes what verifies the tokens of fires; None for the agent's own.
         begins_asleep: whether the processes of a search begin with the start of their agent.
     """
 
@@ -60,6 +62,7 @@ class Agent(Struct, frozen=True, kw_only=True):
     ended: Callable[[Process], None] = lambda _process: None
     waits_for_store: bool = False
     begins_asleep: bool = False
+    verifier: Callable[..., Any] | None = None
 
     def begun(self, owner: str, *, lives: bool = False) -> Process:  # noqa: ARG002 - of others
         """Return a new process of that name; *lives* when it is never compared nor gone back to."""

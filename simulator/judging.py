@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from simulator.marks import TOKEN_OUT_OF_TIME, TOKEN_USED_AGAIN
 from simulator.scenario import Expectation, Scenario, simulate
 from simulator.scenario_file import shipped
 from simulator.summary import Summary
@@ -32,12 +33,6 @@ class Judged(Struct, frozen=True, kw_only=True):
     summary: Summary
     differences: tuple[str, ...]
 
-    @property
-    def whose(self) -> str:
-        """Which agent, and with which NAS where it is another than the scenario's."""
-        with_nas = f", NAS {self.expected.nas}" if self.expected.nas else ""
-        return f"{self.expected.agent}{with_nas}"
-
 
 def judge(scenario: Scenario, expected: Expectation, tracer: Tracer | None = None) -> Judged:
     """Simulate a scenario with an agent, and compare what comes of it with what is expected."""
@@ -61,7 +56,7 @@ def _differences(expected: Expectation, summary: Summary) -> Iterator[str]:
     violated = tuple(sorted({each.property for each in summary.violations}))
     if violated != expected.violates:
         yield f"violates: expected {_listed(expected.violates)}, got {_listed(violated)}"
-    if summary.unsettled:
+    if summary.unsettled and not violated:
         yield f"not settled: {summary.unsettled[0]}"
     if bool(summary.exceptions) != expected.raises:
         got = summary.exceptions[0].text if summary.exceptions else "none"
@@ -74,6 +69,7 @@ def _differences(expected: Expectation, summary: Summary) -> Iterator[str]:
         "fires": summary.fires,
         "wakes": summary.wakes,
         "wakes_for_nothing": summary.wakes_for_nothing,
+        "refused": sum(summary.marks.get(mark.name, 0) for mark in (TOKEN_OUT_OF_TIME, TOKEN_USED_AGAIN)),
         **summary.nas_calls,
     }
     for name, count in expected.counts:

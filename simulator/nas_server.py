@@ -13,6 +13,7 @@ from chronos.jobs.instants import SECOND_US, Instant
 from chronos.protocol.flow_effects import ArmAccepted, ArmFailed, ArmOutdated, ArmsListed, Event
 from chronos.protocol.process_effects import IdentityRefused
 from chronos.testing import nas
+from chronos.testing.keys import SigningKeys
 from chronos.testing.nas import EMPTY, RELAY_TIMEOUT_US, OneShot, Promises, Reply, Row
 from simulator import faults, marks
 from simulator.comparison import Comparison
@@ -38,6 +39,7 @@ class Relay(Struct, eq=False):
         arrived_us: when the fire reached the machine.
         is_open: whether NAS still waits.
         token: the fire's token, where one is made.
+        purpose: what its token is for, where that is something else.
     """
 
     pending: Pending
@@ -47,6 +49,7 @@ class Relay(Struct, eq=False):
     arrived_us: Instant = 0
     is_open: bool = True
     token: str = ""
+    purpose: str = ""
 
 
 class Call(Struct, eq=False):
@@ -78,6 +81,7 @@ class NasServer:
 
     Attributes:
         is_up: whether it can be reached.
+        keys: those that sign its fires, where that is not left out.
         refuses_identity: whether it refuses the agent's requests; what it has armed it fires all the same.
     """
 
@@ -104,6 +108,7 @@ class NasServer:
         self._relays: list[list[OneShot]] = [[] for _ in job_ids]
         self.is_up = True
         self.refuses_identity = False
+        self.keys: SigningKeys | None = None
         self.calls = {"provision": 0, "cancel": 0, "list": 0, "fire": 0}
         self.external = ExternalScheduler(
             kernel, self._subjects, relay=self._relay, spent=self._spent, horizon_us=horizon_us

@@ -29,6 +29,7 @@ class Expectation(Struct, frozen=True, kw_only=True):
     Attributes:
         agent: of which, by its name.
         nas: with which NAS; empty for the scenario's.
+        wire: with which store, where all that ships is simulated.
         violates: the properties that are violated, and no others.
         raises: whether it raises exceptions.
         runs: how many occurrences end with a result: each result with a count, `3` or `>=1`.
@@ -38,11 +39,18 @@ class Expectation(Struct, frozen=True, kw_only=True):
 
     agent: str
     nas: str = ""
+    wire: str = ""
     violates: tuple[str, ...] = ()
     raises: bool = False
     runs: tuple[tuple[str, str], ...] = ()
     counts: tuple[tuple[str, str], ...] = ()
     jobs: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def whose(self) -> str:
+        """Which agent, with the NAS and the store that are not the scenario's."""
+        with_nas = f", NAS {self.nas}" if self.nas else ""
+        return f"{self.agent}{with_nas}{f', wire with {self.wire}' if self.wire else ''}"
 
 
 class Scenario(Struct, frozen=True, kw_only=True):
@@ -93,6 +101,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
             faults=self.faults,
             nas=expected.nas or self.nas,
             agent=expected.agent,
+            wire=expected.wire,
             machines=self.machines,
             policies=self.policies,
             conditions=self.conditions,

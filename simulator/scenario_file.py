@@ -35,6 +35,7 @@ from simulator.promises import promises_of
 from simulator.properties import PROPERTIES
 from simulator.scenario import MAX_DAYS, Expectation, Scenario
 from simulator.script import LASTING, TO_A_JOB, Deed, Do, Script, Stroke
+from simulator.wire import STORES
 
 T = TypeVar("T")
 
@@ -43,6 +44,10 @@ START = "2026-03-02T00:00:00Z"
 
 # A shape that a count of the summary shall have: 3, ">=1".
 Count = int | Annotated[str, Meta(pattern="^(>=|<=|==) ?[0-9]{1,9}$", description="such as >=1")]
+
+
+# What the summary counts.
+_COUNTS = ("fires", "refused", "wakes", "wakes_for_nothing", "provision", "cancel", "list")
 
 
 class _Form(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,6 +85,7 @@ class DeedForm(_Form, frozen=True, kw_only=True):
     lasts: Annotated[str, Meta(description="for how long, such as 1h30m")] = ""
     schedule: Annotated[str, Meta(description="of an edit")] = ""
     off: Annotated[str, Meta(description="of a clock, how far ahead: +1h, -40s")] = ""
+    purpose: Annotated[str, Meta(description="of a fire, what its token is for, with `wire`")] = ""
     names: Annotated[datetime, Meta(tz=True, description="of a fire, the instant that it names")] | None = (
         None
     )
@@ -90,6 +96,7 @@ class ExpectForm(_Form, frozen=True, kw_only=True):
 
     agent: Annotated[str, Meta(description="of which agent")] = "chronos"
     nas: Annotated[str, Meta(description="with which NAS, where it is another one")] = ""
+    wire: Annotated[str, Meta(description="with all that ships and this store: memory, json, sqlite")] = ""
     violates: Annotated[list[str], Meta(description="the properties that are violated; none: all hold")] = (
         field(default_factory=list)
     )
@@ -100,7 +107,8 @@ class ExpectForm(_Form, frozen=True, kw_only=True):
         default_factory=dict
     )
     counts: Annotated[
-        dict[str, Count], Meta(description="fires, wakes, wakes_for_nothing, provision, cancel, list")
+        dict[str, Count],
+        Meta(description="fires, refused, wakes, wakes_for_nothing, provision, cancel, list"),
     ] = field(default_factory=dict)
     raises: Annotated[bool, Meta(description="whether it raises exceptions")] = False
 
@@ -357,6 +365,7 @@ class _File:
             lasts_us=lasts_us,
             schedule=schedule,
             off_us=self._or_refused(f"{key}.off", lambda: clock_us(each.off) if each.off else 0),
+            purpose=each.purpose,
             names_us=None if each.names is None else microseconds_of(each.names),
         )
 
@@ -376,6 +385,7 @@ class _File:
             self._check_keys(f"{key}.jobs.{job_id}", runs, results)
         return Expectation(
             agent=each.agent,
+            wire=self._wire(f"{key}.wire", each.wire),
             nas=self._nas(f"{key}.nas", each.nas) if each.nas else "",
             violates=tuple(sorted(each.violates)),
             raises=each.raises,
@@ -388,13 +398,15 @@ class _File:
             ),
         )
 
+    def _wire(self, key: str, store: str) -> str:
+        if store and store not in STORES:
+            raise self._refuse(key, f"there is no store {expected(store, STORES)}")
+        return store
+
     def _check_keys(self, key: str, given: Any, known: Any) -> None:
         for each in given:
             if each not in known:
                 raise self._refuse(f"{key}.{each}", f"there is no {expected(each, list(known))}")
-
-
-_COUNTS = ("fires", "wakes", "wakes_for_nothing", "provision", "cancel", "list")
 
 
 # The faults that can be written down, each with how it is spelt; those that are asked about by the clock

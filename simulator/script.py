@@ -49,6 +49,7 @@ class Do(StrEnum):
     WAKE = "wake"
     CLOCK = "clock"
     FIRE = "fire"
+    ROTATE = "rotate"
 
 
 # What is done to a job, and what lasts.
@@ -69,6 +70,7 @@ WORDS = {
     Do.START: "somebody starts the agent, which wakes the machine",
     Do.WAKE: "something else wakes the machine",
     Do.CLOCK: "the machine's clock is set wrong for a while",
+    Do.ROTATE: "NAS signs with another key from now on, and publishes it",
     Do.FIRE: "NAS's signature stands under a fire that names another instant than one armed",
 }
 
@@ -85,6 +87,7 @@ class Deed(Struct, frozen=True, kw_only=True):
         schedule: of an edit, the new schedule.
         off_us: of a clock, how far it is ahead, microseconds.
         names_us: of a fire, the instant that it names.
+        purpose: of a fire, the purpose of its token where that is another.
     """
 
     do: Do
@@ -95,6 +98,7 @@ class Deed(Struct, frozen=True, kw_only=True):
     schedule: Schedule | None = None
     off_us: int = 0
     names_us: Instant | None = None
+    purpose: str = ""
 
 
 class Script(Struct, frozen=True, kw_only=True):

@@ -317,6 +317,10 @@ class World:
                 machine.set_clock(deed.off_us, self.kernel.now_us + deed.lasts_us)
             case Do.FIRE:
                 self._sign(deed, machine)
+            case Do.ROTATE if self.nas.keys is not None:
+                self.nas.keys.rotate(keeps_old=False)
+            case Do.ROTATE:
+                pass  # a model spells no token out
             case _:
                 self.people.do(deed, [job.id for job in self._setting.jobs].index(deed.job or ""))
 
@@ -329,6 +333,7 @@ class World:
         subject = [job.id for job in self._setting.jobs].index(deed.job)
         relay = Relay(Pending(shot), subject, now_us, now_us - now_us % SECOND_US)
         relay.is_open = False
+        relay.purpose = deed.purpose
         machine.receive(relay)
 
     def _await_outage(self, outages: Iterator[tuple[Instant, Instant]], begin: _Begin) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from chronos.cli.console import OK, tell
 from chronos.cli.options import Parser
 from simulator.report.words import counted, wrapped
-from simulator.scenario import Scenario
+from simulator.scenario import Expectation, Scenario
 from simulator.scenario_file import names, shipped
 
 
@@ -41,5 +41,13 @@ def _setting(scenario: Scenario) -> Iterator[str]:
     parts += [f"policies {scenario.policies}"] if scenario.policies != "own" else []
     yield ", ".join(parts)
     for each in scenario.expects:
-        nas = f", NAS {each.nas}" if each.nas else ""
-        yield f"{each.agent}{nas}: {'violates ' + ', '.join(each.violates) if each.violates else 'ok'}"
+        yield f"{each.whose}: {', '.join(_wanted(each))}"
+
+
+def _wanted(each: Expectation) -> Iterator[str]:
+    """Yield what is expected of an agent."""
+    yield f"violates {', '.join(each.violates)}" if each.violates else "ok"
+    for name, count in (*each.runs, *each.counts):
+        yield f"{count} {name.replace('_', ' ')}"
+    for job_id, name, count in each.jobs:
+        yield f"{count} {name} of {job_id}"

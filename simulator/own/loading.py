@@ -19,15 +19,17 @@ class AgentError(Exception):
 
 
 def load(name: str) -> Agent:
-    """Return the agent that the factory *name* makes.
+    """Return the agent that the factory *name* makes, or that is there.
 
     Args:
-        name: a module that can be imported, a colon, and a callable in it.
+        name: a module that can be imported, a colon, and a callable or an `Agent` in it.
 
     Raises:
         AgentError: there is none, or what it makes is no agent.
     """
     make = _factory(name)
+    if isinstance(make, Agent):
+        return make
     try:
         named_by(make)
     except (TypeError, ValueError) as error:
@@ -45,7 +47,7 @@ def load(name: str) -> Agent:
     return own_agent(name, make)
 
 
-def _factory(name: str) -> Callable[..., Any]:
+def _factory(name: str) -> Agent | Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     if not (module_name and attribute):
         raise AgentError(f"expected a factory as package.module:factory, got {name!r}")
@@ -59,7 +61,7 @@ def _factory(name: str) -> Callable[..., Any]:
         raise AgentError(f"{name}: importing {module_name} raised {raised_by(error)}") from error
     for part in attribute.split("."):
         found = getattr(found, part, None)
-    if not callable(found):
+    if not (callable(found) or isinstance(found, Agent)):
         what = "nothing of that name" if found is None else f"{found!r}"
         raise AgentError(f"{name}: expected a factory, found {what} in {module_name}")
     return found  # type: ignore[no-any-return]

@@ -20,7 +20,7 @@ def scenario_lines(scenario: Scenario, judged: Sequence[Judged]) -> Iterator[str
     yield from wrapped("scenario", f"{scenario.name}{incident}: {scenario.about}")
     for each in judged:
         yield ""
-        yield from wrapped("agent", f"{each.whose}: {_came(each)}")
+        yield from wrapped("agent", f"{each.expected.whose}: {_came(each)}")
         runs = ", ".join(f"{count:,} {result}" for result, count in each.summary.runs.items() if count)
         yield f"runs       {runs or 'none'}"
         yield f"at work    {_at_work(each)}"
@@ -45,7 +45,7 @@ def all_lines(judged: Sequence[Judged]) -> Iterator[str]:
     """Yield a line for each scenario and agent, and a count."""
     width = max((len(each.scenario) for each in judged), default=0)
     for each in judged:
-        yield f"{each.scenario:{width}}  {each.whose}: {_came(each)}"
+        yield f"{each.scenario:{width}}  {each.expected.whose}: {_came(each)}"
         yield from _differing(each)
     scenarios = {each.scenario for each in judged}
     yield f"in all     {counted(len(scenarios), 'scenario')}, {counted(len(judged), 'simulation')}"

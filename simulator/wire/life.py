@@ -18,7 +18,7 @@ from chronos.contract import messages
 from chronos.errors import StaleRevision
 from chronos.fire.verify import FireVerifier
 from chronos.fire.webhook import DRAIN_TIMEOUT_S, FireEndpoint
-from chronos.jobs.instants import MINUTE_US, SECOND_US, Instant, format_instant
+from chronos.jobs.instants import HOUR_US, MINUTE_US, SECOND_US, Instant, format_instant
 from chronos.jobs.job import Job
 from chronos.nas.client import AsyncNasClient
 from chronos.nas.exchange import ArmAnswer, ArmList
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 AUDIENCE = "agent:simulated"
+# So often within an hour NAS tells its keys; whoever asks more often is refused.
+KEYS_AN_HOUR = 30
 
 # How much older than the fire a token is that has run out on the way.
 EXPIRED_US = 10 * MINUTE_US
@@ -64,6 +66,22 @@ class Outside(Struct, frozen=True):
     store: SharedStore
     keys: SigningKeys = msgspec.field(default_factory=SigningKeys)
     numbers: Iterator[int] = msgspec.field(default_factory=count)
+    known: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    asked_us: list[Instant] = msgspec.field(default_factory=list)
+
+    def deployed_with(self) -> dict[str, Any]:
+        """Return the keys that were known when the agent was deployed, as a JWKS."""
+        if not self.known:
+            self.known.append(self.keys.jwks())
+        return self.known[0]
+
+    def publish(self, now_us: Instant) -> dict[str, Any]:
+        """Return NAS's keys, as a JWKS; refuse who asks too often."""
+        lately = [at_us for at_us in self.asked_us if at_us > now_us - HOUR_US]
+        self.asked_us[:] = [*lately, now_us]
+        if len(lately) >= KEYS_AN_HOUR:
+            raise OSError("NAS's keys were asked for too often")
+        return self.keys.jwks()
 
     def live(self, machine: Machine, owner: str) -> Life:
         """Begin a life of *machine*."""
@@ -155,8 +173,19 @@ class Wired(Life):
             is_stopped=lambda: machine.is_told_to_stop,
             hooks=(self._hear,),
         )
-        jwks = outside.keys.jwks()
-        verifier = FireVerifier(AUDIENCE, issuer=PORTAL_URL, jwks=jwks, clock=clock_s)
+
+        async def fetch(_url: str) -> dict[str, Any]:
+            return outside.publish(machine.kernel.now_us)
+
+        machine.nas.keys = outside.keys
+        verifier = (machine.agent.verifier or FireVerifier)(
+            AUDIENCE,
+            issuer=PORTAL_URL,
+            jwks_url=f"{PORTAL_URL}/jwks",
+            jwks=outside.deployed_with(),
+            fetch=fetch,
+            clock=clock_s,
+        )
         self._endpoint = FireEndpoint(self._scheduler, verifier, clock=machine.now_us)
 
     @property
@@ -276,7 +305,7 @@ class Wired(Life):
         claims = {
             "iss": PORTAL_URL,
             "aud": AUDIENCE,
-            "purpose": messages.PURPOSE,
+            "purpose": relay.purpose or messages.PURPOSE,
             "iat": made_s,
             "exp": made_s + TOKEN_LIFE_US // SECOND_US,
             "jti": f"fire-{next(self._numbers)}",
