@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import sys
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from docs.examples.own_agent import ArmsFirst, AsksAgain, Lasts, Plausible
+_EXAMPLE = Path(__file__).parent.parent / "docs" / "examples" / "own_agent.py"
+_SPEC = importlib.util.spec_from_file_location("own_agent", _EXAMPLE)
+assert _SPEC is not None
+assert _SPEC.loader is not None
+own_agent = importlib.util.module_from_spec(_SPEC)
+sys.modules["own_agent"] = own_agent
+_SPEC.loader.exec_module(own_agent)
 
-__all__ = ["ArmsFirst", "AsksAgain", "Lasts", "Plausible"]
+ArmsFirst, AsksAgain = own_agent.ArmsFirst, own_agent.AsksAgain
+Lasts, Plausible = own_agent.Lasts, own_agent.Plausible
 
 
 class AsyncPlausible:

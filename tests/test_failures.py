@@ -138,7 +138,7 @@ def test_exception_of_an_agent_is_no_verdict(
         ("run quiet-month", "scenario.World.run"),
         ("check", "search.explore.search"),
         ("bench", "bench.simulate"),
-        ("list", "report.terminal.counted"),
+        ("list", "commands.listing.counted"),
     ],
 )
 def test_failure_of_the_program_is_one_line_unless_more_is_asked_for(
