@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from msgspec import Struct
 
-from chronos.jobs.instants import DAY_US, Instant
+from chronos.jobs.instants import DAY_US, Instant, parse_instant
 from simulator import faults, policies
 from simulator.agents import agent_of
 from simulator.conditions import NOTHING_ASKED, Conditions
@@ -59,6 +59,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
     Attributes:
         name: how the command line calls it.
         about: what it shows, in a sentence.
+        source: the file in which it is written; empty for none.
         incident: the incident that it shows; empty for none.
         fleet: the shipped fleet that it runs on; empty for jobs of its own.
         own: the jobs of its own.
@@ -77,6 +78,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
 
     name: str
     about: str
+    source: str = ""
     incident: str = ""
     fleet: str = ""
     own: Fleet | None = None
@@ -112,6 +114,7 @@ class Scenario(Struct, frozen=True, kw_only=True):
 DEFAULT = "year"
 # A century of a minute job; beyond that, instants leave the calendar.
 MAX_DAYS = 36_525
+ENDS_BEFORE_US = parse_instant("9900-01-01T00:00:00+00:00")
 # What a jobs file of one's own goes through unless a scenario or options say more.
 OWN_JOBS = Scenario(
     name="own-jobs", about="a year of a jobs file in which nothing goes wrong", fleet="", days=365

@@ -52,9 +52,15 @@ class Do(StrEnum):
     ROTATE = "rotate"
 
 
-# What is done to a job, and what lasts.
+# What is done to a job, what to a machine, and what is to be said of it, by the key.
 TO_A_JOB = frozenset({Do.PAUSE, Do.RESUME, Do.REMOVE, Do.CREATE, Do.EDIT, Do.RUN, Do.FIRE})
-LASTING = frozenset({Do.STOP, Do.REFUSE, Do.CLOCK})
+TO_A_MACHINE = frozenset({Do.KILL, Do.REPLACE, Do.START, Do.WAKE, Do.CLOCK, Do.FIRE})
+GIVEN = {
+    "lasts": frozenset({Do.STOP, Do.REFUSE, Do.CLOCK}),
+    "schedule": frozenset({Do.EDIT}),
+    "off": frozenset({Do.CLOCK}),
+    "names": frozenset({Do.FIRE}),
+}
 
 WORDS = {
     Do.PAUSE: "somebody pauses the job",

@@ -10,16 +10,15 @@ from pathlib import Path
 
 from chronos.cli.console import BadUsage, facts, keep_apart
 from chronos.cli.options import STANDARD_INPUT, Parser, expected, instant, whole
-from chronos.jobs.instants import DAY_US, parse_instant
+from chronos.jobs.instants import DAY_US
 from chronos.testing.nas import BUILDS
 from simulator import conditions_options, faults, fleet, policies
 from simulator.agents import AGENTS, CHRONOS
 from simulator.promises import WITHOUT, promises_of
-from simulator.scenario import DEFAULT, MAX_DAYS, OWN_JOBS, Plan, Scenario
-from simulator.scenario_file import ScenarioError, load, names, shipped
+from simulator.scenario import DEFAULT, ENDS_BEFORE_US, MAX_DAYS, OWN_JOBS, Plan, Scenario
+from simulator.scenario_file import load, names, shipped
+from simulator.scenario_forms import ScenarioError
 from simulator.wire import STORES
-
-_LAST_US = parse_instant("9900-01-01T00:00:00+00:00")
 
 
 def add_fleet(run: Parser, *, is_many: bool = False) -> None:
@@ -197,7 +196,7 @@ def plan_of(options: argparse.Namespace, chosen: Scenario) -> Plan:
         conditions=conditions if conditions.words() else chosen.conditions,
         script=chosen.script,
     )
-    if plan.setting(options.seed).end_us > _LAST_US:
+    if plan.setting(options.seed).end_us > ENDS_BEFORE_US:
         raise BadUsage(f"--days {plan.days}: expected an end before the year 9900")
     ends_us = loaded.start_us + plan.days * DAY_US
     conditions_options.check(

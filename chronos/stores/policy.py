@@ -72,6 +72,12 @@ _CHOICES = (
     _bound("ends_at", "ends_us"),
 )
 
+# The keys of `policy`, and of each object in it, by its name; empty for `policy` itself.
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "": tuple(dict.fromkeys(each.holder or each.key for each in _CHOICES)),
+    "retry": tuple(each.key for each in _CHOICES if each.holder == "retry"),
+}
+
 _SYNONYMS = {
     **dict.fromkeys(("retries", "maxretries", "retrycount", "maxattempts", "tries"), ("retry", "attempts")),
     **dict.fromkeys(("backoff", "retrybackoff"), ("retry", "delay_seconds")),
