@@ -112,6 +112,11 @@ class RaisesBesides(Arms):
         raise KeyError(job_id)
 
 
+class Exits(Arms):
+    def fire(self, job_id: str, fire_at: datetime) -> int:  # noqa: ARG002 - the seam names them
+        raise SystemExit(f"no {job_id}")
+
+
 class RaisesInATask(Arms):
     async def fire(self, job_id: str, fire_at: datetime) -> int:  # noqa: ARG002 - the seam names them
         self.task = asyncio.create_task(self.work(job_id))

@@ -172,6 +172,11 @@ def test_an_exception_is_a_crash_and_is_told_with_its_place(
     assert raised[0].count > 1  # NAS delivers the fire again, to a machine that boots again
 
 
+def test_an_exit_is_a_crash_of_the_agent_and_not_the_end_of_the_simulation() -> None:
+    texts = {each.text.partition(":")[0] for each in simulated("Exits", days=2, faults="none").exceptions}
+    assert texts == {"SystemExit"}
+
+
 def test_an_answer_that_is_no_status_is_a_crash() -> None:
     texts = {each.text for each in simulated("AnswersNoStatus", days=2, faults="none").exceptions}
     assert texts == {"TypeError: fire returned True; expected an HTTP status"}

@@ -237,7 +237,7 @@ class Hub:
                     self._ready.append(lambda: self._the_loop().begin(waited))
                 else:
                     then(result)
-            except Exception as error:  # noqa: BLE001 - it ends the process
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - it ends the process
                 self._raised(error)
             finally:
                 self._greenlets.pop(begun, None)
@@ -252,10 +252,10 @@ class Hub:
             self._the_loop().belongs(task, activity)
         try:
             then(await result)
-        except Exception as error:  # noqa: BLE001 - it ends the process
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - it ends the process
             self._raised(error)
 
-    def _raised(self, error: Exception) -> None:
+    def _raised(self, error: BaseException) -> None:
         if not self._is_over:
             self._is_over = True
             self.effects.append(raised_by(error))
@@ -533,7 +533,7 @@ def _settled(intent: Intent, verdict: Verdict, job: Job | None) -> Answer:
     return Answer(job_id=intent.job_id, verdict=verdict, reason="", settled=True, job=job)
 
 
-def raised_by(error: Exception) -> Raised:
+def raised_by(error: BaseException) -> Raised:
     """Return what was raised, and where in the agent's own code."""
     frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(_OUR_OWN)]
     last = frames[-1] if frames else None

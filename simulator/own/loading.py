@@ -36,7 +36,7 @@ def load(name: str) -> Agent:
         raise AgentError(f"{name} is no factory of agents: {error}") from None
     try:
         agent = Hub(make, "nobody").made()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise AgentError(f"{name} raised {raised_by(error)}") from error
     missing = [method for method in METHODS if not callable(getattr(agent, method, None))]
     if missing:
@@ -57,7 +57,7 @@ def _factory(name: str) -> Agent | Callable[..., Any]:
         found: Any = import_module(module_name)
     except ModuleNotFoundError as error:
         raise AgentError(f"{name}: there is no module {error.name!r}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise AgentError(f"{name}: importing {module_name} raised {raised_by(error)}") from error
     for part in attribute.split("."):
         found = getattr(found, part, None)
