@@ -1,4 +1,4 @@
-"""How fast the library is: `python -m tests.bench [import] [start] [claims] [sleep]`.
+"""How fast the library is: `python -m tests.bench [import] [start] [claims] [sleep] [events]`.
 
 Every figure stands beside something real that was measured in the same run, since machines are
 shared and noisy: bare Python, the same work without the scheduler, a jobs file that is rewritten.
@@ -20,6 +20,7 @@ from statistics import median
 from typing import Any
 
 import httpx
+import simpy
 
 from chronos import Cron, Interval, Job, JsonFileStore, MemoryStore, NasClient, Scheduler, SqlStore
 from chronos.jobs.due import wake_at
@@ -27,6 +28,8 @@ from chronos.jobs.instants import DAY_US, HOUR_US, MINUTE_US, SECOND_US, format_
 from chronos.jobs.schedule import next_after, parse_schedule, slots_after
 from chronos.protocol import transitions
 from chronos.stores import JobStore
+from simulator.scenario import Expectation, simulate
+from simulator.scenario_file import shipped
 from tests import postgres
 
 JOBS = 10_000
@@ -36,7 +39,7 @@ NOW_US = time.time_ns() // 1_000_000_000 * SECOND_US
 
 def main(wanted: list[str]) -> None:
     """Print the figures that are asked for; all of them by default."""
-    parts = {"import": imports, "start": starts, "claims": claims, "sleep": sleeps}
+    parts = {"import": imports, "start": starts, "claims": claims, "sleep": sleeps, "events": events}
     if unknown := [name for name in wanted if name not in parts]:
         sys.exit(f"there is no benchmark {unknown[0]!r}; expected one of: {', '.join(parts)}")
     for name in wanted or parts:
@@ -235,6 +238,47 @@ def sleeps() -> Iterator[str]:
 
 
 # --- fleets ----------------------------------------------------------------------------------
+
+
+# --- simulated events -------------------------------------------------------------------------
+
+EVENT_REPEATS = 3
+EMPTY_EVENTS = 200_000
+
+
+def events() -> Iterator[str]:
+    """Time an event of the shipped year over one of an empty process of SimPy, both in turn."""
+    scenario = shipped("year")
+    plan = scenario.plan(Expectation(agent="chronos"))
+    yield f"events: median of {EVENT_REPEATS}, in turn, one core, processor time; the shipped year whole"
+    ours, theirs, years = [], [], []
+    for _ in range(EVENT_REPEATS):
+        theirs.append(_seconds(_empty_process) / EMPTY_EVENTS)
+        began = time.process_time()
+        summary = simulate(plan, scenario.seed)
+        years.append(time.process_time() - began)
+        ours.append(years[-1] / summary.events)
+    ratio = median(ours) / median(theirs)
+    yield f"  an event of an empty SimPy process {median(theirs) * 1e6:>8.2f} us"
+    yield f"  an event of the simulated year     {median(ours) * 1e6:>8.2f} us, {ratio:.1f} times as long"
+    yield f"  the year                           {median(years):>8.2f} s"
+
+
+def _empty_process() -> None:
+    environment = simpy.Environment()
+
+    def waits() -> Iterator[Any]:
+        for _ in range(EMPTY_EVENTS):
+            yield environment.timeout(1)
+
+    environment.process(waits())
+    environment.run()
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    began = time.process_time()
+    work()
+    return time.process_time() - began
 
 
 def _jobs() -> Iterator[Job]:
