@@ -9,7 +9,7 @@ from os import stat_result
 
 import attrs
 
-from chronos.cli.console import BadUsage
+from chronos.cli.console import BadUsage, facts
 from chronos.cli.options import STANDARD_INPUT, Parser, expected
 from simulator.campaign import Cell
 from simulator.scenario_file import names
@@ -77,7 +77,7 @@ def cells_of(
             _labels((name or plan.scenario) if len(chosen) > 1 or not varied else "", varied, values)
         )
         cells.append(Cell(label=label, arguments=tuple(words), plan=plan))
-        read += [] if given is None else [given]
+        read += [each for each in (given, facts(scenario.source)) if each is not None]
     return tuple(cells), read
 
 

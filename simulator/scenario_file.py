@@ -24,6 +24,7 @@ from chronos.jobs.schedule import parse_schedule
 from chronos.stores.policy import KEYS as POLICY_KEYS
 from chronos.stores.policy import read_policy
 from chronos.stores.reader import Reader
+from chronos.values import evolve
 from simulator import conditions_options, faults, fleet
 from simulator.agents import AGENTS, CHRONOS
 from simulator.conditions import NOTHING_ASKED, Conditions
@@ -126,16 +127,17 @@ class _File:
                     raise self._refuse(
                         f"job[{number + 1}].id", f"expected another id than {job.id!r}, which is taken"
                     )
-            return fleet.Fleet(name=self._source, jobs=jobs, start_us=own_start_us)
+            return fleet.Fleet(name=self._path.name, jobs=jobs, start_us=own_start_us)
         if form.fleet in fleet.shipped():
             return fleet.load_shipped(form.fleet, start_us=start_us)
         if not form.fleet.endswith(".json"):
             shipped = fleet.shipped()
             raise self._refuse("fleet", f"there is no fleet {expected(form.fleet, shipped)}, or a file.json")
         try:
-            return fleet.load_file(self._path.parent / form.fleet, start_us=start_us)
+            loaded = fleet.load_file(self._path.parent / form.fleet, start_us=start_us)
         except JobsFileError as error:
             raise self._refuse("fleet", str(error).replace("with --start", "with start")) from None
+        return evolve(loaded, name=form.fleet)
 
     def _job(self, number: int, form: JobForm, start_us: Instant) -> Job:
         key = f"job[{number}]"

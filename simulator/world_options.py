@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from os import stat_result
 from pathlib import Path
 
-from chronos.cli.console import BadUsage, facts, keep_apart
+from chronos.cli.console import BadUsage, facts, is_one_file, keep_apart
 from chronos.cli.options import STANDARD_INPUT, Parser, expected, instant, whole
 from chronos.jobs.instants import DAY_US
 from chronos.testing.nas import BUILDS
@@ -118,6 +118,18 @@ def _agent(name: str) -> str:
     return name
 
 
+def check_agent(scenario: Scenario, key: str, name: str) -> None:
+    """Make sure that an agent that a scenario names can be simulated; what is its own is imported.
+
+    Raises:
+        BadUsage: it cannot; the text names the scenario and the key.
+    """
+    try:
+        _agent(name)
+    except argparse.ArgumentTypeError as error:
+        raise BadUsage(f"{scenario.source}: {key}: {error}") from None
+
+
 def scenario_of(options: argparse.Namespace) -> Scenario:
     """Return the scenario that is asked for.
 
@@ -138,9 +150,20 @@ def scenario_of(options: argparse.Namespace) -> Scenario:
 
 
 def input_of(options: argparse.Namespace, scenario: Scenario) -> stat_result | None:
-    """Return the facts of the file that is read, which is no output, whatever it is called."""
+    """Return the facts of the jobs file that is read, which is no output, whatever it is called.
+
+    Raises:
+        BadUsage: it is an output after all, or the scenario's own file is.
+    """
+    written = facts(scenario.source)
+    keep_apart(scenario.source, written)
+    for option in ("json", "html", "trace"):
+        target = getattr(options, option, None)
+        if target is not None and is_one_file(written, facts(target)):
+            raise BadUsage(f"--{option} {target}: this is the scenario, which is read and never written")
     if options.jobs is None and scenario.own is not None:
-        name, given = scenario.own.name, facts(scenario.own.name)
+        name = str(Path(scenario.source).parent / scenario.own.name)
+        given = facts(name)
     elif options.jobs is None:
         name, given = scenario.fleet, facts(fleet.path(scenario.fleet))
     elif options.jobs == STANDARD_INPUT:
@@ -167,6 +190,8 @@ def job_of(options: argparse.Namespace, plan: Plan) -> str:
 def plan_of(options: argparse.Namespace, chosen: Scenario) -> Plan:
     """Return what the options ask for; what they leave open is the scenario's."""
     conditions = conditions_options.conditions(options)
+    if options.agent is None:
+        check_agent(chosen, "expect[1].agent" if chosen.expects else "agent", chosen.agent)
     if options.seed is None:
         options.seed = chosen.seed
     if chosen.own is not None and options.start is not None:

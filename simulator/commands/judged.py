@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing, nullcontext
 from functools import partial
 from os import stat_result
@@ -15,9 +15,11 @@ from simulator.report import document
 from simulator.report.file import STANDARD_OUTPUT, is_output, writing
 from simulator.report.judged import all_lines, scenario_lines
 from simulator.report.traced import traced
+from simulator.report.words import wrapped
 from simulator.scenario import Expectation, Scenario
 from simulator.scenario_file import names, shipped
 from simulator.sweep import spread
+from simulator.world_options import check_agent
 
 # What changes a scenario, so that what is expected of it says nothing any more.
 _CHANGES = (
@@ -29,8 +31,26 @@ _CHANGES = (
 
 def is_judged(options: argparse.Namespace, scenario: Scenario) -> bool:
     """Return whether the scenario is simulated as it is, and something is expected of it."""
-    is_changed = any(getattr(options, name, None) not in (None, False, []) for name in _CHANGES)
-    return not is_changed and bool(_asked(options, scenario))
+    return not _changes(options) and bool(_asked(options, scenario))
+
+
+def why_unjudged(options: argparse.Namespace, scenario: Scenario) -> Iterator[str]:
+    """Yield a line that says why what is expected of a scenario is not compared, if anything is."""
+    if not scenario.expects:
+        return
+    changes = ", ".join(f"--{name.replace('_', '-')}" for name in _changes(options))
+    why = (
+        f"what is expected is expected without {changes}"
+        if changes
+        else "nothing is expected of that agent and NAS"
+    )
+    yield from wrapped("not judged", why)
+
+
+def _changes(options: argparse.Namespace) -> list[str]:
+    """Return the options by which the scenario is another."""
+    given = {name: getattr(options, name, None) for name in _CHANGES}
+    return [name for name, value in given.items() if not (value is None or value is False or value == [])]
 
 
 def _asked(options: argparse.Namespace, scenario: Scenario) -> list[Expectation]:
@@ -48,6 +68,9 @@ def run_judged(options: argparse.Namespace, scenario: Scenario, given: stat_resu
     if len(expects) > 1 and (options.trace is not None or options.html is not None):
         whose = "; ".join(f"--agent {each.agent} --nas {each.nas or scenario.nas}" for each in expects)
         raise BadUsage(f"--trace and --html are of one simulation; expected one of: {whose}")
+    for number, each in enumerate(scenario.expects, 1):
+        if each in expects:
+            check_agent(scenario, f"expect[{number}].agent", each.agent)
     judged = []
     for expected in expects:
         plan = scenario.plan(expected)
@@ -59,12 +82,15 @@ def run_judged(options: argparse.Namespace, scenario: Scenario, given: stat_resu
 
 def run_all(options: argparse.Namespace) -> int:
     """Simulate every scenario that ships and of which something is expected."""
-    if options.scenario is not None or any(getattr(options, name) for name in (*_CHANGES, "agent", "nas")):
+    others = (options.scenario, options.agent, options.nas)
+    if _changes(options) or any(each is not None for each in others):
         raise BadUsage("--all runs every scenario as it is; expected no other option but --json")
     if options.trace is not None or options.html is not None:
         raise BadUsage("--trace and --html are of one simulation, and not of --all")
     scenarios = {name: shipped(name) for name in names()}
     items = [(name, number) for name, each in scenarios.items() for number in range(len(each.expects))]
+    for name, number in items:
+        check_agent(scenarios[name], f"expect[{number + 1}].agent", scenarios[name].expects[number].agent)
     judged: list[Judged] = []
     with (
         progress("scenarios", float(len(items))) as advance,

@@ -13,7 +13,7 @@ from chronos.cli.console import BadUsage, attempted, tell
 from chronos.cli.options import Parser, section, whole
 from simulator import faults
 from simulator.commands.examples import EXAMPLES
-from simulator.commands.judged import is_judged, run_all, run_judged
+from simulator.commands.judged import is_judged, run_all, run_judged, why_unjudged
 from simulator.commands.progress import progress
 from simulator.commands.replay import replay
 from simulator.commands.shown import add_shown
@@ -72,6 +72,7 @@ def _run(options: argparse.Namespace) -> int:
     given = input_of(options, scenario)
     if is_judged(options, scenario):
         return run_judged(options, scenario, given)
+    unjudged = tuple(why_unjudged(options, scenario))  # of the options as they were given
     is_list = options.seeds is not None
     is_told = options.json is None or not is_output(options.json)
     target = options.json if is_told else STANDARD_OUTPUT
@@ -79,7 +80,7 @@ def _run(options: argparse.Namespace) -> int:
         plan = plan_of(options, scenario)
         lines, verdict = _simulated(plan, options, given, None if report is None else report.add)
         if is_told:
-            tell(lines)
+            tell(chain(lines, unjudged))
     return STATUS_OF[verdict]
 
 
@@ -109,7 +110,7 @@ def _simulated(
             cost = Cost()
             cost.add(attempted(lambda: simulate(plain(plan), options.seed)), summary)
         keep(options.seed, summary, cost)
-        why = "" if plan.wire else replay(options, options.seed, "shrink")
+        why = "" if plan.wire or plan.script else replay(options, options.seed, "shrink")
         lines = terminal.summary_lines(plan, options.seed, summary, only, why)
         return chain(lines, cost_lines(cost) if cost is not None else ()), summary.verdict
     for option in ("trace", "html", "job"):

@@ -95,6 +95,10 @@ def _price(text: str) -> Decimal:
 
 
 def _whatif(options: argparse.Namespace) -> int:
+    if options.jobs.endswith(".toml"):
+        raise BadUsage(
+            f"{options.jobs}: expected a jobs file, whose terms are compared; a scenario has its own"
+        )
     given = input_of(options, _WHAT_IF)
     is_told = options.json is None or not is_output(options.json)
     target = options.json if is_told else STANDARD_OUTPUT
