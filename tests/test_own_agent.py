@@ -14,7 +14,7 @@ from chronos.testing.nas import HARDENED
 from simulator.__main__ import main
 from simulator.agents import agent_of
 from simulator.fleet import load_shipped
-from simulator.own.hub import GIVEN
+from simulator.own.environment import GIVEN
 from simulator.report.shrunk import shrunk_lines
 from simulator.scenario import Plan, simulate
 from simulator.search import cases, explore

@@ -5,15 +5,16 @@ Where the agent is `async`, each call is awaited.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from chronos.jobs.due import wake_at
 from chronos.jobs.instants import SECOND_US, Instant, datetime_of, instant_of
 from chronos.jobs.job import Job, Outcome
 from chronos.protocol.flow_effects import CancelArm, ProvisionArm
-from simulator.own.library import ANYTHING, Asking, Library
+from simulator.own.library import ANYTHING, Asking, Library, Wait
 
 # How long NAS may take for an answer, unless the agent says otherwise; seconds.
 TIMEOUT = 10.0
@@ -131,12 +132,12 @@ class Nas:
         """
         fire_at_us = _us("fire_at", fire_at)
         assert fire_at_us is not None
-        effect = ProvisionArm(job_id=job_id, fire_at_us=fire_at_us, revision=_revision(revision))
+        effect = ProvisionArm(job_id=job_id, fire_at_us=fire_at_us, revision=revision)  # type: ignore[arg-type]
         return self._drive(self._library.order(effect, span_us("timeout", timeout)))  # type: ignore[no-any-return]
 
     def cancel(self, *, job_id: str, revision: int | None = None, timeout: float = TIMEOUT) -> bool:
         """Disarm a job; the arguments and the result are those of `provision`."""
-        effect = CancelArm(job_id=job_id, revision=_revision(revision))
+        effect = CancelArm(job_id=job_id, revision=revision)  # type: ignore[arg-type]
         return self._drive(self._library.order(effect, span_us("timeout", timeout)))  # type: ignore[no-any-return]
 
     def list_armed(self, *, timeout: float = TIMEOUT) -> dict[str, datetime]:
@@ -163,5 +164,70 @@ def span_us(name: str, seconds: float) -> int:
     return round(seconds * SECOND_US)
 
 
-def _revision(revision: int | None) -> Any:
-    return revision
+# --- what a factory is given ------------------------------------------------------------------
+
+
+class Driver(Protocol):
+    """What the environment asks of the process that it is around."""
+
+    library: Library
+
+    def drive(self, asking: Asking[Any]) -> Any:
+        """Answer a call of the agent."""
+
+    def spawn(self, function: Callable[..., Any], *arguments: Any) -> None:
+        """Begin something beside what goes on."""
+
+    def wall_us(self) -> Instant:
+        """Return what the machine's clock shows, epoch microseconds."""
+
+    def is_stopped(self) -> bool:
+        """Return whether the agent is told to run no jobs."""
+
+
+def given_to(process: Driver) -> dict[str, Any]:
+    """Return what a factory may name."""
+    drive, library = process.drive, process.library
+
+    def run(job: Job) -> Any:
+        return drive(library.run(job))
+
+    def sleep(seconds: float) -> Any:
+        return drive(_slept(span_us("seconds", seconds)))
+
+    def now() -> datetime:
+        return datetime_of(process.wall_us())
+
+    return {
+        "store": Store(library, drive),
+        "nas": Nas(library, drive),
+        "now": now,
+        "run": run,
+        "sleep": sleep,
+        "spawn": process.spawn,
+        "stopped": process.is_stopped,
+    }
+
+
+GIVEN = ("store", "nas", "now", "run", "sleep", "spawn", "stopped")
+
+
+def named_by(factory: Callable[..., Any]) -> list[str]:
+    """Return which of `GIVEN` a factory names.
+
+    Raises:
+        TypeError: it wants something else.
+    """
+    names = []
+    for name, each in inspect.signature(factory).parameters.items():
+        if each.kind is each.VAR_KEYWORD:
+            return list(GIVEN)
+        if name in GIVEN and each.kind is not each.POSITIONAL_ONLY:
+            names.append(name)
+        elif each.default is each.empty and each.kind is not each.VAR_POSITIONAL:
+            raise TypeError(f"it wants {name!r}; there are {', '.join(GIVEN)}, by keyword")
+    return names
+
+
+def _slept(for_us: int) -> Asking[None]:
+    yield Wait(for_us)

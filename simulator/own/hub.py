@@ -8,12 +8,9 @@ then the process waits for answers, ends of runs and timers, and may die before 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import inspect
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
-from contextvars import ContextVar
-from datetime import datetime
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from traceback import extract_tb
@@ -24,24 +21,20 @@ from msgspec import Struct
 
 import chronos
 from chronos import events
-from chronos.jobs.instants import MINUTE_US, Instant, datetime_of
+from chronos.jobs.instants import Instant, datetime_of
 from chronos.jobs.job import Job, Verdict
 from chronos.protocol import process_effects
 from chronos.protocol.flow_effects import Answer, StartRun
 from chronos.protocol.intents import Fire, Intent, RunNow
 from chronos.protocol.state import Now, Started
 from simulator.agents import Raised
-from simulator.own.environment import Nas, Store, span_us
+from simulator.own.environment import given_to, named_by
 from simulator.own.library import Activity, Ask, Asking, CallRun, Library, Wait, Wanted
-from simulator.wire.loop import Loop
-
-# A sleep as long as this is no work: the host may stop the machine meanwhile.
-LONG_SLEEP_US = MINUTE_US
+from simulator.own.loop import CURRENT, LONG_SLEEP_US, Clock, OwnLoop
 
 # So often may a part of a dead process still ask for something, before it is left where it is.
 _LAST_WORDS = 100
 
-_CURRENT: ContextVar[Activity] = ContextVar("activity")
 _OUR_OWN = (str(Path(chronos.__file__).parent), str(Path(__file__).parent))
 
 
@@ -91,13 +84,13 @@ class Hub:
         self.open = 0
         self.is_draining = False
         self.agent: Any = None
-        self._make, self._library = make, Library(self)
-        self._given = _given(self)
+        self._make, self.library = make, Library(self)
+        self._given = given_to(self)
         self._main = getcurrent()
         self._greenlets: dict[greenlet, Activity] = {}
         self._ready: deque[Callable[[], None]] = deque()
-        self._clock = _Clock(self)
-        self._loop: _Loop | None = None
+        self._clock = Clock(self.steady_us)
+        self._loop: OwnLoop | None = None
         self._now = Now(0, 0)
         self._is_over = False
         self._last_words = 0
@@ -145,7 +138,7 @@ class Hub:
 
         def change() -> Any:
             try:
-                stored.append(self._drive(self._library.move(intent)).job)
+                stored.append(self._drive(self.library.move(intent)).job)
             except OSError:
                 return None
             return self.made().on_jobs_changed()
@@ -247,7 +240,7 @@ class Hub:
         begun.switch()
 
     async def _awaited(self, activity: Activity, result: Any, then: Callable[[Any], None]) -> None:
-        _CURRENT.set(activity)
+        CURRENT.set(activity)
         if (task := asyncio.current_task()) is not None:
             self._the_loop().belongs(task, activity)
         try:
@@ -263,7 +256,7 @@ class Hub:
     def activity(self) -> Activity:
         """Return what is going on."""
         blocking = self._greenlets.get(getcurrent())
-        return _CURRENT.get() if blocking is None else blocking
+        return CURRENT.get() if blocking is None else blocking
 
     def tell(self, event: events.Event) -> None:
         """Tell whoever looks on."""
@@ -272,6 +265,10 @@ class Hub:
     def wall_us(self) -> Instant:
         """Return what the machine's clock shows, epoch microseconds."""
         return self._now.wall_us
+
+    def is_stopped(self) -> bool:
+        """Return whether the agent is told to run no jobs."""
+        return self._now.is_stopped
 
     def steady_us(self) -> int:
         """Return what a clock shows that nobody sets, microseconds."""
@@ -362,9 +359,9 @@ class Hub:
             case Wait():
                 blocked.due_us = self._now.steady_us + wanted.for_us
 
-    def _the_loop(self) -> _Loop:
+    def _the_loop(self) -> OwnLoop:
         if self._loop is None:
-            self._loop = _Loop(  # type: ignore[abstract]  # nobody asks for what it lacks
+            self._loop = OwnLoop(  # type: ignore[abstract]  # nobody asks for what it lacks
                 self._clock, call=self._in_thread, settled=lambda: None
             )
         return self._loop
@@ -393,133 +390,6 @@ _HAPPENS: dict[type, Callable[[Hub, Any], None]] = {
     process_effects.Rang: Hub._rang,
     process_effects.AskedToDrain: Hub._asked_to_drain,
 }
-
-
-class _Clock:
-    """The time of an event loop, as a process knows it."""
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-        self._timers: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
-        self._order = 0
-
-    @property
-    def now_us(self) -> int:
-        """The steady clock, microseconds."""
-        return self._hub.steady_us()
-
-    def at(self, when_us: int, handler: Callable[..., None], *arguments: Any) -> None:
-        """Let *handler* happen at *when_us*."""
-        self._order += 1
-        heapq.heappush(self._timers, (when_us, self._order, handler, arguments))
-
-    def due(self) -> tuple[int, ...]:
-        """Return when the first timer is due, if there is one."""
-        return (self._timers[0][0],) if self._timers else ()
-
-    def ring(self, due_us: int) -> None:
-        """Let everything happen that is due."""
-        while self._timers and self._timers[0][0] <= due_us:
-            _, _, handler, arguments = heapq.heappop(self._timers)
-            handler(*arguments)
-
-
-class _Loop(Loop):
-    """The event loop of an `async` agent, whose tasks belong to what has begun them."""
-
-    def __init__(self, clock: _Clock, **seam: Any) -> None:
-        super().__init__(clock, **seam)
-        self._activities: dict[asyncio.Task[Any], Activity] = {}
-        self._done: list[asyncio.Task[Any]] = []
-
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Let what nobody awaits go unheard, as asyncio does but for a line in a log."""
-
-    def create_task(  # type: ignore[override]
-        self, coro: Coroutine[Any, Any, Any], **options: Any
-    ) -> asyncio.Task[Any]:
-        """Return the task of a coroutine."""
-        task = super().create_task(coro, **options)
-        if (activity := _CURRENT.get(None)) is not None:
-            self.belongs(task, activity)
-        return task
-
-    def is_at_work(self) -> bool:
-        """Return whether a task is not over."""
-        return bool(self._activities)
-
-    def belongs(self, task: asyncio.Task[Any], activity: Activity) -> None:
-        """Note what a task is of."""
-        self._activities[task] = activity
-        task.add_done_callback(self._is_done)
-
-    def _is_done(self, task: asyncio.Task[Any]) -> None:
-        del self._activities[task]
-        self._done.append(task)
-
-    def unheard(self) -> Exception | None:
-        """Return what a task has raised at this instant that nobody waited for; it ends the process, too."""
-        done, self._done = self._done, []
-        for task in done:
-            if not task.cancelled() and task._log_traceback:
-                error = task.exception()
-                if isinstance(error, Exception):
-                    return error
-        return None
-
-    def waits(self, due: tuple[int, ...], now_us: int) -> Iterator[tuple[int, Activity, Wanted]]:
-        """Yield the tasks, where a timer is near for which they may wait."""
-        if due and due[0] - now_us < LONG_SLEEP_US:
-            for number, activity in enumerate(self._activities.values()):
-                yield -1 - number, activity, Wait(due[0] - now_us)
-
-
-def _given(hub: Hub) -> dict[str, Any]:
-    """Return what a factory may name."""
-    drive, library = hub.drive, hub._library
-
-    def run(job: Job) -> Any:
-        return drive(library.run(job))
-
-    def sleep(seconds: float) -> Any:
-        return drive(_slept(span_us("seconds", seconds)))
-
-    def now() -> datetime:
-        return datetime_of(hub.wall_us())
-
-    return {
-        "store": Store(library, drive),
-        "nas": Nas(library, drive),
-        "now": now,
-        "run": run,
-        "sleep": sleep,
-        "spawn": hub.spawn,
-        "stopped": lambda: hub._now.is_stopped,
-    }
-
-
-GIVEN = ("store", "nas", "now", "run", "sleep", "spawn", "stopped")
-
-
-def named_by(factory: Callable[..., Any]) -> list[str]:
-    """Return which of `GIVEN` a factory names.
-
-    Raises:
-        TypeError: it wants something else.
-    """
-    names = []
-    for name, each in inspect.signature(factory).parameters.items():
-        if each.kind is each.VAR_KEYWORD:
-            return list(GIVEN)
-        if name in GIVEN and each.kind is not each.POSITIONAL_ONLY:
-            names.append(name)
-        elif each.default is each.empty and each.kind is not each.VAR_POSITIONAL:
-            raise TypeError(f"it wants {name!r}; there are {', '.join(GIVEN)}, by keyword")
-    return names
-
-
-def _slept(for_us: int) -> Asking[None]:
-    yield Wait(for_us)
 
 
 def _told(job_id: str, status: object) -> Told:

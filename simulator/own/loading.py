@@ -8,7 +8,8 @@ from importlib import import_module
 from typing import Any
 
 from simulator.agents import Agent
-from simulator.own.hub import Hub, named_by, raised_by
+from simulator.own.environment import named_by
+from simulator.own.hub import Hub, raised_by
 from simulator.own.process import own_agent
 
 METHODS = ("start", "on_jobs_changed", "fire")
