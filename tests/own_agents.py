@@ -96,6 +96,18 @@ class Arms(Quiet):
             self.nas.provision(job_id=job.id, fire_at=self.store.next_fire(job))
 
 
+class DoesOtherwise(Arms):
+    """Asks by chance for one thing or the other: here, in turn."""
+
+    asked = 0
+
+    def start(self) -> None:
+        DoesOtherwise.asked += 1
+        for _ in range(DoesOtherwise.asked % 3):
+            self.nas.list_armed()
+        super().start()
+
+
 class Raises(Arms):
     def fire(self, job_id: str, fire_at: datetime) -> int:  # noqa: ARG002 - the seam names them
         raise KeyError(job_id)

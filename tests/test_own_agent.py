@@ -15,6 +15,7 @@ from simulator.__main__ import main
 from simulator.agents import agent_of
 from simulator.fleet import load_shipped
 from simulator.own.environment import GIVEN
+from simulator.own.process import OtherwiseError
 from simulator.report.shrunk import shrunk_lines
 from simulator.scenario import Plan, simulate
 from simulator.search import cases, explore
@@ -152,6 +153,12 @@ def test_processes_at_rest_that_know_the_same_are_one_state() -> None:
 
     once = started(own.begun("0/1"), 0)
     assert started(once, 1) == once
+
+
+def test_an_agent_that_does_otherwise_the_next_time_cannot_be_searched() -> None:
+    """What happened to it is the process; where the same leads elsewhere, there is none."""
+    with pytest.raises(OtherwiseError, match="does the same each time"):
+        search("DoesOtherwise", cases.CASES[0], limit=200)
 
 
 # --- what an agent does wrong -----------------------------------------------------------------

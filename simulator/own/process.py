@@ -15,8 +15,10 @@ from typing import Any
 
 from msgspec import Struct
 
+from chronos.cli.console import BadUsage
 from chronos.contract.messages import status_of
 from chronos.protocol.flow_effects import Answer
+from chronos.protocol.flow_effects import Effect as FlowEffect
 from chronos.protocol.intents import Intent
 from chronos.protocol.maps import Map
 from chronos.protocol.process_effects import Event
@@ -24,7 +26,7 @@ from chronos.protocol.state import ForCaller, Now, Owed, Pending, Process, Rules
 from chronos.protocol.ticker import Ticker
 from simulator.agents import Agent
 from simulator.own.hub import Hub, Told
-from simulator.own.library import Ask
+from simulator.own.library import Ask, Wanted
 
 
 class _Flow(Struct, frozen=True):
@@ -42,6 +44,10 @@ def _no_flows(*_: object) -> Any:
 
 
 _RULES = Rules(begin=_no_flows, step=_no_flows, begin_reconciliation=_no_flows, step_reconciliation=_no_flows)
+
+
+class OtherwiseError(BadUsage):
+    """An agent of a search does not do the same again."""
 
 
 class OwnProcess(Process, frozen=True):
@@ -109,7 +115,7 @@ class OwnTurn:
                     flow=_FLOW,
                     purpose=ForCaller(None),
                     intent=activity.intent,
-                    effect=wanted.effect if isinstance(wanted, Ask) else None,
+                    effect=_effect(wanted),
                 )
                 for number, activity, wanted in self._hub.waits()
             }
@@ -164,7 +170,18 @@ def again(make: Callable[..., Any], process: OwnProcess) -> Hub:
     for event, now in process.happened:
         hub.happen(event, now)
     hub.effects.clear()
+    if {number: _effect(wanted) for number, _, wanted in hub.waits()} != {
+        number: task.effect for number, task in process.tasks.items()
+    }:
+        raise OtherwiseError(
+            "the agent did something else when the same happened to it again; a search needs one that does "
+            "the same each time: by now() alone, without chance, and with nothing kept elsewhere"
+        )
     return hub
+
+
+def _effect(wanted: Wanted) -> FlowEffect | None:
+    return wanted.effect if isinstance(wanted, Ask) else None
 
 
 def _resting(hub: Hub) -> bytes:

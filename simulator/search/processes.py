@@ -138,8 +138,17 @@ class Processes:
 
     def ask(self, state: State, number: int, intent: Intent, relay: int) -> State:
         """Let somebody, or NAS with a relay, ask a process for something."""
-        ticket, state = self._ticket(self._up(state, number), number, relay)
+        state = self._up(state, number)
+        if state.procs[number].process is None:  # an exception has ended its start
+            return self._unheard(state, relay)
+        ticket, state = self._ticket(state, number, relay)
         return self.happen(state, number, Asked(ticket, intent))
+
+    def _unheard(self, state: State, relay: int) -> State:
+        """Tell who asked a process that is no more."""
+        if relay == SOMEBODY:
+            return state._replace(change=1)
+        return state if relay == NOBODY else state.sending(Message("answer", relay=relay, number=0))
 
     def _ticket(self, state: State, number: int, relay: int) -> tuple[int, State]:
         """Return a ticket for somebody who waits for the answer of a process."""
@@ -168,6 +177,8 @@ class Processes:
         process, effects = self._agent.step(proc.process, event, now)
         state = state.with_proc(number, proc._replace(process=process))
         for effect in effects:
+            if state.procs[number].process is None:  # an exception has ended it
+                return state
             match effect:
                 case Perform():
                     state = self._perform(state, number, effect)
