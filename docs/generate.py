@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import contract_pages
 import library_pages
+import own_agent_pages
 import protocol_pages
 import simulator_pages
 from mkdocs.config.defaults import MkDocsConfig
@@ -42,6 +43,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
 PARTS: Mapping[str, Callable[[], str]] = {
     **contract_pages.PARTS,
     **library_pages.PARTS,
+    **own_agent_pages.PARTS,
     **protocol_pages.PARTS,
     **simulator_pages.PARTS,
 }
@@ -54,7 +56,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages and downloads to the site."""
     _used.clear()
     contents = {path: page() for path, page in PAGES.items()}
-    contents |= contract_pages.downloads() | simulator_pages.downloads()
+    contents |= contract_pages.downloads() | simulator_pages.downloads() | own_agent_pages.downloads()
     for path, content in contents.items():
         files.append(File.generated(config, path, content=content))
     return files

@@ -41,8 +41,11 @@ from chronos.jobs.instants import HOUR_US, SECOND_US, datetime_of
 from chronos.protocol import flow as flows
 from chronos.stores.record import read_document
 from chronos.testing import AsyncLocalNas, LocalNas, Promises
+from docs.examples import own_agent
 from simulator import command_line
 from simulator.faults import DECISIONS, LEVELS
+from simulator.own.environment import GIVEN, Nas, Store
+from simulator.own.loading import METHODS
 from simulator.properties import PROPERTIES
 from simulator.scenario_file import names
 
@@ -190,6 +193,44 @@ def test_a_page_shows_its_example(site: Path, page: str, example: str) -> None:
     assert shown in text_of(site / f"{page}.html")
 
 
+OWN_STEPS = {
+    "Plausible": {"NO-LOST-REARM", "NO-ORPHAN", "EVERY-OCCURRENCE"},
+    "ArmsFirst": {"NO-ORPHAN", "EVERY-OCCURRENCE"},
+    "AsksAgain": {"EVERY-OCCURRENCE"},
+    "Lasts": set(),
+}
+"""What the simulation finds in each step of the worked example, as the text of its page says."""
+
+
+def test_the_page_of_own_schedulers_shows_each_step_and_what_is_found_in_it(site: Path) -> None:
+    """The code is that of the file, and the text beside the output is true of it."""
+    text = text_of(site / "own-agent.html")
+    for name, found in OWN_STEPS.items():
+        assert inspect.getsource(getattr(own_agent, name)) in text
+        output = text.partition(f"--agent own_agent:{name} --seeds 6\n")[2].partition("\nruns ")[0]
+        assert set(re.findall(r"^violated +(\S+) in ", output, re.MULTILINE)) == found
+    assert "seeds      0 to 5: 6 ok" in text
+    searched = text.partition("--agent own_agent:Plausible --case")[2].partition("verdict ")[0]
+    assert {"NO-ORPHAN", "NO-LOST-REARM"} == set(re.findall(r"^violated +(\S+):", searched, re.MULTILINE))
+    assert "violated   NO-ORPHAN" in text.partition("--explore --follow")[2]
+
+
+def test_the_page_of_own_schedulers_tells_the_interface(site: Path) -> None:
+    """What a factory may name, each call, and the methods that an agent must have."""
+    text = text_of(site / "own-agent.html")
+    calls = [name for cls in (Store, Nas) for name in vars(cls) if not name.startswith("_")]
+    assert [name for name in (*GIVEN, *calls, *METHODS) if name not in text] == []
+
+
+def test_what_own_schedulers_are_caught_with_is_a_page(site: Path) -> None:
+    """Each step but the last has one, and the text links to it."""
+    html = (site / "own-agent.html").read_text(encoding="utf-8")
+    for number, name in enumerate(OWN_STEPS, start=1):
+        page = site / "see" / f"own-agent-{number}.html"
+        assert page.exists() is bool(OWN_STEPS[name]) is (f'href="see/own-agent-{number}.html#line=' in html)
+        assert not page.exists() or f"own_agent:{name}" in page.read_text(encoding="utf-8")
+
+
 def test_every_page_is_filled_in(site: Path) -> None:
     """No reader sees the name of a part, or of an example, in the place of its text."""
     left = re.compile(r"\{\{ [\w-]+ \}\}|--8\s*<")
@@ -258,8 +299,9 @@ def test_interactive_examples_show_what_happens(block: str) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("console"))
-def test_commands_are_understood(block: str) -> None:
+def test_commands_are_understood(block: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command of the simulator that a page shows is one."""
+    monkeypatch.syspath_prepend(DOCS / "examples")
     for line in block.splitlines():
         if line.strip().startswith("$ python -m simulator "):
             command_line._parser().parse_args(shlex.split(line)[4:])
