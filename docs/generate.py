@@ -25,6 +25,7 @@ import contract_pages
 import library_pages
 import own_agent_pages
 import protocol_pages
+import scenario_pages
 import simulator_pages
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -35,7 +36,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "contract/messages.md": contract_pages.messages_page,
     "reference/properties.md": simulator_pages.properties_page,
     "reference/protocol.md": protocol_pages.protocol_page,
-    "reference/scenarios.md": simulator_pages.scenarios_page,
+    "reference/scenarios.md": scenario_pages.scenarios_page,
     "reference/faults.md": simulator_pages.faults_page,
     "reference/command-line.md": simulator_pages.command_line_page,
     "reference/errors.md": library_pages.errors_page,
@@ -45,6 +46,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     **library_pages.PARTS,
     **own_agent_pages.PARTS,
     **protocol_pages.PARTS,
+    **scenario_pages.PARTS,
     **simulator_pages.PARTS,
 }
 
@@ -56,7 +58,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages and downloads to the site."""
     _used.clear()
     contents = {path: page() for path, page in PAGES.items()}
-    contents |= contract_pages.downloads() | simulator_pages.downloads() | own_agent_pages.downloads()
+    for module in (contract_pages, simulator_pages, own_agent_pages, scenario_pages):
+        contents |= module.downloads()
     for path, content in contents.items():
         files.append(File.generated(config, path, content=content))
     return files

@@ -37,8 +37,7 @@ from simulator.report.page import MOST_LINES, Page
 from simulator.report.shrunk import shrunk_lines
 from simulator.report.story import Story
 from simulator.report.whatif import whatif_lines
-from simulator.report.words import counted
-from simulator.scenario import Plan, Scenario, simulate
+from simulator.scenario import Plan, simulate
 from simulator.scenario_file import names, shipped
 from simulator.search import cases
 from simulator.search.explore import search
@@ -99,6 +98,9 @@ def _closed_by(incident: str) -> str:
     promises = [name for name, (_, closes) in promises_of().items() if incident in closes]
     links = [f"[{each}](reference/properties.md#{each.lower()})" for each in properties]
     links += [f"NAS: [`{name}`](contract/nas.md#{name})" for name in promises]
+    links += [
+        f"[scenario](reference/scenarios.md#{name})" for name in names() if shipped(name).incident == incident
+    ]
     return "<br>".join(links or map(code, dict.fromkeys(_tests_of().get(incident, ["—"]))))
 
 
@@ -115,39 +117,7 @@ def _tests_of() -> Mapping[str, list[str]]:
     return found
 
 
-# --- scenarios and faults ---------------------------------------------------------------------
-
-
-def scenarios_page() -> str:
-    """Return the page with every shipped scenario."""
-    parts = [
-        "# Scenarios\n",
-        "`python -m simulator list` names them, `python -m simulator run NAME` runs one. Options of `run`"
-        " replace what the scenario says; see [the command line](command-line.md).\n",
-    ]
-    for each in map(shipped, names()):
-        parts += [f"## {each.name}\n", f"{sentence(each.about)}\n", _setting_of(each)]
-    return "\n".join(parts)
-
-
-def _setting_of(scenario: Scenario) -> str:
-    loaded = scenario.own or fleet.load_shipped(scenario.fleet)
-    jobs = loaded.jobs
-    return table(
-        ["Fleet", "Days", "Faults", "NAS", "Agent", "Machines"],
-        [
-            [
-                f"`{scenario.fleet}`, {counted(len(jobs), 'job')}"
-                if scenario.fleet
-                else counted(len(jobs), "job"),
-                str(scenario.days),
-                scenario.faults,
-                scenario.nas,
-                scenario.agent,
-                str(scenario.machines),
-            ]
-        ],
-    )
+# --- faults --------------------------------------------------------------------------------------
 
 
 def faults_page() -> str:

@@ -41,8 +41,13 @@ import chronos, chronos.provider, chronos.testing, json, pathlib, simulator
 
 for name in chronos.__all__:
     getattr(chronos, name)
-for folder, name in ((chronos, "plugin.yaml"), (chronos, "py.typed"), (simulator, "py.typed")):
-    assert (pathlib.Path(folder.__file__).parent / name).is_file(), name
+for folder, names in (
+    (chronos, "plugin.yaml py.typed"),
+    (simulator, "py.typed fleets/fleet-01.json scenarios/l5.toml scenarios/t1.json"),
+    (simulator, "incidents/chain.py own/loading.py"),
+):
+    for name in names.split():
+        assert (pathlib.Path(folder.__file__).parent / name).is_file(), name
 try:
     chronos.SqlStore
 except ImportError as error:

@@ -47,7 +47,10 @@ from simulator.faults import DECISIONS, LEVELS
 from simulator.own.environment import GIVEN, Nas, Store
 from simulator.own.loading import METHODS
 from simulator.properties import PROPERTIES
-from simulator.scenario_file import names
+from simulator.scenario_file import names, shipped
+from simulator.scenario_forms import COUNTS, TABLES, Form, schema
+from simulator.script import Do
+from simulator.written import DONE, STRIKING
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -163,6 +166,27 @@ def test_simulator_pages_tell_every_scenario_fault_and_command(site: Path) -> No
     shown = text_of(site / "reference" / "command-line.html")
     options = re.findall(r"--[a-z]+", command_line._parser().format_help())
     assert all(option in shown for option in options)
+
+
+def test_page_of_scenarios_tells_every_key_and_value(site: Path) -> None:
+    """What a file may say is what the page tells; the schema lies beside it."""
+    told = text_of(site / "scenarios.html")
+    for kind in (Form, *TABLES.values()):
+        assert all(each.name in told for each in fields(kind))
+    assert all(each in told for each in (*Do, *STRIKING, *DONE, *COUNTS))
+    assert json.loads((site / "scenario.schema.json").read_text(encoding="utf-8")) == schema()
+
+
+def test_scenario_of_an_incident_and_the_incident_link_to_each_other(site: Path) -> None:
+    """Whoever reads what went wrong finds where it is shown, and the other way round."""
+    pages = [
+        (site / name).read_text(encoding="utf-8") for name in ("incidents.html", "reference/scenarios.html")
+    ]
+    for name in names():
+        incident = shipped(name).incident
+        if f'id="{incident.lower()}"' in pages[0]:
+            assert f"reference/scenarios.html#{name}" in pages[0]
+            assert f"incidents.html#{incident.lower()}" in pages[1]
 
 
 def test_errors_page_tells_every_error(site: Path) -> None:
