@@ -260,7 +260,7 @@ class _File:
             self._check_keys(f"{key}.jobs.{job_id}", runs, results)
         return Expectation(
             agent=self._named(f"{key}.agent", each.agent),
-            wire=self._wire(f"{key}.wire", each.wire),
+            wire=self._wire(f"{key}.wire", each.wire, each.agent),
             nas=self._nas(f"{key}.nas", each.nas) if each.nas else "",
             violates=tuple(sorted(set(each.violates))),
             raises=each.raises,
@@ -273,7 +273,9 @@ class _File:
             ),
         )
 
-    def _wire(self, key: str, store: str) -> str:
+    def _wire(self, key: str, store: str, agent: str) -> str:
+        if store and agent in AGENTS and agent != CHRONOS.name:
+            raise self._refuse(key, f"all that ships is simulated, and the agent {agent} is a model alone")
         if store and store not in STORES:
             raise self._refuse(key, f"there is no store {expected(store, STORES)}")
         return store

@@ -13,7 +13,7 @@ from chronos.cli.options import STANDARD_INPUT, Parser, expected, instant, whole
 from chronos.jobs.instants import DAY_US
 from chronos.testing.nas import BUILDS
 from simulator import conditions_options, faults, fleet, policies
-from simulator.agents import AGENTS, CHRONOS
+from simulator.agents import AGENTS, CHRONOS, agent_of
 from simulator.promises import WITHOUT, promises_of
 from simulator.scenario import DEFAULT, ENDS_BEFORE_US, MAX_DAYS, OWN_JOBS, Plan, Scenario
 from simulator.scenario_file import load, names, shipped
@@ -118,8 +118,14 @@ def _agent(name: str) -> str:
     return name
 
 
-def check_agent(scenario: Scenario, key: str, name: str) -> None:
+def check_agent(scenario: Scenario, key: str, name: str, wire: str = "") -> None:
     """Make sure that an agent that a scenario names can be simulated; what is its own is imported.
+
+    Args:
+        scenario: it.
+        key: where it names the agent.
+        name: of the agent.
+        wire: with which store all that ships is simulated; empty for a model.
 
     Raises:
         BadUsage: it cannot; the text names the scenario and the key.
@@ -128,6 +134,13 @@ def check_agent(scenario: Scenario, key: str, name: str) -> None:
         _agent(name)
     except argparse.ArgumentTypeError as error:
         raise BadUsage(f"{scenario.source}: {key}: {error}") from None
+    if wire and name != CHRONOS.name and agent_of(name).verifier is None:
+        problem = (
+            f"with wire, all that ships is simulated, and {name} changes nothing of it; expected no wire"
+        )
+        raise BadUsage(f"{scenario.source}: {key}: {problem}")
+    if wire == "sqlite" and find_spec("sqlalchemy") is None:
+        raise BadUsage(f"{scenario.source}: {key}: wire sqlite needs the extra `sql` of chronos-cron")
 
 
 def scenario_of(options: argparse.Namespace) -> Scenario:

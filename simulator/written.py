@@ -149,21 +149,36 @@ class Written:
                 raise self._refuse(
                     f"{key}.{name}", f"expected {description_of(DeedForm, name)}, for {do}; it is missing"
                 )
-        if each.purpose and do is not Do.FIRE:
-            raise self._refuse(f"{key}.purpose", f"expected none for {do}")
+        self._check_tokens(key, do, each.purpose)
         return Deed(
             do=do,
             at_us=at_us,
             job=job,
             machine=machine,
-            lasts_us=self._or_refused(
-                f"{key}.lasts", lambda: span_us(each.lasts, 1, _LONGEST) if each.lasts else 0
-            ),
+            lasts_us=self._lasts_us(f"{key}.lasts", each.lasts, at_us),
             schedule=self._or_refused(f"{key}.schedule", lambda: self._schedule(each, at_us)),
             off_us=self._or_refused(f"{key}.off", lambda: clock_us(each.off) if each.off else 0),
             purpose=each.purpose,
             names_us=None if each.names is None else self._names(key, microseconds_of(each.names)),
         )
+
+    def _lasts_us(self, key: str, lasts: str, at_us: Instant) -> int:
+        if not lasts:
+            return 0
+        lasts_us = self._or_refused(key, lambda: span_us(lasts, 1, _LONGEST))
+        if at_us + lasts_us > self._start_us + self._form.days * DAY_US:
+            raise self._refuse(key, f"expected an end within the calendar, got {lasts!r}")
+        return lasts_us
+
+    def _check_tokens(self, key: str, do: Do, purpose: str) -> None:
+        """Make sure that whatever concerns tokens is expected of what spells them out."""
+        if purpose and do is not Do.FIRE:
+            raise self._refuse(f"{key}.purpose", f"expected none for {do}")
+        models = [number for number, each in enumerate(self._form.expect, 1) if not each.wire]
+        if models and (purpose or do is Do.ROTATE):
+            name = f"{key}.purpose" if purpose else f"{key}.do"
+            problem = f'a model has no tokens; expected wire in expect[{models[0]}], such as wire = "memory"'
+            raise self._refuse(name, problem)
 
     def _schedule(self, each: DeedForm, at_us: Instant) -> Schedule | None:
         """Return the new schedule of an edit, in the time zone that the job's has."""

@@ -283,7 +283,17 @@ BAD: dict[str, tuple[str, str, list[str]]] = {
         "change[2].do",
         ["removed", "pause"],
     ),
+    "stop beyond the end": (change(do='"stop"', lasts='"72h"'), "change[1].lasts", ["within the calendar"]),
+    "keys of a model": (change(do='"rotate"') + "[[expect]]", "change[1].do", ["no tokens", "expect[1]"]),
+    "token of a model": (
+        change(do='"fire"', job='"a"', names=START, purpose='"api"') + "[[expect]]",
+        "change[1].purpose",
+        ["no tokens"],
+    ),
+    "purpose of a kill": (change(do='"kill"', purpose='"api"'), "change[1].purpose", ["none"]),
     # expectations
+    "a model on the wire": (expect(agent='"naive"', wire='"json"'), "expect[1].wire", ["a model alone"]),
+    "store": (expect(wire='"jsn"'), "expect[1].wire", ["did you mean json?"]),
     "property": (expect(violates='["NO-OVERLAPS"]'), "expect[1].violates", ["did you mean NO-OVERLAP?"]),
     "result": (expect(runs="{ complete = 1 }"), "expect[1].runs.complete", ["did you mean completed?"]),
     "count": (expect(counts="{ fire = 1 }"), "expect[1].counts.fire", ["did you mean fires?"]),

@@ -278,3 +278,14 @@ def test_sweep_of_a_file_that_is_none_is_refused(tmp_path: Path, capsys: pytest.
     """Names and files are taken as by `run`."""
     assert f"{tmp_path / 'no.toml'}: cannot be read" in refused(capsys, "sweep", str(tmp_path / "no.toml"))
     assert "did you mean year?" in refused(capsys, "sweep", "yeer")
+
+
+def test_agent_that_changes_nothing_on_the_wire_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of what is not simulated, no verdict is told."""
+    agent = "simulator.incidents.twice:DropsTheLate"
+    path = written(tmp_path, f"{NIGHT}{EXPECT}agent = '{agent}'\nwire = 'memory'\n")
+    assert f"expect[1].agent: with wire, all that ships is simulated, and {agent}" in refused(
+        capsys, "run", path
+    )

@@ -70,7 +70,7 @@ def run_judged(options: argparse.Namespace, scenario: Scenario, given: stat_resu
         raise BadUsage(f"--trace and --html are of one simulation; expected one of: {whose}")
     for number, each in enumerate(scenario.expects, 1):
         if each in expects:
-            check_agent(scenario, f"expect[{number}].agent", each.agent)
+            check_agent(scenario, f"expect[{number}].agent", each.agent, each.wire)
     judged = []
     for expected in expects:
         plan = scenario.plan(expected)
@@ -90,14 +90,15 @@ def run_all(options: argparse.Namespace) -> int:
     scenarios = {name: shipped(name) for name in names()}
     items = [(name, number) for name, each in scenarios.items() for number in range(len(each.expects))]
     for name, number in items:
-        check_agent(scenarios[name], f"expect[{number + 1}].agent", scenarios[name].expects[number].agent)
+        each = scenarios[name].expects[number]
+        check_agent(scenarios[name], f"expect[{number + 1}].agent", each.agent, each.wire)
     judged: list[Judged] = []
     with (
         progress("scenarios", float(len(items))) as advance,
         closing(spread(judge_shipped, items, noun="scenario")) as results,
     ):
-        for each in results:
-            judged.append(each)
+        for result in results:
+            judged.append(result)
             advance(float(len(judged)))
     return _told(options, None, judged, all_lines(judged), scenarios)
 
