@@ -41,7 +41,7 @@ def judge(scenario: Scenario, expected: Expectation, tracer: Tracer | None = Non
         scenario=scenario.name,
         expected=expected,
         summary=summary,
-        differences=tuple(_differences(expected, summary)),
+        differences=tuple(differences(expected, summary)),
     )
 
 
@@ -52,7 +52,8 @@ def judge_shipped(item: tuple[str, int]) -> Judged:
     return judge(scenario, scenario.expects[number])
 
 
-def _differences(expected: Expectation, summary: Summary) -> Iterator[str]:
+def differences(expected: Expectation, summary: Summary) -> Iterator[str]:
+    """Yield what of a summary is not as expected, each in words."""
     violated = tuple(sorted({each.property for each in summary.violations}))
     if violated != expected.violates:
         yield f"violates: expected {_listed(expected.violates)}, got {_listed(violated)}"

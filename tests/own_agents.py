@@ -152,7 +152,7 @@ class ClingsToLife(Arms):
     def fire(self, job_id: str, fire_at: datetime) -> int:  # noqa: ARG002 - the seam names them
         while True:
             try:
-                self.sleep(600)
+                self.sleep(20_000)
             except BaseException:  # noqa: BLE001 - that is what it is for
                 ClingsToLife.ended += 1
 

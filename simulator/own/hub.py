@@ -8,10 +8,10 @@ then the process waits for answers, ends of runs and timers, and may die before 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import inspect
 from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import count
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
@@ -80,6 +80,7 @@ class Hub:
         self.owner = owner
         self.effects: list[process_effects.Effect | Raised] = []
         self.blocked: dict[int, Blocked] = {}
+        self._free: list[int] = []
         self.runs: dict[int, StartRun] = {}
         self.open = 0
         self.is_draining = False
@@ -155,12 +156,17 @@ class Hub:
         self._answering(None, change, answered)
 
     def _came(self, event: process_effects.Came) -> None:
-        self.blocked.pop(event.number).resume(event.event)
+        self._unblocked(event.number).resume(event.event)
 
     def _run_ended(self, event: process_effects.RunEnded) -> None:
         assert isinstance(event.key, int)
         del self.runs[event.key]
-        self.blocked.pop(event.key).resume(event.succeeded)
+        self._unblocked(event.key).resume(event.succeeded)
+
+    def _unblocked(self, number: int) -> Blocked:
+        """Return what waits under a number, which is free from now on."""
+        heapq.heappush(self._free, number)
+        return self.blocked.pop(number)
 
     def _rang(self, _event: process_effects.Rang) -> None:
         """Go on with whatever is due; a timer that rings is, whatever the clock says."""
@@ -168,7 +174,7 @@ class Hub:
         due_us = self._now.steady_us if first_us is None else max(first_us, self._now.steady_us)
         for number, each in sorted(self.blocked.items()):
             if each.due_us is not None and each.due_us <= due_us:
-                del self.blocked[number]
+                self._unblocked(number)
                 self._ready.append(lambda each=each: each.resume(None))  # type: ignore[misc]
         self._clock.ring(due_us)
 
@@ -348,7 +354,7 @@ class Hub:
     def _block(self, blocked: Blocked) -> None:
         """Ask for what is wanted."""
         wanted = blocked.wanted
-        number = next(number for number in count(1) if number not in self.blocked)
+        number = heapq.heappop(self._free) if self._free else len(self.blocked) + 1
         self.blocked[number] = blocked
         match wanted:
             case Ask():
