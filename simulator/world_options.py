@@ -207,11 +207,7 @@ def plan_of(options: argparse.Namespace, chosen: Scenario) -> Plan:
         check_agent(chosen, "expect[1].agent" if chosen.expects else "agent", chosen.agent)
     if options.seed is None:
         options.seed = chosen.seed
-    if chosen.own is not None and options.start is not None:
-        raise BadUsage(f"--start: {chosen.name} has jobs of its own, which stand where it says")
-    for option in ("jobs", "start", "days", "machines"):
-        if chosen.script and getattr(options, option) is not None:
-            raise BadUsage(f"--{option}: {chosen.name} writes down what happens to its jobs, and when")
+    _check_is_fixed(options, chosen)
     if options.jobs is None and options.start is None and chosen.own is not None:
         loaded = chosen.own
     elif options.jobs is not None:
@@ -246,6 +242,15 @@ def plan_of(options: argparse.Namespace, chosen: Scenario) -> Plan:
         of_wire=plan.has_wire_faults,
     )
     return plan
+
+
+def _check_is_fixed(options: argparse.Namespace, chosen: Scenario) -> None:
+    """Make sure that no option moves what stands where the scenario says."""
+    if chosen.own is not None and options.start is not None:
+        raise BadUsage(f"--start: {chosen.name} has jobs of its own, which stand where it says")
+    for option in ("jobs", "start", "days", "machines"):
+        if chosen.script and getattr(options, option) is not None:
+            raise BadUsage(f"--{option}: {chosen.name} writes down what happens to its jobs, and when")
 
 
 def _store(options: argparse.Namespace, agent: str) -> str:
