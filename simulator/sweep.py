@@ -77,6 +77,7 @@ def spread(function: Callable[[A], B], items: Sequence[A], *, noun: str) -> Gene
 
     Raises:
         Failed: the function raised, or a worker died.
+        BadUsage: the function raised that.
     """
     due, done = 0, dict[int, B]()
     workers = min(os.cpu_count() or 1, len(items))
@@ -186,6 +187,8 @@ class _Worker:
             result = self.line.recv()
         except (EOFError, OSError):
             raise self._lost() from None
+        if isinstance(result, console.BadUsage):
+            raise result
         if isinstance(result, console.Failed):
             raise console.Failed(f"{self.task}: {result.problem}", result.trace)
         return result

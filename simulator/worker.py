@@ -31,6 +31,8 @@ def main(handle: int) -> None:
             try:
                 function = function or pickle.loads(first)
                 result = function(pickle.loads(item))
+            except console.BadUsage as error:
+                result = error
             except Exception as error:  # noqa: BLE001 - it is told by the one who asked
                 result = console.failure(error)
             line.send(result)

@@ -163,6 +163,11 @@ def test_an_agent_that_does_otherwise_the_next_time_cannot_be_searched() -> None
         search("DoesOtherwise", cases.CASES[0], limit=200)
 
 
+def test_check_says_so_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    told = refused(capsys, "check", "--limit", "200", "--agent", "tests.own_agents:DoesOtherwise")
+    assert "a search needs one that does the same each time" in told
+
+
 # --- what an agent does wrong -----------------------------------------------------------------
 
 
