@@ -120,7 +120,7 @@ def imported_by(extra: str) -> dict[str, str]:
                 continue
             if _file_of(name) is not None:
                 todo.append(name)
-            elif _file_of(top) is None and top not in sys.stdlib_module_names:
+            elif not (_file_of(top) or ROOT.joinpath(top).is_dir() or top in sys.stdlib_module_names):
                 found.setdefault(top, module)
     return found
 
