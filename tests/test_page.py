@@ -24,6 +24,7 @@ PAGES = {
     "naive": ("run", "naive-agent", "--days", "6"),
     "quiet": ("run", "quiet-month", "--days", "5"),
     "asked": ("run", "quiet-month", "--days", "1", "--faults", "light", "--boot", "90s"),
+    "shrunk": ("shrink", "naive-agent", "--days", "6"),
     "cases": ("check", "--agent", "naive", "--limit", "2000", "--case", PAUSED),
 }
 
@@ -120,6 +121,17 @@ def test_page_says_where_to_look_first(read: Any) -> None:
     assert "the external scheduler calls for" in story
     assert reader.page.locator("#story li.on").count() == 1
     assert "line=" in reader.page.url
+
+
+def test_page_of_the_least_opens_at_its_violation(read: Any) -> None:
+    """It shows the last of its lines with their words, and the story of the violation: a glance is enough."""
+    reader = read("shrunk")
+    assert "NO-LOST-REARM" in reader.text("#story li.on")
+    begins, ends = reader.page.evaluate("view")
+    violated = reader.page.evaluate("at[pick]")
+    assert begins < violated < ends
+    assert ends - begins < reader.page.evaluate("END")
+    assert reader.colours("space") > 5
 
 
 def test_page_of_a_quiet_world_says_so(read: Any) -> None:

@@ -8,7 +8,7 @@ from chronos.cli.console import OK, VIOLATED, BadUsage, attempted, tell
 from chronos.cli.options import Parser, expected
 from simulator.commands.shown import add_shown
 from simulator.properties import PROPERTIES
-from simulator.report.shrunk import shrunk_lines
+from simulator.report.shrunk import shrunk_lines, story
 from simulator.report.traced import traced
 from simulator.shrink import Shrinking
 from simulator.world_options import add_fleet, add_world, input_of, plan_of, scenario_of
@@ -48,6 +48,6 @@ def _shrink(options: argparse.Namespace) -> int:
     with traced(shrunk.plan, options.seed, given, trace=options.trace, html=options.html) as shown:
         for line in shrunk.lines:
             shown.take(line)
-        shown.end(shrunk.summary)
+        shown.end(shrunk.summary, story(shrunk)[0].at_us if story(shrunk) else None)
     tell(shrunk_lines(shrunk))
     return VIOLATED

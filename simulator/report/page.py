@@ -111,9 +111,16 @@ class Page:
         self._drawing = Drawing(plan.fleet.start_us, plan.fleet.job_ids)
         self.take = self._drawing.take
 
-    def write(self, write: Callable[[str], None], summary: Summary) -> None:
-        """Write the page by *write*, which takes pieces of text."""
-        write_page(write, self._data(summary))
+    def write(self, write: Callable[[str], None], summary: Summary, begins_us: Instant | None = None) -> None:
+        """Write the page by *write*, which takes pieces of text; it opens where *begins_us* is, and after."""
+        data = self._data(summary)
+        if begins_us is not None:
+            until_us = data["duration"]
+            from_us = max(begins_us - self._plan.fleet.start_us, 0)
+            margin_us = max((until_us - from_us) // 12, 1_000_000)
+            data["duration"] += margin_us
+            data["view"] = [from_us - margin_us, until_us + margin_us]
+        write_page(write, data)
 
     def _data(self, summary: Summary) -> dict[str, Any]:
         plan, lateness = self._plan, summary.lateness_ms

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from chronos.cli.console import BadUsage, facts, is_one_file
+from chronos.jobs.instants import Instant
 from simulator.report import traces
 from simulator.report.file import is_output, writing
 from simulator.report.page import Page
@@ -26,18 +28,18 @@ class Traced:
         self.tracer: Tracer | None = None
         self._plan = plan
         self._takers: list[Callable[[Line], None]] = []
-        self._ends: list[Callable[[Summary], None]] = []
+        self._ends: list[Callable[[Summary, Instant | None], None]] = []
 
-    def add(self, take: Callable[[Line], None], end: Callable[[Summary], None]) -> None:
+    def add(self, take: Callable[[Line], None], end: Callable[[Summary, Instant | None], None]) -> None:
         """Let *take* be told of each line, and *end* of what came of it."""
         self._takers.append(take)
         self._ends.append(end)
         self.tracer = Tracer(take if len(self._takers) == 1 else self.take, self._plan.fleet.job_ids)
 
-    def end(self, summary: Summary) -> None:
-        """Write what can be written only now."""
+    def end(self, summary: Summary, begins_us: Instant | None = None) -> None:
+        """Write what can be written only now; a page opens where *begins_us* is."""
         for end in self._ends:
-            end(summary)
+            end(summary, begins_us)
 
     def take(self, line: Line) -> None:
         """Write a line into each of the files."""
@@ -66,10 +68,10 @@ def traced(
     with ExitStack() as files:
         if trace is not None and form is not None:
             take, end = form(files.enter_context(writing(trace, given, option="--trace")).write)
-            made.add(take, lambda _summary: end())
+            made.add(take, lambda _summary, _begins_us: end())
         if html is not None:
             page, file = Page(plan, seed), files.enter_context(writing(html, given, option="--html"))
-            made.add(page.take, lambda summary: page.write(file.write, summary))
+            made.add(page.take, partial(page.write, file.write))
         yield made
 
 
