@@ -70,9 +70,7 @@ def step(flow: NaiveFlow, event: Event, now_us: Instant) -> Step:
     """Return *flow* after *event*, and the effects to perform."""
     match event:
         case JobLoaded() | SwapConflicted():
-            move = flows.decide(
-                flow.intent, event.job, owner=flow.owner, now_us=now_us, liveness=event.liveness
-            )
+            move = flows.decide(flow.intent, event, owner=flow.owner, now_us=now_us)
             if move.job == event.job:
                 return _after_move(flow, move)
             swap = SwapJob(

@@ -147,9 +147,8 @@ class World:
             machine.nas = self.nas
         self._on_us = (0, 0)
         self.people = People(kernel, self.watch, self.machines, jobs)
-        ids = [job.id for job in jobs]
         for stroke in setting.script.strokes:
-            kernel.expect(stroke, _subject(ids, stroke))
+            kernel.expect(stroke, _subject(self.watch.job_ids, stroke))
         self._away: dict[Party, set[str]] = {party: set() for party in Party}
 
     def _replicas(self, network: Network, store: Store, live: Live) -> list[Machine]:
@@ -322,7 +321,7 @@ class World:
             case Do.ROTATE:
                 pass  # a model spells no token out
             case _:
-                self.people.do(deed, [job.id for job in self._setting.jobs].index(deed.job or ""))
+                self.people.do(deed, self.watch.job_ids.index(deed.job or ""))
 
     def _sign(self, deed: Deed, machine: Machine) -> None:
         """A fire comes that is well signed, and names what is not armed; nobody waits for its answer."""
@@ -330,7 +329,7 @@ class World:
         assert deed.names_us is not None
         now_us = self.kernel.now_us
         shot = OneShot(deed.job, deed.names_us, -1, (deed.job, deed.names_us, "signed"))
-        subject = [job.id for job in self._setting.jobs].index(deed.job)
+        subject = self.watch.job_ids.index(deed.job)
         relay = Relay(Pending(shot), subject, now_us, now_us - now_us % SECOND_US)
         relay.is_open = False
         relay.purpose = deed.purpose

@@ -17,7 +17,7 @@ it can be stored, compared and dropped between any two effects, which is what a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from typing import TypeAlias
 
@@ -27,7 +27,7 @@ from chronos.errors import StaleRevision
 from chronos.jobs.data import NO_DATA
 from chronos.jobs.due import wake_at
 from chronos.jobs.instants import SECOND_US, Instant
-from chronos.jobs.job import Job, Liveness, Move, Origin, Run, Verdict
+from chronos.jobs.job import Job, Move, Origin, Run, Verdict
 from chronos.protocol import job_changes, transitions
 from chronos.protocol.clocks import Belief
 from chronos.protocol.flow_effects import (
@@ -197,14 +197,7 @@ def _on_recalled(flow: Flow, event: HistoryLoaded, now_us: Instant) -> Step:
 
 def _on_known(flow: Flow, event: JobLoaded | SwapConflicted, before: Job | None, now_us: Instant) -> Step:
     """Decide the move from the job of *event*; in the store it is *before*."""
-    move = decide(
-        flow.intent,
-        event.job,
-        owner=flow.owner,
-        now_us=now_us,
-        liveness=event.liveness,
-        belief=flow.belief,
-    )
+    move = decide(flow.intent, event, owner=flow.owner, now_us=now_us, belief=flow.belief)
     is_changed = move.job is not before and move.job != before
     decided = Flow(
         intent=flow.intent,
@@ -340,23 +333,17 @@ def _on_reloaded(flow: Flow, move: Move, job: Job | None, now_us: Instant) -> St
 
 def decide(
     intent: Intent,
-    job: Job | None,
+    event: JobLoaded | SwapConflicted,
     *,
     owner: str,
     now_us: Instant,
-    liveness: Sequence[Liveness] = (),
     belief: Belief = Belief.UNKNOWN,
 ) -> Move:
-    """Return the move of the transition that an intent names.
+    """Return the move of the transition that *intent* names, by the clock of the process *owner*.
 
-    Args:
-        intent: what is to happen.
-        job: the job as stored.
-        owner: names the process.
-        now_us: the present instant by its clock.
-        liveness: what is known of the owner of each run in flight, in their order.
-        belief: whether the clock is believed.
+    *event* has the job as stored, and what is known of the owners of its runs.
     """
+    job, liveness = event.job, event.liveness
     match intent:
         case Fire(fire_at_us=fire_at_us, fired=fired, may_start=may_start):
             return transitions.fire(

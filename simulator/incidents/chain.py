@@ -8,28 +8,6 @@ from chronos.jobs.job import Job
 from simulator.incidents.careful import BelievesTheList, Careful
 
 
-class TakenAnotherWay(BelievesTheList):
-    """L1: a run by hand takes what is due; neither it nor the fire that comes too late arms the next one."""
-
-    def fire(self, job_id: str, fire_at: datetime) -> int:
-        """Arm for what was claimed, and for nothing else."""
-        job = self.claim(job_id, fire_at)
-        if job is None:
-            return 200
-        self.begin(job)
-        return 202 if self.arm(job_id) else 503
-
-    def run_now(self, job_id: str) -> None:
-        """Take the occurrence that is due, and leave the arm to its fire."""
-        job = self.store.claim(job_id)
-        if job is not None:
-            self.spawn(self.only_run, job)
-
-    def only_run(self, job: Job) -> None:
-        """Run it; whoever fires it arms the next one."""
-        self.store.complete(job.id, self.run(job))
-
-
 class Unheard(Careful):
     """L3: what NAS does not answer to a change is swallowed, and nobody is told."""
 
@@ -86,6 +64,16 @@ class BelievesTheFirst(BelievesTheList):
         """Run: it is armed already."""
         assert job is not None
         self.store.complete(job.id, self.run(job))
+
+
+class TakenAnotherWay(BelievesTheFirst):
+    """L1: a run by hand takes what is due; neither it nor the fire that comes too late arms the next one."""
+
+    def run_now(self, job_id: str) -> None:
+        """Take the occurrence that is due, and leave the arm to its fire."""
+        job = self.store.claim(job_id)
+        if job is not None:
+            self.begin(job)
 
 
 class Unordered(Careful):

@@ -190,8 +190,7 @@ class Library:
         process, job_id = self._process, intent.job_id
         loaded: JobLoaded | SwapConflicted = _stored((yield Ask(LoadJob(job_id))), JobLoaded)
         while True:
-            now_us, liveness = process.wall_us(), loaded.liveness
-            move = decide(intent, loaded.job, owner=process.owner, now_us=now_us, liveness=liveness)
+            move = decide(intent, loaded, owner=process.owner, now_us=process.wall_us())
             if move.job == loaded.job:
                 return move
             event = yield Ask(
